@@ -1,0 +1,302 @@
+// All that we know about the interpreter beyond its public API, per version; no other file may look inside an object
+// of CPython. Where a layout is not known (a version not listed, or the self-test fails at import) the same helpers
+// answer through the public API, slower.
+//
+// Contract of every helper here: needs the GIL; never leaves a Python error set; "borrowed" results live as long as
+// their container is not changed.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace unified_guards::cpython {
+
+// Where an entry of a dict was last found. It is a hint: it is believed only when the entry there has our key.
+using Slot = uint32_t;
+
+// ---- dict layout -------------------------------------------------------------------------------------------------
+
+#if PY_VERSION_HEX < 0x030B0000
+#define UG_DICT_LAYOUT 310
+struct DictKeys {
+  Py_ssize_t refcnt;
+  Py_ssize_t size;
+  void* lookup;
+  Py_ssize_t usable;
+  Py_ssize_t nentries;
+  char indices[1];
+};
+struct Entry {
+  Py_hash_t hash;
+  PyObject* key;
+  PyObject* value;
+};
+#elif PY_VERSION_HEX < 0x030E0000
+#define UG_DICT_LAYOUT 311
+struct DictKeys {
+  Py_ssize_t refcnt;
+  uint8_t log2_size;
+  uint8_t log2_index_bytes;
+  uint8_t kind;  // 0: any keys, 1: only str, 2: only str and shared between instances
+#ifdef Py_GIL_DISABLED
+  PyMutex mutex;
+#endif
+  uint32_t version;
+  Py_ssize_t usable;
+  Py_ssize_t nentries;
+  char indices[1];
+};
+struct Entry {
+  Py_hash_t hash;
+  PyObject* key;
+  PyObject* value;
+};
+struct StrEntry {
+  PyObject* key;
+  PyObject* value;
+};
+#else
+#define UG_DICT_LAYOUT 0
+#endif
+
+#if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000
+struct Values {
+  uint8_t capacity, size, embedded, valid;
+  PyObject* values[1];
+};
+#elif PY_VERSION_HEX >= 0x030B0000
+struct Values {
+  PyObject* values[1];
+};
+#endif
+
+// False until self_test() has seen that the layouts above are this interpreter's.
+inline bool layouts_known = false;
+
+struct Item {
+  PyObject* key;
+  PyObject* value;
+};
+
+// Entry number `slot` of `dict` in insertion order, deleted ones included; {null, null} when there is none.
+inline Item entry_at(PyObject* dict, Slot slot) {
+#if UG_DICT_LAYOUT == 310
+  auto* object = reinterpret_cast<PyDictObject*>(dict);
+  auto* keys = reinterpret_cast<DictKeys*>(object->ma_keys);
+  if (static_cast<Py_ssize_t>(slot) >= keys->nentries) return {nullptr, nullptr};
+  const Py_ssize_t index_bytes = keys->size <= 0xff ? 1 : keys->size <= 0xffff ? 2 : keys->size <= 0xffffffff ? 4 : 8;
+  auto* entry = reinterpret_cast<Entry*>(keys->indices + keys->size * index_bytes) + slot;
+  auto* values = reinterpret_cast<PyObject**>(object->ma_values);
+  return {entry->key, values ? values[slot] : entry->value};
+#elif UG_DICT_LAYOUT == 311
+  auto* object = reinterpret_cast<PyDictObject*>(dict);
+  auto* keys = reinterpret_cast<DictKeys*>(object->ma_keys);
+  if (static_cast<Py_ssize_t>(slot) >= keys->nentries) return {nullptr, nullptr};
+  char* entries = keys->indices + (static_cast<size_t>(1) << keys->log2_index_bytes);
+  if (keys->kind == 0) {
+    auto* entry = reinterpret_cast<Entry*>(entries) + slot;
+    return {entry->key, entry->value};
+  }
+  auto* entry = reinterpret_cast<StrEntry*>(entries) + slot;
+  auto* values = reinterpret_cast<Values*>(object->ma_values);
+  return {entry->key, values ? values->values[slot] : entry->value};
+#else
+  (void)dict;
+  (void)slot;
+  return {nullptr, nullptr};
+#endif
+}
+
+inline Slot entries_used(PyObject* dict) {
+#if UG_DICT_LAYOUT
+  auto used = reinterpret_cast<DictKeys*>(reinterpret_cast<PyDictObject*>(dict)->ma_keys)->nentries;
+  return used < 0 ? 0 : static_cast<Slot>(used);
+#else
+  (void)dict;
+  return 0;
+#endif
+}
+
+// Finds a key by hash, then remembers its slot; a slot further than this into a dict is not looked for.
+constexpr Slot kLongestSearch = 4096;
+
+inline PyObject* dict_get_and_remember(PyObject* dict, PyObject* key, Slot& slot) {
+  PyObject* value = PyDict_GetItemWithError(dict, key);
+  if (value == nullptr) {
+    if (PyErr_Occurred()) PyErr_Clear();
+    return nullptr;
+  }
+  if (layouts_known) {
+    const Slot used = entries_used(dict) < kLongestSearch ? entries_used(dict) : kLongestSearch;
+    for (Slot i = 0; i < used; i++) {
+      if (entry_at(dict, i).key == key) {
+        slot = i;
+        break;
+      }
+    }
+  }
+  return value;
+}
+
+// dict[key] without overrides, borrowed; null when missing or when hashing or comparing the key raises.
+// `dict` must be a dict. A matching key object in the remembered slot proves that this is the entry: keys are unique.
+inline PyObject* dict_get(PyObject* dict, PyObject* key, Slot& slot) {
+  if (layouts_known) {
+    Item item = entry_at(dict, slot);
+    if (item.key == key && item.value != nullptr) return item.value;
+  }
+  return dict_get_and_remember(dict, key, slot);
+}
+
+// Item number `position` of a dict in its own order (deleted entries skipped); {null, null} past the end.
+inline Item dict_item_at(PyObject* dict, Py_ssize_t position) {
+  if (layouts_known && entries_used(dict) == static_cast<Slot>(PyDict_GET_SIZE(dict))) {
+    // Shared keys: an instance may have been filled in another order than its class's keys.
+    if (reinterpret_cast<PyDictObject*>(dict)->ma_values == nullptr) {
+      return entry_at(dict, static_cast<Slot>(position));
+    }
+  }
+  Py_ssize_t cursor = 0, seen = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  while (PyDict_Next(dict, &cursor, &key, &value)) {
+    if (seen++ == position) return {key, value};
+  }
+  return {nullptr, nullptr};
+}
+
+// ---- instance dicts ----------------------------------------------------------------------------------------------
+
+enum class DictState { kNone, kReady, kNotMade };
+
+struct InstanceDict {
+  DictState state;
+  PyObject* dict;  // borrowed, when kReady
+};
+
+// The instance dict of any object, without making one.
+inline InstanceDict instance_dict(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+#if UG_DICT_LAYOUT == 311
+  if (type->tp_flags & Py_TPFLAGS_MANAGED_DICT) {
+    if (!layouts_known) return {DictState::kNotMade, nullptr};
+#if PY_VERSION_HEX < 0x030C0000
+    PyObject* dict = reinterpret_cast<PyObject**>(object)[-3];
+    void* values = reinterpret_cast<void**>(object)[-4];
+    if (dict != nullptr) return {DictState::kReady, dict};
+    return {values != nullptr ? DictState::kNotMade : DictState::kNone, nullptr};
+#elif PY_VERSION_HEX < 0x030D0000
+    auto word = reinterpret_cast<uintptr_t*>(object)[-3];
+    if (word & 1) return {DictState::kNotMade, nullptr};
+    if (word) return {DictState::kReady, reinterpret_cast<PyObject*>(word)};
+    return {DictState::kNone, nullptr};
+#else
+    PyObject* dict = reinterpret_cast<PyObject**>(object)[-3];
+    if (dict != nullptr) return {DictState::kReady, dict};
+    return {DictState::kNotMade, nullptr};
+#endif
+  }
+#elif UG_DICT_LAYOUT == 0
+  if (type->tp_flags & Py_TPFLAGS_MANAGED_DICT) return {DictState::kNotMade, nullptr};
+#endif
+  if (type->tp_dictoffset == 0) return {DictState::kNone, nullptr};
+  if (type->tp_dictoffset < 0) return {DictState::kNotMade, nullptr};
+  PyObject* dict = *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + type->tp_dictoffset);
+  if (dict != nullptr) return {DictState::kReady, dict};
+  return {DictState::kNone, nullptr};
+}
+
+// ---- iterators ---------------------------------------------------------------------------------------------------
+
+struct TupleIterator {
+  PyObject_HEAD
+  Py_ssize_t index;
+  PyTupleObject* sequence;  // null when exhausted
+};
+
+struct RangeIterator {
+  PyObject_HEAD
+#if PY_VERSION_HEX < 0x030C0000
+  long index;
+#endif
+  long start, step, length;
+};
+
+// Before 3.12 a range iterator counts an index up; from 3.12 it moves `start` and lowers `length`.
+struct RangeState {
+  long start, stop, step;
+};
+
+inline RangeState range_state(PyObject* iterator) {
+  auto* it = reinterpret_cast<RangeIterator*>(iterator);
+#if PY_VERSION_HEX < 0x030C0000
+  return {it->start + it->index * it->step, it->start + it->length * it->step, it->step};
+#else
+  return {it->start, it->start + it->length * it->step, it->step};
+#endif
+}
+
+// ---- types, weak references, functions ---------------------------------------------------------------------------
+
+// The dict of a type; a new reference from 3.12 on, where static builtin types keep theirs elsewhere.
+inline PyObject* type_dict(PyObject* type, bool& is_new) {
+#if PY_VERSION_HEX >= 0x030C0000
+  is_new = true;
+  return PyType_GetDict(reinterpret_cast<PyTypeObject*>(type));
+#else
+  is_new = false;
+  return reinterpret_cast<PyTypeObject*>(type)->tp_dict;
+#endif
+}
+
+// The target of a weak reference or proxy as a new reference; None when it is dead.
+inline PyObject* weakref_target(PyObject* reference) {
+#if PY_VERSION_HEX >= 0x030D0000
+  PyObject* target = nullptr;
+  if (PyWeakref_GetRef(reference, &target) < 0) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  return target != nullptr ? target : Py_NewRef(Py_None);
+#else
+  PyObject* target = PyWeakref_GetObject(reference);
+  if (target == nullptr) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  Py_INCREF(target);
+  return target;
+#endif
+}
+
+// Whether attribute access on this type is object's own, so that a lookup runs no user code until it finds something.
+inline bool plain_attribute_access(PyTypeObject* type) { return type->tp_getattro == PyObject_GenericGetAttr; }
+
+// hasattr(object, name), where any error counts as absent (as the guards of torch do).
+inline bool has_attribute(PyObject* object, PyObject* name) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (plain_attribute_access(type) && _PyType_Lookup(type, name) == nullptr) {
+    InstanceDict instance = instance_dict(object);
+    if (instance.state == DictState::kNone) return false;
+    if (instance.state == DictState::kReady) {
+      int found = PyDict_Contains(instance.dict, name);
+      if (found < 0) PyErr_Clear();
+      return found > 0;
+    }
+  }
+  PyObject* value = PyObject_GetAttr(object, name);
+  if (value == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  Py_DECREF(value);
+  return true;
+}
+
+// Compares what the layouts above say with what the public API says, on objects made for it.
+// Sets layouts_known; called once, when the extension is imported.
+void self_test();
+
+}  // namespace unified_guards::cpython

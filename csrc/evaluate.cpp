@@ -1,0 +1,544 @@
+// Running a Program: the exact tier. Each case mirrors one accessor or leaf guard of torch's guard tree
+// (torch/csrc/dynamo/guards.cpp); where torch would throw or leave an error set, the guard fails instead.
+#include "program.h"
+
+#include <ATen/DeviceAccelerator.h>
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/SavedTensorHooks.h>
+#include <torch/csrc/PyInterpreter.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace unified_guards {
+
+int current_device_index() { return at::accelerator::getDeviceIndex(); }
+
+namespace {
+
+// How many instructions ahead the object that an accessor gave last time is fetched.
+constexpr size_t kFetchAhead = 12;
+
+struct Owned {
+  PyObject* object;
+  explicit Owned(PyObject* o) : object(o) {}
+  Owned(const Owned&) = delete;
+  ~Owned() { Py_XDECREF(object); }
+};
+
+// A truth value that may be an error (-1): errors are cleared and fail.
+bool passes(int truth) {
+  if (truth < 0) PyErr_Clear();
+  return truth > 0;
+}
+
+bool equal(PyObject* found, PyObject* expected) {
+  if (found == expected) return true;
+  return Py_TYPE(found) == Py_TYPE(expected) && passes(PyObject_RichCompareBool(found, expected, Py_EQ));
+}
+
+bool same_bits(PyObject* found, PyObject* expected) {
+  if (Py_TYPE(found) != Py_TYPE(expected)) return false;
+  if (PyFloat_CheckExact(expected)) {
+    const double a = PyFloat_AS_DOUBLE(found), b = PyFloat_AS_DOUBLE(expected);
+    return std::memcmp(&a, &b, sizeof a) == 0;
+  }
+  if (!PyComplex_CheckExact(expected)) return false;
+  const Py_complex a = PyComplex_AsCComplex(found), b = PyComplex_AsCComplex(expected);
+  return std::memcmp(&a, &b, sizeof a) == 0;
+}
+
+bool call_is_true(PyObject* callable, PyObject* argument) {
+  Owned result(argument ? PyObject_CallOneArg(callable, argument) : PyObject_CallNoArgs(callable));
+  if (result.object == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  return passes(PyObject_IsTrue(result.object));
+}
+
+PyFunctionObject* function_of(PyObject* object) {
+  if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);
+  return PyFunction_Check(object) ? reinterpret_cast<PyFunctionObject*>(object) : nullptr;
+}
+
+bool has_length(PyObject* object, uint32_t length, bool measure_sets) {
+  Py_ssize_t found = measure_sets && PyAnySet_Check(object) ? PySet_GET_SIZE(object) : PySequence_Length(object);
+  if (found < 0) PyErr_Clear();
+  return found == static_cast<Py_ssize_t>(length);
+}
+
+bool dict_contains(PyObject* object, PyObject* key, bool expected) {
+  if (!PyDict_Check(object)) return !expected;
+  int found = PyDict_Contains(object, key);
+  if (found < 0) {
+    PyErr_Clear();
+    return false;
+  }
+  return (found != 0) == expected;
+}
+
+bool set_contains(PyObject* object, PyObject* item, bool expected) {
+  if (!PyAnySet_Check(object)) return !expected;
+  int found = PySet_Contains(object, item);
+  if (found < 0) {
+    PyErr_Clear();
+    return false;
+  }
+  return (found != 0) == expected;
+}
+
+bool mapping_keys_are(PyObject* object, PyObject* expected) {
+  if (!PyMapping_Check(object)) return false;
+  Owned keys(PyMapping_Keys(object));
+  if (keys.object == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  return passes(PyObject_RichCompareBool(keys.object, expected, Py_EQ));
+}
+
+bool tuple_iterator_has(PyObject* object, uint64_t type, uint32_t left) {
+  if (reinterpret_cast<uint64_t>(Py_TYPE(object)) != type) return false;
+  auto* it = reinterpret_cast<cpython::TupleIterator*>(object);
+  Py_ssize_t remaining = it->sequence ? PyTuple_GET_SIZE(it->sequence) - it->index : 0;
+  return remaining == static_cast<Py_ssize_t>(left);
+}
+
+bool range_iterator_is(PyObject* object, uint64_t type, PyObject* expected) {
+  if (reinterpret_cast<uint64_t>(Py_TYPE(object)) != type || Py_TYPE(object) != &PyRangeIter_Type) return false;
+  cpython::RangeState state = cpython::range_state(object);
+  return state.start == PyLong_AsLong(PyTuple_GET_ITEM(expected, 0)) &&
+         state.stop == PyLong_AsLong(PyTuple_GET_ITEM(expected, 1)) &&
+         state.step == PyLong_AsLong(PyTuple_GET_ITEM(expected, 2));
+}
+
+bool float_is_nan(PyObject* object) { return PyFloat_CheckExact(object) && std::isnan(PyFloat_AS_DOUBLE(object)); }
+
+bool complex_is_nan(PyObject* object) {
+  if (!PyComplex_CheckExact(object)) return false;
+  const Py_complex value = PyComplex_AsCComplex(object);
+  return std::isnan(value.real) || std::isnan(value.imag);
+}
+
+// `where` is (dict of a module, name, expected value).
+PyObject* named_global(PyObject* where) {
+  PyObject* found = PyDict_GetItemWithError(PyTuple_GET_ITEM(where, 0), PyTuple_GET_ITEM(where, 1));
+  if (found == nullptr) PyErr_Clear();
+  return found;
+}
+
+bool dual_level_is(PyObject* where) {
+  PyObject* found = named_global(where);
+  return found != nullptr && PyLong_CheckExact(found) &&
+         passes(PyObject_RichCompareBool(found, PyTuple_GET_ITEM(where, 2), Py_EQ));
+}
+
+bool default_device_is(PyObject* where) {
+  PyObject* found = named_global(where);
+  PyObject* expected = PyTuple_GET_ITEM(where, 2);
+  return found != nullptr && (found == expected || passes(PyObject_RichCompareBool(expected, found, Py_EQ)));
+}
+
+bool mode_stack_is(PyObject* types) {
+  using TLS = at::impl::PythonTorchFunctionTLS;
+  const Py_ssize_t length = PyTuple_GET_SIZE(types);
+  if (TLS::stack_len() != length) return false;
+  for (Py_ssize_t i = 0; i < length; i++) {
+    PyObject* mode = TLS::get_stack_at(i)->ptr(getPyInterpreter());
+    if (reinterpret_cast<PyObject*>(Py_TYPE(mode)) != PyTuple_GET_ITEM(types, i)) return false;
+  }
+  return true;
+}
+
+bool dict_version_is(PyObject* object, PyObject* dict_version, uint64_t expected) {
+  if (!PyDict_Check(object)) return false;
+  Owned version(PyObject_CallOneArg(dict_version, object));
+  const uint64_t found = version.object ? PyLong_AsUnsignedLongLong(version.object) : 0;
+  if (PyErr_Occurred()) {
+    PyErr_Clear();
+    return false;
+  }
+  return found == expected;
+}
+
+bool dispatch_keys_are(PyObject* object, PyObject* raw_repr, uint64_t expected, DispatchState& dispatch) {
+  Owned raw(PyObject_CallMethodNoArgs(object, raw_repr));
+  const uint64_t found = raw.object ? PyLong_AsUnsignedLongLong(raw.object) : 0;
+  if (PyErr_Occurred()) {
+    PyErr_Clear();
+    return false;
+  }
+  return dispatch.apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, found)) == expected;
+}
+
+bool script_type_is(PyObject* object, PyObject* unwrap, uint64_t type) {
+  const int fake = PyObject_IsInstance(object, PyTuple_GET_ITEM(unwrap, 0));
+  if (fake <= 0) return passes(fake == 0) && reinterpret_cast<uint64_t>(Py_TYPE(object)) == type;
+  Owned real(PyObject_GetAttr(object, PyTuple_GET_ITEM(unwrap, 1)));
+  if (real.object == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  return reinterpret_cast<uint64_t>(Py_TYPE(real.object)) == type;
+}
+
+// getattr(object, name), new, or null with no error set.
+PyObject* attribute_or_null(PyObject* object, PyObject* name) {
+  PyObject* value = PyObject_GetAttr(object, name);
+  if (value == nullptr) PyErr_Clear();
+  return value;
+}
+
+bool is_subset(PyObject* marked, PyObject* expected) {
+  Owned method(PyObject_GetAttrString(marked, "issubset"));
+  if (method.object == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  return call_is_true(method.object, expected);
+}
+
+bool dependent_marking_matches(PyObject* object, PyObject* name, PyObject* value_and_gate) {
+  PyObject* expected = PyTuple_GET_ITEM(value_and_gate, 0);
+  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(value_and_gate, 1))) return true;
+  Owned found(attribute_or_null(object, name));
+  if (expected == Py_None) return found.object == nullptr || found.object == Py_None;
+  return found.object != nullptr && passes(PyObject_RichCompareBool(found.object, expected, Py_EQ));
+}
+
+// A tensor that carries a marking: what is marked must be no more than what was marked when the frame was compiled.
+bool marking_matches(PyObject* object, PyObject* expected, PyObject* absent, PyObject* dependent) {
+  if (PyDict_GET_SIZE(expected) == 0 && PyDict_GET_SIZE(dependent) == 0) return false;
+  Py_ssize_t cursor = 0;
+  PyObject *name = nullptr, *value = nullptr;
+  while (PyDict_Next(expected, &cursor, &name, &value)) {
+    Owned marked(attribute_or_null(object, name));
+    if (marked.object != nullptr && !is_subset(marked.object, value)) return false;
+  }
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(absent); i++) {
+    if (cpython::has_attribute(object, PyList_GET_ITEM(absent, i))) return false;
+  }
+  cursor = 0;
+  while (PyDict_Next(dependent, &cursor, &name, &value)) {
+    if (!dependent_marking_matches(object, name, value)) return false;
+  }
+  return true;
+}
+
+bool dim_marking_matches(PyObject* object, PyObject* spec) {
+  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(spec, 0))) return true;
+  return marking_matches(object, PyTuple_GET_ITEM(spec, 1), PyTuple_GET_ITEM(spec, 2), PyTuple_GET_ITEM(spec, 3));
+}
+
+bool dynamic_indices_match(PyObject* object, PyObject* spec) {
+  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(spec, 0))) return true;
+  Owned marked(attribute_or_null(object, PyTuple_GET_ITEM(spec, 0)));
+  return marked.object != nullptr && is_subset(marked.object, PyTuple_GET_ITEM(spec, 1));
+}
+
+bool insert_unique(std::vector<PyObject*>& table, PyObject* object) {
+  const size_t mask = table.size() - 1;
+  size_t at = (reinterpret_cast<uintptr_t>(object) >> 4) * 0x9E3779B97F4A7C15ull >> 32 & mask;
+  for (; table[at] != nullptr; at = (at + 1) & mask) {
+    if (table[at] == object) return false;
+  }
+  table[at] = object;
+  return true;
+}
+
+// Exactly the first `overlapping` of the saved tensors may overlap, as torch's own C function judges it.
+bool overlap_is(const std::vector<PyObject*>& saved, uint32_t overlapping, PyObject* spec) {
+  PyObject* slots = PyTuple_GET_ITEM(spec, 1);
+  const Py_ssize_t n = PyTuple_GET_SIZE(slots);
+  Owned tensors(PyList_New(n));
+  if (tensors.object == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < n; i++) {
+    PyObject* tensor = saved[PyLong_AsLong(PyTuple_GET_ITEM(slots, i))];
+    Py_INCREF(tensor);
+    PyList_SET_ITEM(tensors.object, i, tensor);
+  }
+  Owned found(PyObject_CallFunctionObjArgs(PyTuple_GET_ITEM(spec, 0), tensors.object, Py_False, nullptr));
+  if (found.object == nullptr || !PyAnySet_Check(found.object)) {
+    PyErr_Clear();
+    return false;
+  }
+  if (PySet_GET_SIZE(found.object) != static_cast<Py_ssize_t>(overlapping)) return false;
+  for (uint32_t i = 0; i < overlapping; i++) {
+    Owned index(PyLong_FromUnsignedLong(i));
+    if (!passes(PySet_Contains(found.object, index.object))) return false;
+  }
+  return true;
+}
+
+PyObject* set_item_at(PyObject* object, uint32_t position) {
+  Owned iterator(PyObject_GetIter(object));
+  if (iterator.object == nullptr) return nullptr;
+  for (uint32_t i = 0;; i++) {
+    PyObject* item = PyIter_Next(iterator.object);
+    if (item == nullptr || i == position) return item;
+    Py_DECREF(item);
+  }
+}
+
+PyObject* tuple_iterator_item(PyObject* object, uint32_t offset) {
+  if (Py_TYPE(object) != &PyTupleIter_Type) return nullptr;
+  auto* it = reinterpret_cast<cpython::TupleIterator*>(object);
+  if (it->sequence == nullptr || it->index + static_cast<Py_ssize_t>(offset) >= PyTuple_GET_SIZE(it->sequence)) {
+    return nullptr;
+  }
+  return PyTuple_GET_ITEM(it->sequence, it->index + offset);
+}
+
+PyObject* int_or_null(c10::SymInt value) {
+  auto known = value.maybe_as_int();
+  return known ? PyLong_FromLongLong(*known) : nullptr;
+}
+
+PyObject* tensor_property(Op op, PyObject* object, uint32_t dim) {
+  if (!is_tensor(object)) return nullptr;
+  const at::Tensor& tensor = tensor_of(object);
+  if (op == Op::TENSOR_OFFSET) return int_or_null(tensor.sym_storage_offset());
+  if (tensor.dim() <= static_cast<int64_t>(dim)) return nullptr;
+  return int_or_null(op == Op::TENSOR_SIZE ? tensor.sym_size(dim) : tensor.sym_stride(dim));
+}
+
+PyObject* tensor_grad(PyObject* object) {
+  if (!is_tensor(object)) return nullptr;
+  return THPVariable_Wrap(tensor_of(object).unsafeGetTensorImpl()->grad());
+}
+
+}  // namespace
+
+// One run over the code. Restores on the way out what it changed: references and torch-function state.
+class Evaluation {
+ public:
+  Evaluation(Program& program, Scratch& scratch) : program_(program), scratch_(scratch) {}
+
+  ~Evaluation() {
+    if (torch_function_is_off_) at::impl::PythonTorchFunctionTLS::set_disabled_state(torch_function_before_);
+    // Dropping the last reference may run user code, which must not find this scratch half emptied.
+    while (!scratch_.owned.empty()) {
+      PyObject* object = scratch_.owned.back();
+      scratch_.owned.pop_back();
+      Py_DECREF(object);
+    }
+  }
+
+  bool run(PyObject* locals) {
+    DispatchState* dispatch = nullptr;
+    alignas(DispatchState) unsigned char dispatch_memory[sizeof(DispatchState)];
+    if (program_.needs_dispatch_) dispatch = new (dispatch_memory) DispatchState();
+    std::fill(scratch_.unique.begin(), scratch_.unique.end(), nullptr);
+
+    PyObject** registers = scratch_.registers.data();
+    registers[0] = locals;
+    Instruction* const begin = program_.code_.data();
+    Instruction* const end = begin + program_.code_.size();
+    for (Instruction* i = begin; i != end; i++) {
+      if (i + kFetchAhead < end) __builtin_prefetch(i[kFetchAhead].last);
+      PyObject* base = registers[i->base];
+      if (is_accessor(i->op)) {
+        PyObject* value = access(*i, base);
+        if (value == nullptr || !also_passes(*i, value)) return fail(i - begin);
+        if (i->last != value) i->last = value;
+        registers[i->base + 1] = value;
+      } else if (!check(*i, base, dispatch)) {
+        return fail(i - begin);
+      }
+    }
+    return true;
+  }
+
+ private:
+  bool fail(int64_t index) {
+    program_.last_failure_ = index;
+    if (PyErr_Occurred()) PyErr_Clear();
+    return false;
+  }
+
+  static bool also_passes(const Instruction& i, PyObject* value) {
+    if (i.also == kNothing) return true;
+    const void* found = i.also == kTypeIs ? static_cast<void*>(Py_TYPE(value)) : static_cast<void*>(value);
+    return reinterpret_cast<uint64_t>(found) == i.number;
+  }
+
+  PyObject* own(PyObject* object) {
+    if (object != nullptr) scratch_.owned.push_back(object);
+    return object;
+  }
+
+  // The value below `base`, borrowed or owned by the scratch; null when there is none.
+  PyObject* access(Instruction& i, PyObject* base) {
+    switch (i.op) {
+      case Op::DICT_ITEM: return PyDict_Check(base) ? cpython::dict_get(base, i.object, i.arg) : nullptr;
+      case Op::GENERIC_DICT: {
+        cpython::InstanceDict instance = cpython::instance_dict(base);
+        if (instance.state == cpython::DictState::kReady) return instance.dict;
+        return own(PyObject_GenericGetDict(base, nullptr));
+      }
+      case Op::CONSTANT: return i.object;
+      case Op::GLOBAL_WEAKREF: return global_weakref(i, base);
+      case Op::WEAKREF_CALL: return PyWeakref_Check(base) ? own(cpython::weakref_target(base)) : nullptr;
+      case Op::ITEM: return own(PyObject_GetItem(base, i.object));
+      case Op::LIST_ITEM:
+        return PyList_Check(base) && i.arg < PyList_GET_SIZE(base) ? PyList_GET_ITEM(base, i.arg) : nullptr;
+      case Op::TUPLE_ITEM:
+        return PyTuple_Check(base) && i.arg < PyTuple_GET_SIZE(base) ? PyTuple_GET_ITEM(base, i.arg) : nullptr;
+      case Op::SET_ITEM: return own(set_item_at(base, i.arg));
+      case Op::MODULE_ATTR: {
+        if (!PyModule_CheckExact(base)) return own(PyObject_GetAttr(base, i.object));
+        PyObject* value = cpython::dict_get(PyModule_GetDict(base), i.object, i.arg);
+        return value ? value : own(PyObject_GetAttr(base, i.object));
+      }
+      case Op::ATTR: return own(PyObject_GetAttr(base, i.object));
+      case Op::GENERIC_ATTR: return own(PyObject_GenericGetAttr(base, i.object));
+      case Op::TYPE: return reinterpret_cast<PyObject*>(Py_TYPE(base));
+      case Op::TYPE_DICT: {
+        if (!PyType_Check(base)) return nullptr;
+        bool is_new = false;
+        PyObject* dict = cpython::type_dict(base, is_new);
+        return is_new ? own(dict) : dict;
+      }
+      case Op::TYPE_MRO: return PyType_Check(base) ? reinterpret_cast<PyTypeObject*>(base)->tp_mro : nullptr;
+      case Op::FUNC_DEFAULTS: {
+        PyFunctionObject* function = function_of(base);
+        return function ? function->func_defaults : nullptr;
+      }
+      case Op::FUNC_KWDEFAULTS: {
+        PyFunctionObject* function = function_of(base);
+        return function ? function->func_kwdefaults : nullptr;
+      }
+      case Op::FUNC_CODE: {
+        PyFunctionObject* function = function_of(base);
+        return function ? function->func_code : nullptr;
+      }
+      case Op::FUNC_CLOSURE: {
+        PyFunctionObject* function = function_of(base);
+        return function ? function->func_closure : nullptr;
+      }
+      case Op::TUPLE_ITER_ITEM: return tuple_iterator_item(base, i.arg);
+      case Op::GRAD: return own(tensor_grad(base));
+      case Op::TENSOR_SIZE:
+      case Op::TENSOR_STRIDE:
+      case Op::TENSOR_OFFSET: return own(tensor_property(i.op, base, i.arg));
+      case Op::CALL0: return own(PyObject_CallNoArgs(base));
+      case Op::CALL1: program_.counts.python_callbacks++; return own(PyObject_CallOneArg(i.object, base));
+      case Op::DICT_KEY_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).key : nullptr;
+      case Op::DICT_VALUE_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).value : nullptr;
+      default: return nullptr;
+    }
+  }
+
+  PyObject* global_weakref(Instruction& i, PyObject* base) {
+    if (!PyDict_Check(base)) return nullptr;
+    PyObject* reference = cpython::dict_get(base, i.object, i.arg);
+    if (reference == nullptr || !PyWeakref_Check(reference)) return nullptr;
+    return own(cpython::weakref_target(reference));
+  }
+
+  bool check(Instruction& i, PyObject* base, DispatchState* dispatch) {
+    switch (i.op) {
+      case Op::TYPE_IS: return reinterpret_cast<uint64_t>(Py_TYPE(base)) == i.number;
+      case Op::IS: return reinterpret_cast<uint64_t>(base) == i.number;
+      case Op::IS_NOT: return reinterpret_cast<uint64_t>(base) != i.number;
+      case Op::EQUALS: return equal(base, i.object);
+      case Op::SAME_BITS: return same_bits(base, i.object);
+      case Op::LENGTH: return has_length(base, i.arg, false);
+      case Op::LENGTH_OR_SET: return has_length(base, i.arg, true);
+      case Op::DICT_LENGTH: return PyDict_Check(base) && PyDict_GET_SIZE(base) == static_cast<Py_ssize_t>(i.arg);
+      case Op::TUPLE_ITER_LEN: return tuple_iterator_has(base, i.number, i.arg);
+      case Op::RANGE_ITER: return range_iterator_is(base, i.number, i.object);
+      case Op::MAPPING_KEYS: return mapping_keys_are(base, i.object);
+      case Op::DICT_CONTAINS: return dict_contains(base, i.object, i.arg != 0);
+      case Op::SET_CONTAINS: return set_contains(base, i.object, i.arg != 0);
+      case Op::NO_ATTR: return !cpython::has_attribute(base, i.object);
+      case Op::FLOAT_NAN: return float_is_nan(base);
+      case Op::COMPLEX_NAN: return complex_is_nan(base);
+      case Op::DUAL_LEVEL: return dual_level_is(i.object);
+      case Op::DEFAULT_DEVICE: return default_device_is(i.object);
+      case Op::TORCH_CALL: return call_is_true(i.object, nullptr);
+      case Op::MODE_STACK: return mode_stack_is(i.object);
+      case Op::SAVED_HOOKS:
+        if (!at::SavedTensorDefaultHooks::get_hooks(/*ignore_is_tracing=*/true)) return i.arg != 0;
+        return predicate(i.object, base);
+      case Op::DICT_VERSION: return dict_version_is(base, i.object, i.number);
+      case Op::DISPATCH_KEYS: return dispatch_keys_are(base, i.object, i.number, *dispatch);
+      case Op::SCRIPT_TYPE: return script_type_is(base, i.object, i.number);
+      case Op::DIM_MARKING: return dim_marking_matches(base, i.object);
+      case Op::DYNAMIC_INDICES: return dynamic_indices_match(base, i.object);
+      case Op::TENSOR: {
+        const TensorSpec& spec = program_.tensors_[i.arg];
+        return Py_TYPE(base) == spec.type && tensor_matches(spec, program_.dims_.data() + spec.dims, base, *dispatch);
+      }
+      case Op::PREDICATE:
+      case Op::TORCH_LEAF: return predicate(i.object, base);
+      case Op::UNIQUE: return insert_unique(scratch_.unique, base);
+      case Op::SAVE: scratch_.saved[i.arg] = base; return true;
+      case Op::SAME_AS: return scratch_.saved[i.arg] == base;
+      case Op::OVERLAP: return overlap_is(scratch_.saved, i.arg, i.object);
+      case Op::SHAPE_INT: return shape_int(base, i.arg);
+      case Op::SHAPE_FLOAT:
+        if (!PyFloat_Check(base)) return false;
+        scratch_.floats[i.arg] = PyFloat_AS_DOUBLE(base);
+        return true;
+      case Op::SHAPE_CALL:
+        return reinterpret_cast<int8_t (*)(int64_t*, double*)>(i.number)(scratch_.ints.data(), scratch_.floats.data());
+      case Op::TORCH_FUNCTION_OFF: turn_torch_function_off(); return true;
+      default: return false;
+    }
+  }
+
+  bool predicate(PyObject* callable, PyObject* value) {
+    program_.counts.python_callbacks++;
+    return call_is_true(callable, value);
+  }
+
+  bool shape_int(PyObject* value, uint32_t index) {
+    if (!PyLong_Check(value)) return false;
+    int overflow = 0;
+    scratch_.ints[index] = PyLong_AsLongLongAndOverflow(value, &overflow);
+    return overflow == 0;
+  }
+
+  void turn_torch_function_off() {
+    using TLS = at::impl::PythonTorchFunctionTLS;
+    torch_function_before_ = TLS::get_disabled_state();
+    torch_function_is_off_ = true;
+    TLS::set_disabled_state(at::impl::TorchFunctionDisabledState::ALL_DISABLED);
+  }
+
+  Program& program_;
+  Scratch& scratch_;
+  bool torch_function_is_off_ = false;
+  at::impl::TorchFunctionDisabledState torch_function_before_ = at::impl::TorchFunctionDisabledState::ENABLED;
+};
+
+bool Program::evaluate(PyObject* locals) {
+  counts.checks++;
+  bool hit = false;
+  const bool nested = busy_;
+  try {
+    if (nested) {
+      Scratch own = make_scratch();
+      hit = Evaluation(*this, own).run(locals);
+    } else {
+      busy_ = true;
+      hit = Evaluation(*this, scratch_).run(locals);
+    }
+  } catch (...) {
+    // A tensor whose metadata cannot be read (a strided nested tensor, a subclass that raises): it does not match.
+    if (PyErr_Occurred()) PyErr_Clear();
+    hit = false;
+  }
+  if (!nested) busy_ = false;
+  hit ? counts.hits++ : counts.misses++;
+  return hit;
+}
+
+}  // namespace unified_guards

@@ -1,0 +1,103 @@
+// Building a Program; running one is in evaluate.cpp.
+#include "program.h"
+
+#include <algorithm>
+#include <bit>
+#include <stdexcept>
+
+namespace unified_guards {
+
+Counts retired_counts;
+
+Counts& Counts::operator+=(const Counts& other) {
+  checks += other.checks;
+  hits += other.hits;
+  misses += other.misses;
+  python_callbacks += other.python_callbacks;
+  return *this;
+}
+
+Program::~Program() {
+  retired_counts += counts;
+  for (PyObject* constant : constants_) Py_DECREF(constant);
+}
+
+void Program::add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t number) {
+  if (op >= Op::kCount) throw std::invalid_argument("no such instruction");
+  if (base >= size_.registers) throw std::invalid_argument("an instruction reads a register that nothing wrote");
+  if (is_accessor(op)) {
+    size_.registers = std::max<uint32_t>(size_.registers, base + 2u);
+    size_.owned++;
+  }
+  switch (op) {
+    case Op::TENSOR:
+      if (arg >= tensors_.size()) throw std::invalid_argument("no such tensor");
+      needs_dispatch_ = true;
+      break;
+    case Op::DISPATCH_KEYS: needs_dispatch_ = true; break;
+    case Op::UNIQUE: size_.unique++; break;
+    case Op::SAVE: size_.saved = std::max(size_.saved, arg + 1); break;
+    case Op::SAME_AS:
+      if (arg >= size_.saved) throw std::invalid_argument("no such slot");
+      break;
+    case Op::SHAPE_INT: size_.ints = std::max(size_.ints, arg + 1); break;
+    case Op::SHAPE_FLOAT: size_.floats = std::max(size_.floats, arg + 1); break;
+    default: break;
+  }
+  if (object != nullptr) {
+    Py_INCREF(object);
+    constants_.push_back(object);
+  }
+  code_.push_back({op, kNothing, base, arg, object, number, nullptr});
+}
+
+uint32_t Program::add_tensor(TensorSpec spec, const std::vector<int64_t>& dims) {
+  if (dims.size() != 2u * spec.rank) throw std::invalid_argument("a tensor needs one size and one stride a dimension");
+  spec.dims = static_cast<uint32_t>(dims_.size());
+  dims_.insert(dims_.end(), dims.begin(), dims.end());
+  tensors_.push_back(spec);
+  return static_cast<uint32_t>(tensors_.size() - 1);
+}
+
+void Program::finish() {
+  std::vector<Instruction> merged;
+  merged.reserve(code_.size());
+  for (uint32_t i = 0; i < code_.size(); i++) {
+    const Instruction& next = code_[i];
+    const bool simple = next.op == Op::TYPE_IS || next.op == Op::IS;
+    if (simple && !merged.empty()) {
+      Instruction& last = merged.back();
+      if (is_accessor(last.op) && last.also == kNothing && last.base + 1 == next.base) {
+        last.also = next.op == Op::TYPE_IS ? kTypeIs : kIs;
+        last.number = next.number;
+        continue;
+      }
+    }
+    merged.push_back(next);
+    origins_.push_back(i);
+  }
+  merged.shrink_to_fit();
+  code_ = std::move(merged);
+  scratch_ = make_scratch();
+}
+
+Scratch Program::make_scratch() const {
+  Scratch scratch;
+  scratch.registers.resize(size_.registers);
+  scratch.owned.reserve(size_.owned);
+  scratch.saved.resize(size_.saved);
+  scratch.unique.resize(size_.unique ? std::bit_ceil(2 * size_.unique) : 0);
+  scratch.ints.resize(size_.ints);
+  scratch.floats.resize(size_.floats);
+  return scratch;
+}
+
+size_t Program::bytes() const {
+  return sizeof(Program) + code_.capacity() * sizeof(Instruction) + origins_.capacity() * sizeof(uint32_t) +
+         constants_.capacity() * sizeof(PyObject*) + tensors_.capacity() * sizeof(TensorSpec) +
+         dims_.capacity() * sizeof(int64_t) + scratch_.registers.capacity() * sizeof(PyObject*) +
+         (scratch_.owned.capacity() + scratch_.saved.capacity() + scratch_.unique.capacity()) * sizeof(PyObject*) +
+         scratch_.ints.capacity() * sizeof(int64_t) + scratch_.floats.capacity() * sizeof(double);
+}
+
+}  // namespace unified_guards

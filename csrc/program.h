@@ -1,0 +1,178 @@
+// A lowered GuardSet: a flat list of fixed-size instructions over a stack of registers, and its constants.
+//
+// Register 0 holds the dict of the frame's locals; an accessor at depth n reads register n and writes register n + 1.
+// Parents come before children, so no instruction reads through a pointer that an earlier one has not vouched for.
+#pragma once
+
+#include "cpython.h"
+#include "tensor.h"
+
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace unified_guards {
+
+// Every instruction: name, then what `arg`, `object` and `number` mean to it.
+// Accessors; "new" marks those whose result is a new reference, dropped at the end of the check.
+#define UG_ACCESSORS(X)                                                       \
+  X(DICT_ITEM)        /* object: key                                       */ \
+  X(CONSTANT)         /* object: the value, whatever the base              */ \
+  X(GLOBAL_WEAKREF)   /* object: name of a weakref in the base dict; new   */ \
+  X(WEAKREF_CALL)     /* new                                               */ \
+  X(ITEM)             /* object: key; new                                  */ \
+  X(LIST_ITEM)        /* arg: index                                        */ \
+  X(TUPLE_ITEM)       /* arg: index                                        */ \
+  X(SET_ITEM)         /* arg: position in iteration order; new             */ \
+  X(ATTR)             /* object: name; new                                 */ \
+  X(MODULE_ATTR)      /* object: name that ModuleType does not define      */ \
+  X(GENERIC_ATTR)     /* object: name; new                                 */ \
+  X(GENERIC_DICT)     /* new when the dict had to be made                  */ \
+  X(TYPE)             /*                                                   */ \
+  X(TYPE_DICT)        /* new from Python 3.12                              */ \
+  X(TYPE_MRO)         /*                                                   */ \
+  X(FUNC_DEFAULTS)    /*                                                   */ \
+  X(FUNC_KWDEFAULTS)  /*                                                   */ \
+  X(FUNC_CODE)        /*                                                   */ \
+  X(FUNC_CLOSURE)     /*                                                   */ \
+  X(TUPLE_ITER_ITEM)  /* arg: offset from where the iterator stands        */ \
+  X(GRAD)             /* new                                               */ \
+  X(TENSOR_SIZE)      /* arg: dimension; new                               */ \
+  X(TENSOR_STRIDE)    /* arg: dimension; new                               */ \
+  X(TENSOR_OFFSET)    /* new                                               */ \
+  X(CALL0)            /* new                                               */ \
+  X(CALL1)            /* object: callable of the base; new; Python code    */ \
+  X(DICT_KEY_AT)      /* arg: position                                     */ \
+  X(DICT_VALUE_AT)    /* arg: position                                     */
+
+#define UG_GUARDS(X)                                                             \
+  X(TYPE_IS)           /* number: address of the exact type                   */ \
+  X(IS)                /* number: address                                     */ \
+  X(IS_NOT)            /* number: address                                     */ \
+  X(EQUALS)            /* object: value                                       */ \
+  X(SAME_BITS)         /* object: float or complex                            */ \
+  X(LENGTH)            /* arg: length                                         */ \
+  X(LENGTH_OR_SET)     /* arg: length; sets are measured without overrides    */ \
+  X(DICT_LENGTH)       /* arg: length                                         */ \
+  X(TUPLE_ITER_LEN)    /* arg: items left; number: address of the type        */ \
+  X(RANGE_ITER)        /* object: (start, stop, step); number: type address   */ \
+  X(MAPPING_KEYS)      /* object: list of keys                                */ \
+  X(DICT_CONTAINS)     /* arg: expected 0 or 1; object: key                   */ \
+  X(SET_CONTAINS)      /* arg: expected 0 or 1; object: item                  */ \
+  X(NO_ATTR)           /* object: name                                        */ \
+  X(FLOAT_NAN)         /*                                                     */ \
+  X(COMPLEX_NAN)       /*                                                     */ \
+  X(DUAL_LEVEL)        /* object: (dict of forward_ad, name, level)           */ \
+  X(DEFAULT_DEVICE)    /* object: (dict of torch.utils._device, name, device) */ \
+  X(TORCH_CALL)        /* object: C function of torch, no arguments, truth    */ \
+  X(MODE_STACK)        /* object: tuple of the modes' exact types             */ \
+  X(SAVED_HOOKS)       /* arg: 1 if no hooks are expected; object: callable   */ \
+  X(DICT_VERSION)      /* object: dict_version; number: version               */ \
+  X(DISPATCH_KEYS)     /* object: "raw_repr"; number: key set after apply     */ \
+  X(SCRIPT_TYPE)       /* object: (class, "real_obj"); number: type address   */ \
+  X(DIM_MARKING)       /* object: (flag, expected, absent, dependent)         */ \
+  X(DYNAMIC_INDICES)   /* object: (name, set)                                 */ \
+  X(TENSOR)            /* arg: index of a TensorSpec                          */ \
+  X(PREDICATE)         /* object: callable of the value, truth; Python code   */ \
+  X(TORCH_LEAF)        /* object: a leaf guard of torch                       */ \
+  X(UNIQUE)            /* the object has not been seen by another UNIQUE      */ \
+  X(SAVE)              /* arg: slot                                           */ \
+  X(SAME_AS)           /* arg: slot written by SAVE                           */ \
+  X(OVERLAP)           /* arg: how many overlap; object: (function, slots)    */ \
+  X(SHAPE_INT)         /* arg: index of the int                               */ \
+  X(SHAPE_FLOAT)       /* arg: index of the float                             */ \
+  X(SHAPE_CALL)        /* number: address of int8_t(int64_t*, double*)        */ \
+  X(TORCH_FUNCTION_OFF) /* from here on no __torch_function__ runs            */
+
+enum class Op : uint8_t {
+#define UG_OP(name) name,
+  UG_ACCESSORS(UG_OP) UG_GUARDS(UG_OP)
+#undef UG_OP
+      kCount
+};
+
+inline constexpr bool is_accessor(Op op) { return op <= Op::DICT_VALUE_AT; }
+
+// One instruction. Half a cache line; trivially copyable; `object` is borrowed from Program::constants.
+struct Instruction {
+  Op op;
+  // An accessor may also hold the first guard on its result: kTypeIs or kIs of `number`.
+  uint8_t also;
+  uint16_t base;        // register that is read
+  uint32_t arg;         // see the lists above; where keys are looked up, the slot where the entry was last found
+  PyObject* object;     // see the lists above
+  uint64_t number;      // see the lists above, and `also`
+  const void* last;     // what an accessor gave last time: fetched ahead, never read through
+};
+static_assert(sizeof(Instruction) == 32 && std::is_trivially_copyable_v<Instruction>);
+
+enum Also : uint8_t { kNothing, kTypeIs, kIs };
+
+// How often a program was asked, and what it answered.
+struct Counts {
+  uint64_t checks = 0, hits = 0, misses = 0, python_callbacks = 0;
+  Counts& operator+=(const Counts& other);
+};
+
+// What an evaluation writes. Kept with the program so that a hit allocates nothing.
+struct Scratch {
+  std::vector<PyObject*> registers;
+  std::vector<PyObject*> owned;  // new references, dropped at the end
+  std::vector<PyObject*> saved;
+  std::vector<PyObject*> unique;  // open addressing; a power of two
+  std::vector<int64_t> ints;
+  std::vector<double> floats;
+};
+
+struct ProgramSize {
+  uint32_t registers = 1, owned = 0, saved = 0, unique = 0, ints = 0, floats = 0;
+};
+
+// Whoever evaluates holds the GIL. Evaluation may run user code (a property, __eq__), which may evaluate the same
+// program again: the inner evaluation then gets a scratch of its own.
+class Program {
+ public:
+  Program() = default;
+  Program(const Program&) = delete;
+  ~Program();
+
+  // Appends an instruction. `object` may be null. Throws std::invalid_argument on a code that is not legal.
+  void add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t number);
+  uint32_t add_tensor(TensorSpec spec, const std::vector<int64_t>& dims);
+
+  // Merges an accessor with the guard that follows it, and sizes the scratch. Called once, after the last add().
+  void finish();
+
+  // True when every instruction passes on this dict of locals. Never throws, never leaves a Python error set.
+  bool evaluate(PyObject* locals);
+
+  // Index of the instruction that failed last, or -1.
+  int64_t last_failure() const { return last_failure_; }
+  const std::vector<Instruction>& code() const { return code_; }
+  // Position in the code before finish() of each instruction after it.
+  const std::vector<uint32_t>& origins() const { return origins_; }
+  size_t bytes() const;
+
+  Counts counts;
+
+ private:
+  friend class Evaluation;
+  Scratch make_scratch() const;
+
+  std::vector<Instruction> code_;
+  std::vector<uint32_t> origins_;
+  std::vector<PyObject*> constants_;  // owned
+  std::vector<TensorSpec> tensors_;
+  std::vector<int64_t> dims_;
+  ProgramSize size_;
+  Scratch scratch_;
+  bool busy_ = false;
+  bool needs_dispatch_ = false;
+  int64_t last_failure_ = -1;
+};
+
+// Counts of programs that are gone.
+extern Counts retired_counts;
+
+}  // namespace unified_guards

@@ -1,0 +1,120 @@
+// What a tensor guard reads: metadata only, never data, so that CPU, CUDA and every other device go one way.
+#pragma once
+
+#include <ATen/core/TensorBase.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <cstdint>
+
+namespace unified_guards {
+
+// Bits that Dynamo hides from guards, unless inside a dispatch mode that asks to see them.
+inline constexpr c10::DispatchKeySet kPythonKeys{
+    c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot, c10::DispatchKey::PythonDispatcher};
+
+// Asks torch, on this thread, whether such a mode is active (module.cpp; slow, needed only for tensors with Python keys).
+bool python_keys_are_visible();
+
+// The thread's dispatch state at the start of a check, mirroring LocalState::apply of torch/csrc/dynamo/guards.h.
+class DispatchState {
+ public:
+  DispatchState() : local_(c10::impl::tls_local_dispatch_key_set()) {}
+
+  uint64_t apply(c10::DispatchKeySet keys) {
+    c10::DispatchKeySet result = (keys | local_.included_) - local_.excluded_;
+    if (result.has_any(kPythonKeys) && !visible()) result = result - kPythonKeys;
+    return result.raw_repr();
+  }
+
+ private:
+  bool visible() {
+    if (visible_ < 0) visible_ = python_keys_are_visible();
+    return visible_ != 0;
+  }
+
+  c10::impl::LocalDispatchKeySet local_;
+  int visible_ = -1;
+};
+
+// What a tensor must be. Sizes and strides follow in the program's pool of dimensions, sizes first;
+// kAnyDim stands for a dimension that is not guarded.
+struct TensorSpec {
+  PyTypeObject* type;
+  uint64_t keys;  // after DispatchState::apply
+  uint32_t dims;  // offset into the pool
+  uint16_t rank;
+  int8_t dtype;
+  int8_t device_index;
+  bool requires_grad;
+  bool device_is_current;  // torch 2.15: the index must be the accelerator's current one instead
+};
+
+inline constexpr int64_t kAnyDim = INT64_MIN;
+
+inline const at::Tensor& tensor_of(PyObject* object) { return THPVariable_Unpack(object); }
+
+inline bool is_tensor(PyObject* object) {
+  return PyType_IsSubtype(Py_TYPE(object), reinterpret_cast<PyTypeObject*>(THPVariableClass)) != 0;
+}
+
+inline bool dims_match(const int64_t* expected, const int64_t* found, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    if (expected[i] != found[i] && expected[i] != kAnyDim) return false;
+  }
+  return true;
+}
+
+// A static size or stride equals a symbolic one only when that is known without asking: a guard that is being checked
+// must not add guards to somebody's ShapeEnv. Stricter than torch, which would guard and compare.
+inline bool symbolic_dims_match(const int64_t* expected, c10::SymIntArrayRef found) {
+  for (size_t i = 0; i < found.size(); i++) {
+    if (expected[i] == kAnyDim) continue;
+    auto known = found[i].maybe_as_int();
+    if (!known || *known != expected[i]) return false;
+  }
+  return true;
+}
+
+inline bool strides_read_as_minus_one(c10::Layout layout) {
+  return layout == c10::kSparseCsr || layout == c10::kSparseCsc || layout == c10::kSparseBsr || layout == c10::kSparseBsc;
+}
+
+// Tensors whose sizes are not two plain arrays: symbolic, nested, sparse compressed, subclasses that compute them.
+// May throw (a strided nested tensor does); the caller turns that into a failed guard.
+inline bool unusual_dims_match(const TensorSpec& spec, const int64_t* dims, const at::Tensor& tensor) {
+  if (strides_read_as_minus_one(tensor.layout())) {
+    if (static_cast<size_t>(tensor.dim()) != spec.rank || !symbolic_dims_match(dims, tensor.sym_sizes())) return false;
+    for (size_t i = 0; i < spec.rank; i++) {
+      if (dims[spec.rank + i] != -1 && dims[spec.rank + i] != kAnyDim) return false;
+    }
+    return true;
+  }
+  c10::SymIntArrayRef sizes = tensor.sym_sizes();
+  return sizes.size() == spec.rank && symbolic_dims_match(dims, sizes) &&
+         symbolic_dims_match(dims + spec.rank, tensor.sym_strides());
+}
+
+// Index of the accelerator's current device (evaluate.cpp).
+int current_device_index();
+
+// `object` has exactly spec.type, which is torch.Tensor or a subclass.
+inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject* object, DispatchState& dispatch) {
+  const at::Tensor& tensor = tensor_of(object);
+  c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  if (dispatch.apply(impl->key_set()) != spec.keys) return false;
+  if (static_cast<int8_t>(c10::typeMetaToScalarType(impl->dtype())) != spec.dtype) return false;
+  const c10::Device device = impl->device();
+  const int index = spec.device_is_current ? current_device_index() : spec.device_index;
+  if (device.index() != index) return false;
+  if (impl->requires_grad() != spec.requires_grad) return false;
+  if (impl->layout() != c10::kStrided || impl->has_symbolic_sizes_strides() || tensor.is_nested() ||
+      impl->is_python_dispatch()) {
+    return unusual_dims_match(spec, dims, tensor);
+  }
+  c10::IntArrayRef sizes = impl->sizes();
+  return sizes.size() == spec.rank && dims_match(dims, sizes.data(), spec.rank) &&
+         dims_match(dims + spec.rank, impl->strides().data(), spec.rank);
+}
+
+}  // namespace unified_guards
