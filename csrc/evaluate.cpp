@@ -428,7 +428,7 @@ class Evaluation {
       case Op::TENSOR_STRIDE:
       case Op::TENSOR_OFFSET: return own(tensor_property(i.op, base, i.arg));
       case Op::CALL0: return own(PyObject_CallNoArgs(base));
-      case Op::CALL1: program_.counts.python_callbacks++; return own(PyObject_CallOneArg(i.object, base));
+      case Op::CALL1: count_callback(); return own(PyObject_CallOneArg(i.object, base));
       case Op::DICT_KEY_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).key : nullptr;
       case Op::DICT_VALUE_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).value : nullptr;
       default: return nullptr;
@@ -494,8 +494,13 @@ class Evaluation {
     }
   }
 
-  bool predicate(PyObject* callable, PyObject* value) {
+  void count_callback() {
     program_.counts.python_callbacks++;
+    total_counts.python_callbacks++;
+  }
+
+  bool predicate(PyObject* callable, PyObject* value) {
+    count_callback();
     return call_is_true(callable, value);
   }
 
@@ -520,7 +525,6 @@ class Evaluation {
 };
 
 bool Program::evaluate(PyObject* locals) {
-  counts.checks++;
   bool hit = false;
   const bool nested = busy_;
   try {
@@ -537,7 +541,10 @@ bool Program::evaluate(PyObject* locals) {
     hit = false;
   }
   if (!nested) busy_ = false;
-  hit ? counts.hits++ : counts.misses++;
+  for (Counts* c : {&counts, &total_counts}) {
+    c->checks++;
+    hit ? c->hits++ : c->misses++;
+  }
   return hit;
 }
 

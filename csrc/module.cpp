@@ -1,11 +1,9 @@
 // Registers the extension; conversion only.
 #include "checker.h"
 
+#include <ATen/PythonTorchFunctionTLS.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/Dtype.h>
-
-#include <stdexcept>
 
 namespace py = pybind11;
 
@@ -26,8 +24,6 @@ py::dict ops() {
   for (size_t i = 0; i < static_cast<size_t>(Op::kCount); i++) names[kOpNames[i]] = i;
   return names;
 }
-
-using Dim = std::optional<int64_t>;
 
 void append_dims(std::vector<int64_t>& out, py::handle dims) {
   for (py::handle dim : dims) out.push_back(dim.is_none() ? kAnyDim : dim.cast<int64_t>());
@@ -112,6 +108,7 @@ bool python_keys_are_visible() {
 
 PYBIND11_MODULE(_C, m) {
   using namespace unified_guards;
+  using TorchFunctionTLS = at::impl::PythonTorchFunctionTLS;
   m.doc() = "The native checker of unified_guards.";
   cpython::self_test();
   m.attr("TORCH_VERSION") = UG_TORCH_VERSION;
@@ -133,7 +130,14 @@ PYBIND11_MODULE(_C, m) {
         if (at < 0) return py::none();
         return py::int_(self.program.origins()[at]);
       });
-  m.def("retired_counts", [] { return as_tuple(retired_counts); });
+  m.def("counts", [] { return as_tuple(total_counts); });
+  m.def("apply_dispatch_state", [](uint64_t keys) {
+    return DispatchState().apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys));
+  }, py::arg("keys"));
+  m.def("torch_function_state", [] { return static_cast<int>(TorchFunctionTLS::get_disabled_state()); });
+  m.def("set_torch_function_state", [](int state) {
+    TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state));
+  }, py::arg("state"));
   m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
   m.def("object_at", &object_at, py::arg("address"));
   m.def("python_keys_are_visible", &python_keys_are_visible);

@@ -7,18 +7,9 @@
 
 namespace unified_guards {
 
-Counts retired_counts;
-
-Counts& Counts::operator+=(const Counts& other) {
-  checks += other.checks;
-  hits += other.hits;
-  misses += other.misses;
-  python_callbacks += other.python_callbacks;
-  return *this;
-}
+Counts total_counts;
 
 Program::~Program() {
-  retired_counts += counts;
   for (PyObject* constant : constants_) Py_DECREF(constant);
 }
 

@@ -109,10 +109,9 @@ static_assert(sizeof(Instruction) == 32 && std::is_trivially_copyable_v<Instruct
 
 enum Also : uint8_t { kNothing, kTypeIs, kIs };
 
-// How often a program was asked, and what it answered.
+// How often programs were asked, and what they answered.
 struct Counts {
   uint64_t checks = 0, hits = 0, misses = 0, python_callbacks = 0;
-  Counts& operator+=(const Counts& other);
 };
 
 // What an evaluation writes. Kept with the program so that a hit allocates nothing.
@@ -172,7 +171,7 @@ class Program {
   int64_t last_failure_ = -1;
 };
 
-// Counts of programs that are gone.
-extern Counts retired_counts;
+// The counts of all programs there have been, together.
+extern Counts total_counts;
 
 }  // namespace unified_guards

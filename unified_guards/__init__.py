@@ -1,0 +1,46 @@
+"""Guards for ``torch.compile``, lifted into one set and checked natively on every call.
+
+>>> import torch, unified_guards
+>>> unified_guards.install()
+>>> compiled = torch.compile(lambda x: x + 1, backend="eager")
+>>> compiled(torch.ones(2))
+tensor([2., 2.])
+>>> unified_guards.stats().frames_lifted > 0
+True
+"""
+
+from unified_guards._environment import check as _check_environment
+
+_check_environment()
+
+from unified_guards.dynamo.install import (  # noqa: E402
+    FallbackError,
+    GuardDisagreement,
+    install,
+    installed,
+    is_installed,
+    uninstall,
+)
+from unified_guards.ir import Guard, GuardSet, Provenance, Source  # noqa: E402
+from unified_guards.report import FrameReport, Report, explain  # noqa: E402
+from unified_guards.statistics import Stats, stats  # noqa: E402
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FallbackError",
+    "FrameReport",
+    "Guard",
+    "GuardDisagreement",
+    "GuardSet",
+    "Provenance",
+    "Report",
+    "Source",
+    "Stats",
+    "explain",
+    "install",
+    "installed",
+    "is_installed",
+    "stats",
+    "uninstall",
+]

@@ -1,0 +1,1 @@
+"""Benchmarks: real models (`workloads`), single guard kinds (`test_microbenchmarks`) and the demonstration (`demo`)."""

@@ -1,0 +1,36 @@
+"""What a workload is, and the table of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One program to measure. Both callables return a tensor or a pytree of tensors, to be compared."""
+
+    step: Callable[[], Any]
+    """One compiled step: all that a user would repeat."""
+    eager: Callable[[], Any]
+    """The same step without torch.compile, on its own copy of whatever the step changes."""
+    grad: bool = False
+    """Whether steps run with gradients enabled."""
+    stateful: bool = False
+    """Whether a step depends on the steps before it: the eager copy then has to catch up before a comparison."""
+
+
+WORKLOADS: dict[str, Callable[[], Workload]] = {}
+
+
+def workload(name: str) -> Callable[[Callable[[], Workload]], Callable[[], Workload]]:
+    """Registers a function that builds a workload; this is all that adding one takes."""
+
+    def register(build: Callable[[], Workload]) -> Callable[[], Workload]:
+        if name in WORKLOADS:
+            raise ValueError(f"two workloads are called {name!r}")
+        WORKLOADS[name] = build
+        return build
+
+    return register

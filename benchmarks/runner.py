@@ -1,0 +1,223 @@
+"""The parent's side: starts the children, interleaves the backends over rounds, and prints medians and ratios."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+Samples = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Job:
+    workload: str
+    backend: str
+    round: int
+    memory: bool = False
+
+
+def child_environment(*, memory: bool = False) -> dict[str, str]:
+    # What is set for the user's programs must not install guards in the plain-torch children.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("UNIFIED_GUARDS")}
+    env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "KINETO_LOG_LEVEL": "5"}
+    if memory:
+        # Everything through malloc, Python's objects too, and nothing hidden in per-thread caches or second arenas.
+        env |= {"PYTHONMALLOC": "malloc", "MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
+    return env
+
+
+def plan(names: list[str], backends: list[str], rounds: int, *, memory: bool) -> list[Job]:
+    """Rounds on the outside, so that a slow phase of the machine hits all; torch, unified, unified, torch."""
+    jobs = [
+        Job(name, backend, number)
+        for number in range(rounds)
+        for name in names
+        for backend in (backends if number % 2 == 0 else backends[::-1])
+    ]
+    return jobs + [Job(name, backend, 0, memory=True) for name in names for backend in backends if memory]
+
+
+def run_child(job: Job, steps: int) -> dict[str, Any] | None:
+    command = [sys.executable, "-m", "benchmarks.workloads", job.workload, "--child", job.backend, f"--steps={steps}"]
+    command += ["--memory"] if job.memory else []
+    done = subprocess.run(
+        command, cwd=ROOT, env=child_environment(memory=job.memory), capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode == 0 and lines:
+        return dict(json.loads(lines[-1]))
+    print(f"{job.workload} on {job.backend} failed ({done.returncode}):\n{done.stderr[-3000:]}", file=sys.stderr)
+    return None
+
+
+def run(names: list[str], backends: list[str], *, rounds: int, steps: int, memory: bool) -> tuple[Samples, int]:
+    """All samples, and the number of children that failed."""
+    jobs = plan(names, backends, rounds, memory=memory)
+    samples: Samples = []
+    for number, job in enumerate(jobs, 1):
+        what = "memory" if job.memory else f"round {job.round + 1}"
+        print(f"[{number}/{len(jobs)}] {job.workload}, {job.backend}, {what} ...", end=" ", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        sample = run_child(job, steps)
+        print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+        if sample is not None:
+            samples.append(sample | {"memory": job.memory, "round": job.round})
+    return samples, len(jobs) - len(samples)
+
+
+class Summary:
+    """The samples of one workload on one backend, as medians."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def median(self, key: str) -> float | None:
+        # The memory children run on a slower allocator, with collections in between: their times do not count.
+        values = [s[key] for s in self.samples if s[key] is not None and (key == "held_bytes" or not s["memory"])]
+        return median(values) if values else None
+
+    def per_guard(self, key: str) -> float | None:
+        total, guards = self.median(key), self.median("leaf_guards")
+        return None if total is None or not guards else total / guards
+
+    def all_equal(self) -> bool:
+        return all(sample["equal"] for sample in self.samples)
+
+    def compiles(self) -> set[int]:
+        return {sample["compiles"] for sample in self.samples}
+
+    def as_dict(self) -> dict[str, Any]:
+        keys = [k for k, v in self.samples[0].items() if isinstance(v, (int, float, type(None))) and k != "round"]
+        medians = {key: self.median(key) for key in keys if key not in ("equal", "memory")}
+        first = self.samples[0]
+        return medians | {
+            "equal": self.all_equal(),
+            "bytes_per_guard": self.per_guard("held_bytes"),
+            "program_bytes_per_guard": self.per_guard("program_bytes"),
+            "provenance": first["provenance"],
+            "frames_left": first["frames_left"],
+        }
+
+
+def summarise(samples: Samples) -> dict[str, dict[str, Summary]]:
+    """workload -> backend -> summary, in the order in which they were run."""
+    grouped: dict[str, dict[str, Samples]] = {}
+    for sample in samples:
+        grouped.setdefault(sample["workload"], {}).setdefault(sample["backend"], []).append(sample)
+    return {name: {b: Summary(found) for b, found in sides.items()} for name, sides in grouped.items()}
+
+
+def format_number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def ratio(sides: dict[str, Summary], key: str) -> float | None:
+    """How many times torch's figure is the unified one."""
+    if set(sides) != {"torch", "unified"}:
+        return None
+    plain, ours = sides["torch"].median(key), sides["unified"].median(key)
+    return None if plain is None or not ours else plain / ours
+
+
+def _pair(sides: dict[str, Summary], key: str, scale: float = 1.0) -> str:
+    values = [sides[backend].median(key) for backend in ("torch", "unified") if backend in sides]
+    return " / ".join(format_number(None if value is None else value * scale) for value in values)
+
+
+def _with_ratio(sides: dict[str, Summary], key: str) -> list[str]:
+    factor = ratio(sides, key)
+    return [_pair(sides, key), "-" if factor is None else f"{factor:.2f}x"]
+
+
+def _bytes_per_guard(sides: dict[str, Summary]) -> str:
+    cells = [format_number(side.per_guard("held_bytes")) for _, side in sorted(sides.items())]
+    program = sides["unified"].per_guard("program_bytes") if "unified" in sides else None
+    return " / ".join(cells) + ("" if program is None else f" (program {format_number(program)})")
+
+
+def _overhead(sides: dict[str, Summary]) -> str:
+    factor = ratio(sides, "guard_build_s")
+    return "-" if factor is None else f"{(1 / factor - 1) * 100:+.0f} %"
+
+
+def _health(sides: dict[str, Summary]) -> list[str]:
+    left = callbacks = "-"
+    if "unified" in sides:
+        first = sides["unified"].samples[0]
+        left = "; ".join(f"{count} {reason}" for reason, count in first["frames_left"].items()) or "0"
+        callbacks = format_number(sides["unified"].median("callbacks_per_check"))
+    return [left, callbacks, "yes" if all(side.all_equal() for side in sides.values()) else "NO"]
+
+
+_HEADER = [
+    "workload", "leaf guards", "lookups a step", "lookup in place µs", "ratio", "hot µs", "ratio", "caches flushed µs",
+    "ratio", "step µs", "ratio", "compile s", "guard build s", "overhead", "bytes a guard", "compiles", "left to torch",
+    "callbacks a check", "equal",
+]  # fmt: skip
+
+
+def _row(name: str, sides: dict[str, Summary]) -> Iterator[str]:
+    any_side = next(iter(sides.values()))
+    yield name
+    yield format_number(any_side.median("leaf_guards"))
+    yield format_number(any_side.median("lookups_per_step"))
+    for key in ("lookup_us", "hot_us", "flushed_us", "step_us"):
+        yield from _with_ratio(sides, key)
+    yield _pair(sides, "compile_s")
+    yield _pair(sides, "guard_build_s")
+    yield _overhead(sides)
+    yield _bytes_per_guard(sides)
+    yield _pair(sides, "compiles")
+    yield from _health(sides)
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A GitHub table whose columns are padded, so that it reads well in a terminal too."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+
+    return "\n".join([line(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)])
+
+
+def table(summary: dict[str, dict[str, Summary]]) -> str:
+    return markdown(_HEADER, [list(_row(name, sides)) for name, sides in summary.items()])
+
+
+def problems(summary: dict[str, dict[str, Summary]]) -> list[str]:
+    """What must hold whatever the times are."""
+    found = []
+    for name, sides in summary.items():
+        if not all(side.all_equal() for side in sides.values()):
+            found.append(f"{name}: a result differs from eager's")
+        if len(set().union(*(side.compiles() for side in sides.values()))) != 1:
+            counts = {backend: sorted(side.compiles()) for backend, side in sides.items()}
+            found.append(f"{name}: the number of compiles differs: {counts}")
+    return found
+
+
+def environment() -> dict[str, Any]:
+    import torch
+
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": models[0].split(":", 1)[1].strip() if models else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "date": time.strftime("%Y-%m-%d"),
+    }

@@ -1,0 +1,265 @@
+"""`python -m benchmarks.workloads [names] [--json FILE]`: real programs on torch's guards and on unified ones.
+
+Models have real depth and tiny widths: guards depend on the number of modules and tensors, not on the size of the
+tensors. To add a workload, add one function with the `workload` decorator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import runner
+from benchmarks.registry import WORKLOADS, Workload, workload
+
+if TYPE_CHECKING:
+    import torch
+
+
+@workload("x_plus_y")
+def x_plus_y() -> Workload:
+    import torch
+
+    def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+    compiled = torch.compile(add, backend="eager")
+    x, y = torch.randn(4), torch.randn(4)
+    return Workload(lambda: compiled(x, y), lambda: add(x, y))
+
+
+@workload("mlp")
+def mlp() -> Workload:
+    import torch
+
+    layers = [module for _ in range(4) for module in (torch.nn.Linear(32, 32), torch.nn.ReLU())]
+    model = torch.nn.Sequential(*layers).eval()
+    compiled = torch.compile(model, backend="eager")
+    x = torch.randn(4, 32)
+    return Workload(lambda: compiled(x), lambda: model(x))
+
+
+def qwen3(**overrides: Any) -> Any:
+    """Qwen3 with 36 layers, as in the 8B model, and widths that make a step cheap; weights are random, but the same."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 36}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    return Qwen3ForCausalLM(Qwen3Config(**(sizes | heads | overrides))).eval()
+
+
+def tokens(length: int) -> torch.Tensor:
+    import torch
+
+    return torch.arange(length)[None] % 128
+
+
+@workload("qwen3_36")
+def qwen3_36() -> Workload:
+    import torch
+
+    model, ids = qwen3(), tokens(8)
+    compiled = torch.compile(model, backend="eager")
+    return Workload(
+        lambda: compiled(input_ids=ids, use_cache=False).logits, lambda: model(input_ids=ids, use_cache=False).logits
+    )
+
+
+def _decoder(model: Any, call: Callable[..., Any], prompt: int = 8, length: int = 256) -> Callable[[], torch.Tensor]:
+    """One token a step. The prompt is read eagerly, as `generate` does, which also allocates the cache: compiling the
+    first, allocating call would cost a second entry for the same code."""
+    import torch
+    from transformers import StaticCache
+
+    cache = StaticCache(config=model.config, max_cache_len=length)
+    with torch.no_grad():
+        model(input_ids=tokens(prompt), past_key_values=cache, use_cache=True)
+    token, position = tokens(1), prompt
+
+    def step() -> torch.Tensor:
+        nonlocal position
+        if position == length:
+            position = prompt
+            for layer in cache.layers:
+                layer.cumulative_length.fill_(prompt)
+        position += 1
+        return call(input_ids=token, past_key_values=cache, use_cache=True).logits
+
+    return step
+
+
+@workload("qwen3_36_decode")
+def qwen3_36_decode() -> Workload:
+    import torch
+
+    model = qwen3()
+    step = _decoder(model, torch.compile(model, backend="eager"))
+    return Workload(step, _decoder(model, model), stateful=True)
+
+
+@workload("bert_24_training")
+def bert_24_training() -> Workload:
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    sizes = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 32}
+    depth = {"num_hidden_layers": 24, "num_attention_heads": 4}
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = BertForMaskedLM(BertConfig(**(sizes | depth | no_dropout))).train()
+    twin, ids = copy.deepcopy(model), tokens(8)
+
+    def training_step(owner: Any, call: Callable[..., Any]) -> Callable[[], Any]:
+        parameters = list(owner.parameters())
+
+        def step() -> Any:
+            owner.zero_grad()
+            loss = call(input_ids=ids, labels=ids).loss
+            loss.backward()
+            return loss.detach(), [parameter.grad for parameter in parameters]
+
+        return step
+
+    return Workload(
+        training_step(model, torch.compile(model, backend="aot_eager")), training_step(twin, twin), grad=True
+    )
+
+
+@workload("qwen3_36_regional")
+def qwen3_36_regional() -> Workload:
+    model, twin, ids = qwen3(), qwen3(), tokens(8)
+    for layer in model.model.layers:
+        layer.compile(backend="eager")  # one entry serves all: torch does not tell the layers apart without a cache
+    return Workload(
+        lambda: model(input_ids=ids, use_cache=False).logits, lambda: twin(input_ids=ids, use_cache=False).logits
+    )
+
+
+@workload("adamw_200")
+def adamw_200() -> Workload:
+    import torch
+
+    def optimizer() -> torch.optim.Optimizer:
+        generator = torch.Generator().manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(4, 4, generator=generator)) for _ in range(200)]
+        for parameter in parameters:
+            parameter.grad = torch.randn(4, 4, generator=generator)
+        return torch.optim.AdamW(parameters, lr=1e-3)
+
+    def stepping(owner: torch.optim.Optimizer, call: Callable[[], Any]) -> Callable[[], Any]:
+        parameters = owner.param_groups[0]["params"]
+
+        def step() -> Any:
+            call()
+            return parameters
+
+        return step
+
+    ours, twin = optimizer(), optimizer()
+    return Workload(
+        stepping(ours, torch.compile(ours.step, backend="eager")), stepping(twin, twin.step), grad=True, stateful=True
+    )
+
+
+@workload("dynamic_50")
+def dynamic_50() -> Workload:
+    import torch
+
+    def related(xs: list[torch.Tensor]) -> list[torch.Tensor]:
+        results = []
+        for left, right in zip(xs[::2], xs[1::2], strict=True):
+            total = left + right  # the two lengths are equal
+            results.append(total.view(-1, 2) if left.shape[0] > 3 and left.shape[0] % 2 == 0 else total * 2)
+        return results
+
+    def inputs(extra: int) -> list[torch.Tensor]:
+        xs = [torch.randn(8 + 2 * (i // 2) + extra, 2) for i in range(50)]
+        for x in xs:
+            torch._dynamo.mark_dynamic(x, 0)
+        return xs
+
+    batches = [inputs(0), inputs(4)]
+    compiled = torch.compile(related, backend="eager", dynamic=True)
+
+    def alternating(call: Callable[..., Any]) -> Callable[[], Any]:
+        turn = 0
+
+        def step() -> Any:
+            nonlocal turn
+            turn ^= 1
+            return call(batches[turn])
+
+        return step
+
+    return Workload(alternating(compiled), alternating(related), stateful=True)
+
+
+@workload("entries_8")
+def entries_8() -> Workload:
+    import torch
+
+    def scale(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x * y).sin() + x.shape[0]
+
+    compiled = torch.compile(scale, backend="eager", dynamic=False)
+    pairs = [(torch.randn(n, 4), torch.randn(n, 4)) for n in range(2, 10)]
+    return Workload(lambda: [compiled(x, y) for x, y in pairs], lambda: [scale(x, y) for x, y in pairs])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.workloads", description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="name", help=f"workloads, all by default: {', '.join(WORKLOADS)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and the medians there")
+    parser.add_argument("--rounds", type=int, default=3, help="child processes per workload and backend (default 3)")
+    parser.add_argument("--steps", type=int, default=30, help="steps that each figure is the median of (default 30)")
+    parser.add_argument("--only", choices=("torch", "unified"), help="one backend alone")
+    parser.add_argument("--no-memory", action="store_true", help="leave out the children that measure bytes held")
+    parser.add_argument("--child", choices=("torch", "unified"), help=argparse.SUPPRESS)
+    parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in WORKLOADS]
+    if unknown:
+        parser.error(f"no workload called {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    options.names = options.names or list(WORKLOADS)
+    return options
+
+
+def _child(options: argparse.Namespace) -> None:
+    from benchmarks.measure import measure
+
+    sample = measure(options.names[0], options.child, steps=options.steps, memory=options.memory)
+    print(json.dumps(sample), flush=True)
+
+
+def main() -> int:
+    options = _arguments()
+    if options.child:
+        _child(options)
+        return 0
+    backends = [options.only] if options.only else ["torch", "unified"]
+    samples, failed = runner.run(
+        options.names, backends, rounds=options.rounds, steps=options.steps, memory=not options.no_memory
+    )
+    summary = runner.summarise(samples)
+    print("\nMedians; pairs are torch / unified, a ratio says how many times torch's figure is the unified one.")
+    print("In place: in the profiled model, the profiler's constant share of each lookup included, for both alike.")
+    print("Hot and flushed: the live entries' checks on the locals they were built from, scaled to a step's lookups.\n")
+    print(runner.table(summary), flush=True)
+    if options.json:
+        medians = {name: {b: side.as_dict() for b, side in sides.items()} for name, sides in summary.items()}
+        content = {"environment": runner.environment(), "medians": medians, "samples": samples}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
+    found = runner.problems(summary) + ([f"{failed} child processes failed"] if failed else [])
+    for problem in found:
+        print(f"WRONG: {problem}", file=sys.stderr)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

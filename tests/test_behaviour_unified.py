@@ -1,0 +1,42 @@
+"""The behaviour suite with unified guards installed: the same classes, the same numbers of compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import unified_guards
+
+pytest.register_assert_rewrite("tests.behaviour")
+
+from . import behaviour  # noqa: E402
+
+PRELUDE = "import unified_guards; unified_guards.install()"
+EPILOGUE = (
+    "assert unified_guards.stats().frames_lifted and not unified_guards.stats().frames_left_to_torch, "
+    "unified_guards.stats()"
+)
+
+
+@pytest.fixture(autouse=True)
+def env(request: pytest.FixtureRequest) -> Iterator[behaviour.Environment]:
+    torch._dynamo.reset()
+    before = dataclasses.asdict(unified_guards.stats())
+    unified_guards.install()
+    try:
+        with behaviour.guards_without_shortcuts():
+            yield behaviour.Environment("unified", PRELUDE, EPILOGUE)
+    finally:
+        unified_guards.uninstall()
+        torch._dynamo.reset()
+    after = dataclasses.asdict(unified_guards.stats())
+    if not hasattr(request.function, "unlifted"):
+        assert after["frames_lifted"] > before["frames_lifted"], "no frame was lifted"
+        assert after["frames_left_to_torch"] == before["frames_left_to_torch"]
+
+
+for suite in behaviour.SUITES:
+    globals()[f"Test{suite.__name__}"] = type(f"Test{suite.__name__}", (suite,), {})

@@ -1,0 +1,390 @@
+"""Programs that plain torch does not survive, and long runs: with unified guards both end well.
+
+Every program runs in a process of its own, because without unified guards some of them end by a signal.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.behaviour")
+
+from . import behaviour  # noqa: E402
+
+TORCH = behaviour.Environment("torch")
+UNIFIED = behaviour.Environment("unified", "import unified_guards; unified_guards.install()")
+
+COMMON = """
+import contextlib, enum, gc, json, os, sys
+import torch
+from torch import nn
+PRELUDE
+
+graphs = 0
+
+
+def counting(graph, inputs):
+    global graphs
+    graphs += 1
+    return graph.forward
+
+
+def compiled(function):
+    return torch.compile(function, backend=counting, dynamic=False)
+
+
+def state():
+    return (
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch._C._is_torch_function_enabled(),
+        torch._C._is_torch_function_all_disabled(),
+    )
+"""
+
+
+def survives(tmp_path: Path, script: str, timeout: float = 240) -> str:
+    done = UNIFIED.run(tmp_path / "program.py", COMMON + behaviour.textwrap.dedent(script), timeout=timeout)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
+
+
+NESTED = """
+    def function(x, y):
+        return x * 2 + y
+
+    def nested():
+        return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+
+    run = compiled(function)
+    before = state()
+    run(torch.ones(2, 3), torch.ones(2, 3))
+    assert graphs == 1
+    result = run(nested(), nested())
+    for got, want in zip(result.unbind(), function(nested(), nested()).unbind(), strict=True):
+        torch.testing.assert_close(got, want)
+    print("survived", graphs)
+"""
+
+
+def test_strided_nested_tensor(tmp_path: Path) -> None:
+    assert "survived 2" in survives(tmp_path, NESTED)
+
+
+def test_strided_nested_tensor_without_unified_guards(tmp_path: Path) -> None:
+    """Shows that the program above is one that torch does not survive, on the versions where that is so."""
+    done = TORCH.run(tmp_path / "program.py", COMMON + behaviour.textwrap.dedent(NESTED))
+    assert done.returncode < 0 or "survived" in done.stdout, f"neither killed nor survived: {done.stderr[-3000:]}"
+
+
+def test_state_is_intact_after_a_guard_threw(tmp_path: Path) -> None:
+    script = """
+    assert state() == before, (state(), before)
+    with torch.no_grad():
+        inside = state()
+        run(nested(), nested())
+        assert state() == inside
+    assert state() == before
+    count = graphs
+    x, y = torch.ones(2, 3), torch.ones(2, 3)
+    run(x, y)  # neither the nested tensors nor an earlier x and y count as duplicates of these
+    run(x, y)
+    run(y, x)
+    assert graphs == count
+    run(x, x)
+    assert graphs == count + 1
+    """
+    survives(tmp_path, behaviour.textwrap.dedent(NESTED) + behaviour.textwrap.dedent(script))
+
+
+def test_reasons_are_given_after_a_guard_threw(tmp_path: Path) -> None:
+    script = """
+    torch._logging.set_logs(recompiles=True)
+    """
+    done = UNIFIED.run(
+        tmp_path / "program.py", COMMON + behaviour.textwrap.dedent(script) + behaviour.textwrap.dedent(NESTED)
+    )
+    assert done.returncode == 0, done.stderr[-6000:]
+    assert "Recompiling function function" in done.stderr
+
+
+def test_nested_tensor_with_several_entries(tmp_path: Path) -> None:
+    """A throwing guard in one entry must not keep the lookup from the next."""
+    script = """
+    def function(x):
+        return x * 2
+
+    run = compiled(function)
+    dense, nested = torch.ones(2, 3), torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    run(dense)
+    run(nested)
+    run(torch.ones(4))
+    assert graphs == 3
+    for _ in range(3):
+        run(nested)
+        run(dense)
+        run(torch.ones(4))
+    assert graphs == 3, graphs
+    """
+    survives(tmp_path, script)
+
+
+@pytest.mark.parametrize("error", ["ValueError", "KeyboardInterrupt", "SystemExit", "GeneratorExit"])
+def test_key_whose_comparison_raises(tmp_path: Path, error: str) -> None:
+    """Eager raises here too; nothing may end as a SystemError or linger on as a pending error."""
+    script = f"""
+    class Key:
+        armed = False
+
+        def __hash__(self):
+            return hash("flag")
+
+        def __eq__(self, other):
+            if Key.armed:
+                raise {error}("comparison")
+            return False
+
+    run = compiled(lambda x, table: x * 2 if "flag" in table else x * 3)
+    table = {{"other": 1}}
+    run(torch.ones(2), table)
+    before = state()
+    Key.armed = True
+    try:
+        run(torch.ones(2), {{Key(): 1}})
+    except BaseException as raised:
+        assert not isinstance(raised, SystemError), raised
+    else:
+        raise AssertionError("eager raises")
+    Key.armed = False
+    assert state() == before
+    count = graphs
+    for _ in range(3):
+        torch.testing.assert_close(run(torch.ones(2), table), torch.ones(2) * 3)
+    assert graphs == count
+    """
+    survives(tmp_path, script)
+
+
+@pytest.mark.parametrize("error", ["ValueError", "KeyboardInterrupt"])
+def test_key_whose_hash_raises(tmp_path: Path, error: str) -> None:
+    script = f"""
+    class Key(enum.Enum):
+        SCALE = 2
+
+        def __hash__(self):
+            if armed:
+                raise {error}("hash")
+            return 7
+
+    armed = False
+    run = compiled(lambda x, table: x * table[Key.SCALE])
+    table = {{Key.SCALE: 5}}
+    torch.testing.assert_close(run(torch.ones(2), table), torch.ones(2) * 5)
+    before = state()
+    armed = True
+    try:
+        run(torch.ones(2), {{"other": 1}})
+    except BaseException as raised:
+        assert not isinstance(raised, SystemError), raised
+    armed = False
+    assert state() == before
+    count = graphs
+    for _ in range(3):
+        torch.testing.assert_close(run(torch.ones(2), table), torch.ones(2) * 5)
+    assert graphs == count
+    """
+    survives(tmp_path, script)
+
+
+@pytest.mark.parametrize("error", ["ValueError", "KeyboardInterrupt", "SystemExit"])
+def test_getter_that_raises(tmp_path: Path, error: str) -> None:
+    """To torch an attribute whose getter raises anything is missing; so it is to us."""
+    script = f"""
+    class Value:
+        pass
+
+    def getter(self):
+        raise {error}("getter")
+
+    run = compiled(lambda x, value: x * 2 if hasattr(value, "extra") else x * 3)
+    value = Value()
+    run(torch.ones(2), value)
+    Value.extra = property(getter)
+    before = state()
+    for _ in range(3):
+        torch.testing.assert_close(run(torch.ones(2), value), torch.ones(2) * 3)
+    assert graphs == 1
+    assert state() == before
+    """
+    survives(tmp_path, script)
+
+
+def test_truth_value_that_raises(tmp_path: Path) -> None:
+    """A guard of user code returns an object whose ``__bool__`` raises: a miss, and no error left behind."""
+    script = """
+    from torch.utils import _pytree as pytree
+
+    armed = False
+
+    class Truth:
+        def __bool__(self):
+            global armed
+            if armed:
+                armed = False
+                raise ValueError("truth")
+            return True
+
+    class Wrapper(torch.Tensor):
+        @staticmethod
+        def __new__(cls, inner):
+            return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __tensor_flatten__(self):
+            return ["inner"], {}
+
+        @classmethod
+        def __metadata_guard__(cls, saved, current):
+            return Truth()
+
+        @staticmethod
+        def __tensor_unflatten__(inner, metadata, size, stride):
+            return Wrapper(inner["inner"])
+
+        @classmethod
+        def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+            args, kwargs = pytree.tree_map_only(Wrapper, lambda x: x.inner, (args, kwargs or {}))
+            return pytree.tree_map_only(torch.Tensor, Wrapper, func(*args, **kwargs))
+
+    run = compiled(lambda x: x * 2)
+    for _ in range(2):
+        run(Wrapper(torch.ones(2)))
+    assert graphs == 1
+    armed = True
+    torch.testing.assert_close(run(Wrapper(torch.ones(2))).inner, torch.ones(2) * 2)
+    assert not armed
+    torch.testing.assert_close(run(Wrapper(torch.ones(2))).inner, torch.ones(2) * 2)
+    """
+    survives(tmp_path, script)
+
+
+def test_memory_is_flat_over_many_calls(tmp_path: Path) -> None:
+    """100,000 calls: hits, misses that go on to a second entry, a changing attribute, tensors made anew."""
+    script = """
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    class Settings:
+        scale = 2
+
+    def function(x, settings, items):
+        return x * settings.scale + items["offset"]
+
+    torch.set_num_threads(1)
+    run = compiled(function)
+    settings, items = Settings(), {"offset": 1}
+    inputs = [torch.ones(3), torch.ones(4)]
+
+    def calls(count):
+        for step in range(count):
+            settings.unread = step
+            if step % 10 == 0:
+                items = {"offset": 1}
+                inputs[step // 10 % 2] = torch.ones(3 + step // 10 % 2)
+            run(inputs[step % 2], settings, items)
+
+    calls(20_000)
+    gc.collect()
+    before = resident()
+    calls(100_000)
+    gc.collect()
+    assert graphs == 2, graphs
+    grown = resident() - before
+    print("grown", grown)
+    assert grown < 3 * 2**20, grown
+    """
+    survives(tmp_path, script)
+
+
+def test_memory_is_flat_when_every_check_fails(tmp_path: Path) -> None:
+    script = """
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    class Settings:
+        def __init__(self, scale):
+            self.scale = scale
+
+    torch.set_num_threads(1)
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    run = compiled(lambda model, x, settings: model(x) * settings.scale)
+    run(model, torch.ones(1, 3), Settings(2))
+
+    def calls(count):
+        for step in range(count):
+            run(model, torch.ones(1, 3), Settings(10 + step))
+
+    with torch.compiler.set_stance("eager_on_recompile"):
+        calls(1_000)
+        gc.collect()
+        before = resident()
+        calls(10_000)
+        gc.collect()
+    assert graphs == 1, graphs
+    grown = resident() - before
+    assert grown < 3 * 2**20, grown
+    """
+    survives(tmp_path, script)
+
+
+CYCLES = """
+    import weakref
+
+    class Model(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+            self.scale = scale
+
+        def forward(self, x):
+            return self.linear(x) * self.scale
+
+    def count(kind):
+        return sum(1 for thing in gc.get_objects() if isinstance(thing, kind))
+
+    objects, tensors, modules, dead = [], [], [], []
+    for cycle in range(30):
+        model = Model(cycle)
+        run = torch.compile(model, backend="eager")
+        for rows in (2, 2, 5, 7):
+            run(torch.ones(rows, 3))
+        dead.append(weakref.ref(model))
+        del model, run
+        RESET
+        gc.collect()
+        objects.append(len(gc.get_objects()))
+        tensors.append(count(torch.Tensor))
+        modules.append(count(nn.Module))
+    assert not any(ref() for ref in dead)
+    print(json.dumps([series[29] - series[9] for series in (objects, tensors, modules)]))
+"""
+
+
+@pytest.mark.parametrize("reset", ["torch._dynamo.reset()", "pass"], ids=["reset", "kept"])
+def test_compiling_in_a_loop_leaks_nothing(tmp_path: Path, reset: str) -> None:
+    grown = {}
+    for env in (TORCH, UNIFIED):
+        done = env.run(tmp_path / f"{env.name}.py", COMMON + behaviour.textwrap.dedent(CYCLES).replace("RESET", reset))
+        assert done.returncode == 0, done.stderr[-6000:]
+        grown[env.name] = json.loads(done.stdout.splitlines()[-1])
+    objects, tensors, modules = grown["unified"]
+    assert tensors <= grown["torch"][1]
+    assert modules <= grown["torch"][2]
+    assert objects <= grown["torch"][0] + 200, grown  # ten a cycle at most; one leaked frame holds far more

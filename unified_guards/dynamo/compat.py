@@ -1,0 +1,90 @@
+"""Everything that differs between the supported versions of torch, and nothing else."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from typing import Any
+
+import torch
+
+#: First torch that is supported, and first that is not (major, minor).
+FIRST_TORCH, AFTER_LAST_TORCH = (2, 11), (2, 16)
+FIRST_PYTHON, AFTER_LAST_PYTHON = (3, 10), (3, 15)
+
+
+def version_of(text: str) -> tuple[int, int]:
+    """(major, minor) of a torch version such as ``"2.13.0+cpu"``."""
+    match = re.match(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+TORCH = version_of(torch.__version__)
+
+def unsupported() -> str | None:
+    """What to tell a user whose torch or Python is not supported; None when both are."""
+    if not FIRST_PYTHON <= sys.version_info[:2] < AFTER_LAST_PYTHON:
+        return (
+            f"unified_guards supports Python 3.10 to 3.14 and this is {sys.version.split()[0]}. "
+            "Make an environment with a supported one: python3.11 -m venv .venv"
+        )
+    if not FIRST_TORCH <= TORCH < AFTER_LAST_TORCH:
+        return (
+            f"unified_guards supports torch 2.11 to 2.15 and found {torch.__version__}. "
+            "Run: pip install 'torch==2.13.0' && pip install --no-build-isolation --force-reinstall unified_guards"
+        )
+    return None
+
+
+def built_for_another_torch(built_for: str) -> str | None:
+    """What to tell a user whose extension was built for another torch; None when it fits."""
+    if version_of(built_for) == TORCH and built_for == torch.__version__:
+        return None
+    return (
+        f"the extension of unified_guards was built for torch {built_for} and this is torch {torch.__version__}. "
+        "Build it again: pip install --no-build-isolation --force-reinstall --no-deps unified_guards "
+        "(in a checkout: make build)"
+    )
+
+
+def nan_guard_value(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The value that a NaN guard compares bit by bit: () where any NaN will do (before 2.15)."""
+    return args[:1] if len(args) == 3 else ()
+
+
+def tensor_guard(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``add_tensor_match_guard`` by name, whichever way they came."""
+    names = ("value", "sizes", "strides", "tensor_name", "verbose_code_parts", "user_stack", "pytype", "dispatch_keys")
+    given = dict(zip(names, args, strict=False))
+    given.update(kwargs)
+    return given
+
+
+class _LyingSet(set):  # type: ignore[type-arg]
+    def __len__(self) -> int:
+        return 7
+
+
+def _accepts(method: str, value: object, shown: object) -> bool:
+    """Whether a guard of torch made by ``method`` for ``value`` accepts ``shown``."""
+    root = torch._C._dynamo.guards.RootGuardManager()
+    getattr(root, method)(value, ["probe"], None)
+    return bool(root.check(shown))
+
+
+@functools.cache
+def compares_float_bits() -> bool:
+    """Whether equality guards tell 0.0 from -0.0 (from 2.15)."""
+    return not _accepts("add_equals_match_guard", 0.0, -0.0)
+
+
+@functools.cache
+def measures_sets() -> bool:
+    """Whether length guards measure subclasses of set without calling their ``__len__`` (from 2.15)."""
+    return not _accepts("add_length_check_guard", 7, _LyingSet())
+
+
+def is_loaded_from_a_package(arguments: dict[str, Any]) -> bool:
+    """Whether a CheckFunctionManager is being made from saved guards."""
+    return arguments.get("shape_code_parts") is not None or arguments.get("runtime_global_scope") is not None

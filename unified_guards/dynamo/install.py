@@ -1,0 +1,302 @@
+"""Puts the native checker into Dynamo's cache entries, and takes it out again.
+
+While installed, every ``CheckFunctionManager`` that Dynamo makes is finished by :func:`_unify`: its guards are lifted,
+simplified and lowered, and its wrapper gets a fresh root whose only guard is the native checker. Torch's own tree is
+kept beside it (:class:`UnifiedGuardManagerWrapper`) and goes on answering everything but the lookup: recompile
+reasons, logs, diff guards. Entry points: :func:`install`, :func:`uninstall`, :func:`installed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch._dynamo.guards as torch_guards
+from torch._C._dynamo import guards as native
+from torch._guards import CompileContext
+
+from unified_guards import _C
+from unified_guards.dynamo import compat
+from unified_guards.dynamo.lift import CannotLift, lift
+from unified_guards.dynamo.tap import Tap, recording
+from unified_guards.ir import GuardSet
+from unified_guards.lower import CannotLower, Program, lower, make_checker
+from unified_guards.simplify import Removed, simplify
+from unified_guards.statistics import tally
+
+
+class FallbackError(RuntimeError):
+    """Under ``UNIFIED_GUARDS_NO_FALLBACK=1``: a frame's guards could not be lifted. The message says why."""
+
+
+class GuardDisagreement(AssertionError):
+    """Under ``UNIFIED_GUARDS_VERIFY=1``: the native checker and torch's tree gave different verdicts on a frame."""
+
+
+class Frame:
+    """The unified guards of one cache entry.
+
+    Attributes:
+        guard_set: everything that was lifted.
+        checked: what is left to check after simplification.
+        removed: the rest, each with the rule that removed it.
+        program: the rows of the native program, for reading a failure.
+        checker: the native checker.
+    """
+
+    def __init__(self, code: types.CodeType, guard_set: GuardSet) -> None:
+        self.code = weakref.ref(code)
+        self.guard_set = guard_set
+        self.checked: GuardSet
+        self.removed: list[Removed]
+        self.checked, self.removed = simplify(guard_set)
+        self.meaning: list[Any] = []
+        self.checker: _C.Checker
+
+    def build(self, oracle: Callable[[dict[str, Any], bool], None] | None) -> None:
+        """Lowers what is to be checked."""
+        program: Program = lower(self.checked)
+        self.meaning = program.meaning
+        self.checker = make_checker(program, oracle)
+
+    @property
+    def last_failure(self) -> str | None:
+        """The guard, or the source that was missing, at which the last miss stopped."""
+        at = self.checker.last_failure
+        if at is None:
+            return None
+        meaning = self.meaning[at]
+        return str(meaning)
+
+
+class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
+    """Torch's wrapper, whose root is the native checker and whose every other answer comes from torch's own tree.
+
+    Never constructed: the wrapper that Dynamo filled becomes one, so that whoever holds it holds this.
+    """
+
+    torch_root: Any
+    frame: Frame
+
+    def _torch(self) -> torch_guards.GuardManagerWrapper:
+        """What this object was before: torch's tree with everything else as it is now."""
+        view = torch_guards.GuardManagerWrapper.__new__(torch_guards.GuardManagerWrapper)
+        vars(view).update(vars(self))
+        view.root = self.torch_root
+        return view
+
+    def check(self, x: Any) -> bool:
+        with _torch_function_state_kept():
+            return bool(self.torch_root.check(x))
+
+    def check_verbose(self, x: Any) -> Any:
+        """Torch's reason. Its tree also counts the failure, which is how torch chooses its diff guards."""
+        with _torch_function_state_kept():
+            try:
+                self.torch_root.check(x)
+                return self.torch_root.check_verbose(x)
+            except RuntimeError as error:
+                # Torch's guards can throw where ours fail: say so, in the one part that is not evaluated as code.
+                reason = f"a guard could not be evaluated: {str(error).splitlines()[0]}"
+                return native.GuardDebugInfo(False, [reason], 0)
+
+    def collect_diff_guard_sources(self) -> Any:
+        return self._torch().collect_diff_guard_sources()
+
+    def clone_with_chosen_sources(self, chosen_sources: Any) -> Any:
+        return self._torch().clone_with_chosen_sources(chosen_sources)
+
+    def find_tag_safe_roots(self) -> None:
+        self._torch().find_tag_safe_roots()
+
+    def populate_code_parts_for_debugging(self) -> None:
+        self._torch().populate_code_parts_for_debugging()
+
+    def __str__(self) -> str:
+        return str(self._torch())
+
+
+@contextlib.contextmanager
+def _torch_function_state_kept() -> Iterator[None]:
+    """A C++ exception in torch's tree leaves torch functions switched off."""
+    before = _C.torch_function_state()
+    try:
+        yield
+    finally:
+        _C.set_torch_function_state(before)
+
+
+def _oracle(wrapper: torch_guards.GuardManagerWrapper, root: Any) -> Callable[[dict[str, Any], bool], None]:
+    """Compares a verdict with torch's on the same frame."""
+    held = weakref.ref(wrapper)
+
+    def compare(f_locals: dict[str, Any], verdict: bool) -> None:
+        try:
+            expected = bool(root.check(f_locals))
+            if expected != verdict:
+                # Dict tags let torch skip guards, and an exception may have left its tree in the middle of a check:
+                # the verbose check does neither.
+                expected = bool(root.check_verbose(f_locals).result)
+        except Exception:
+            expected = False  # where torch throws, we must miss
+        if expected == verdict:
+            return
+        unified = held()
+        failure = unified.frame.last_failure if isinstance(unified, UnifiedGuardManagerWrapper) else None
+        why = "" if verdict else f", failing at: {failure}"
+        message = (
+            f"the native checker says {verdict}{why}; torch's guard tree says {expected}. This is a bug in "
+            "unified_guards: please report it with the program. Until then, leave this function out of install()."
+        )
+        tally.disagreements.append(message)
+        raise GuardDisagreement(message)
+
+    return compare
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "") not in ("", "0")
+
+
+def _unify(wrapper: Any, code: types.CodeType, records: list[Any]) -> None:
+    """Replaces the root of a finished wrapper by the native checker."""
+    frame = Frame(code, lift(records, wrapper.root))
+    if not len(frame.guard_set):
+        tally.lifted += 1  # nothing to check: torch's empty root is as good as any
+        return
+    frame.build(_oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None)
+    stub = native.RootGuardManager()
+    stub.attach_compile_id(str(CompileContext.current_compile_id()))
+    stub.add_lambda_guard(frame.checker.callable(), ["unified_guards"], None)
+    wrapper.torch_root = wrapper.root
+    wrapper.root = stub
+    wrapper.frame = frame
+    wrapper.__class__ = UnifiedGuardManagerWrapper
+    tally.lifted += 1
+
+
+def _finish(manager: Any, code: types.CodeType, records: list[Any]) -> None:
+    """Unifies, or leaves torch's tree in place and counts why. Raises only when asked to."""
+    try:
+        _unify(manager.guard_manager, code, records)
+        return
+    except (CannotLift, CannotLower) as reason:
+        why = str(reason)
+    except Exception as error:
+        why = f"internal error: {type(error).__name__}: {error}"
+        if not tally.warned:
+            tally.warned = True
+            warnings.warn(
+                f"unified_guards could not take over the guards of {code.co_name}: {why}. Torch's own guards stay in "
+                "place, so results are not affected. Please report it.",
+                stacklevel=2,
+            )
+    tally.left(why)
+    if _is_set("UNIFIED_GUARDS_NO_FALLBACK"):
+        raise FallbackError(f"the guards of {code.co_name} ({code.co_filename}) stay torch's: {why}")
+
+
+def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(original)
+
+    def __init__(self: Any, f_code: types.CodeType, output_graph: Any, *args: Any, **kwargs: Any) -> None:
+        with recording() as records:
+            original(self, f_code, output_graph, *args, **kwargs)
+        if getattr(output_graph, "export", False):
+            return  # never looked up
+        given = signature.bind(self, f_code, output_graph, *args, **kwargs).arguments
+        if compat.is_loaded_from_a_package(given):
+            tally.left("loaded from a package")
+            return
+        _finish(self, f_code, records)
+
+    __init__.__doc__ = original.__doc__
+    return __init__
+
+
+class _Installation:
+    """What was changed in torch, and how it was before."""
+
+    def __init__(self) -> None:
+        self.before: list[tuple[Any, str, Any]] = []
+        self.tap = Tap(self.put)
+        manager = torch_guards.CheckFunctionManager
+        self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
+
+    def put(self, owner: Any, name: str, value: Any) -> None:
+        self.before.append((owner, name, vars(owner)[name]))
+        setattr(owner, name, value)
+
+    def undo(self) -> None:
+        for owner, name, value in reversed(self.before):
+            setattr(owner, name, value)
+
+
+_lock = threading.RLock()
+_current: _Installation | None = None
+
+
+def install() -> None:
+    """From now on, every frame that ``torch.compile`` compiles has its guards checked natively.
+
+    Frames compiled before are not touched. Idempotent and thread-safe; undone by :func:`uninstall`. Environment:
+    ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree on every check and raises :class:`GuardDisagreement` when
+    the verdicts differ; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises :class:`FallbackError` where a frame's guards cannot be
+    lifted. Mirrors nothing in torch: it replaces the root of ``torch._dynamo.guards.GuardManagerWrapper``.
+    """
+    global _current
+    with _lock:
+        if _current is None:
+            _current = _Installation()
+
+
+def uninstall() -> None:
+    """Puts back every attribute of torch that :func:`install` changed. Frames compiled meanwhile keep their checker.
+
+    Does nothing when not installed.
+    """
+    global _current
+    with _lock:
+        if _current is not None:
+            _current.undo()
+            _current = None
+
+
+def is_installed() -> bool:
+    """Whether frames that are compiled now get a native checker."""
+    return _current is not None
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """Installed inside the ``with`` block, and afterwards as before it.
+
+    Installation is a state of the process: other threads compile with it too.
+    """
+    with _lock:
+        before = _current is not None
+        install()
+    try:
+        yield
+    finally:
+        if not before:
+            uninstall()
+
+
+__all__ = [
+    "FallbackError",
+    "Frame",
+    "GuardDisagreement",
+    "UnifiedGuardManagerWrapper",
+    "install",
+    "installed",
+    "is_installed",
+    "uninstall",
+]

@@ -1,0 +1,150 @@
+"""Records what Dynamo asks of its guard tree while it builds one.
+
+Every method of the guard-manager classes that adds a guard or a child is wrapped, and so are the module functions that
+install relational guards: a call goes on to torch and, while a recording is active on this thread, is noted with its
+structured arguments. Torch's own tree is built as ever. Entry points: :class:`Tap`, :func:`recording`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch._dynamo.guards as torch_guards
+from torch._C._dynamo import guards as native
+
+from unified_guards import _C
+
+
+class Record(NamedTuple):
+    """One call: ``manager.method(*args, **kwargs)`` returned ``result``; module functions have no manager."""
+
+    method: str
+    manager: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+
+
+class _Active(threading.local):
+    records: list[Any] | None = None
+
+
+_active = _Active()
+
+_CLASSES = (native.GuardManager, native.RootGuardManager, native.DictGuardManager)
+_FUNCTIONS = (
+    "install_object_aliasing_guard",
+    "install_no_tensor_aliasing_guard",
+    "install_storage_overlapping_guard",
+    "install_symbolic_shape_guard",
+)
+#: Ends with "_manager" and makes no child.
+_NOT_A_CHILD = frozenset({"clone_manager"})
+
+#: Methods that say more than their arguments: recorded by the wrappers below under these names.
+TENSOR_FACTS = "tensor_facts"
+LAMBDA_PARTS = "lambda_parts"
+
+
+def recorded_methods(cls: type) -> list[str]:
+    """The methods that ``cls`` itself defines and that add a guard or a child."""
+    return [
+        name
+        for name in vars(cls)
+        if name.startswith("add_") or (name.endswith("_manager") and name not in _NOT_A_CHILD)
+    ]
+
+
+def _recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    active = _active
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        records = active.records
+        if records is not None:
+            records.append((name, self, args, kwargs, result))
+        return result
+
+    call.__name__ = name
+    call.__doc__ = original.__doc__
+    return call
+
+
+def _tensor_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Also reads what the guard will expect, now: it depends on the dispatch state in which torch makes the guard."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        records = _active.records
+        if records is not None:
+            from unified_guards.dynamo.compat import tensor_guard
+
+            given = tensor_guard(args, kwargs)
+            keys = given.get("dispatch_keys")
+            facts = _C.tensor_facts(given["value"], None if keys is None else keys.raw_repr())
+            records.append((TENSOR_FACTS, self, facts, given, result))
+        return result
+
+    call.__name__ = name
+    call.__doc__ = original.__doc__
+    return call
+
+
+def _function_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        records = _active.records
+        if records is not None:
+            records.append((name, None, args, kwargs, result))
+        return result
+
+    call.__name__ = name
+    call.__doc__ = original.__doc__
+    return call
+
+
+def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """The code parts of a Python guard, noted before the call that installs the function compiled from them."""
+
+    def call(self: Any, code_parts: Any, verbose_code_parts: Any, *args: Any, **kwargs: Any) -> Any:
+        records = _active.records
+        if records is not None:
+            records.append((LAMBDA_PARTS, None, (list(code_parts), list(verbose_code_parts)), {}, None))
+        return original(self, code_parts, verbose_code_parts, *args, **kwargs)
+
+    call.__name__ = name
+    call.__doc__ = original.__doc__
+    return call
+
+
+class Tap:
+    """Wraps and unwraps torch's guard-building calls. ``put`` is ``setattr`` that remembers what was there."""
+
+    def __init__(self, put: Callable[[Any, str, Any], None]) -> None:
+        for cls in _CLASSES:
+            for name in recorded_methods(cls):
+                make = _tensor_recorder if name == "add_tensor_match_guard" else _recorder
+                put(cls, name, make(name, vars(cls)[name]))
+        for name in _FUNCTIONS:
+            put(torch_guards, name, _function_recorder(name, getattr(torch_guards, name)))
+        builder = torch_guards.GuardBuilder
+        name = "add_python_lambda_leaf_guard_to_root"
+        put(builder, name, _lambda_recorder(name, vars(builder)[name]))
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[list[Any]]:
+    """Collects the calls made on this thread, as tuples in the shape of :class:`Record`.
+
+    Compilation can nest (a guard's user code may compile): the inner recording hides the outer one.
+    """
+    outer = _active.records
+    records: list[Any] = []
+    _active.records = records
+    try:
+        yield records
+    finally:
+        _active.records = outer

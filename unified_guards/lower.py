@@ -1,0 +1,317 @@
+"""From a :class:`GuardSet` to the rows of a native program.
+
+A row is ``(op, base register, arg, object, number)``; what the last three mean to each op is listed in
+``csrc/program.h``. The set is walked in order with the path to the current source as a stack, so that an accessor is
+emitted once for all guards below it and parents come before children. Entry point: :func:`lower`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch._C._dynamo import guards as native
+
+from unified_guards import _C
+from unified_guards.ir import RELATIONAL, Access, Guard, GuardSet, Source, Test
+
+Row = tuple[int, int, int, Any, int]
+_OPS: dict[str, int] = _C.OPS
+
+
+class CannotLower(Exception):
+    """A guard of the set has no native form; the message says which and why."""
+
+
+class Program(NamedTuple):
+    """Rows, and for each the guard (or, for an accessor, the source) that it stands for."""
+
+    rows: list[Row]
+    meaning: list[Guard | Source]
+
+
+_DIRECT = {access: _OPS[access.name] for access in Access if access.name in _OPS}
+_INDEXED = frozenset(
+    {
+        Access.LIST_ITEM,
+        Access.TUPLE_ITEM,
+        Access.SET_ITEM,
+        Access.TUPLE_ITER_ITEM,
+        Access.TENSOR_SIZE,
+        Access.TENSOR_STRIDE,
+        Access.DICT_KEY_AT,
+        Access.DICT_VALUE_AT,
+    }
+)
+_DICT_ITEM, _CONSTANT, _ATTR = _OPS["DICT_ITEM"], _OPS["CONSTANT"], _OPS["ATTR"]
+_MODULE_ATTR, _SAVE, _SAME_AS, _UNIQUE = _OPS["MODULE_ATTR"], _OPS["SAVE"], _OPS["SAME_AS"], _OPS["UNIQUE"]
+
+#: The deepest path a program can hold.
+MAX_DEPTH = 65_000
+
+
+def _accessor(source: Source) -> Row:
+    access, key, base = source.access, source.key, source.depth - 1
+    if access is Access.DICT_ITEM or access is Access.LOCAL:
+        return (_DICT_ITEM, base, 0, key, 0)
+    if access is Access.GLOBALS:
+        return (_CONSTANT, base, 0, key, 0)
+    if access is Access.ATTR:
+        # A module's own dict answers for names that its type does not define.
+        plain = isinstance(key, str) and not hasattr(types.ModuleType, key)
+        return (_MODULE_ATTR if plain else _ATTR, base, 0, key, 0)
+    if access in _INDEXED:
+        if not 0 <= key < 2**32:
+            # Torch reads an item of a list or tuple by its raw index: a negative one is never there.
+            return (_DIRECT[access], base, 2**32 - 1, None, 0)
+        return (_DIRECT[access], base, key, None, 0)
+    return (_DIRECT[access], base, 0, key, 0)
+
+
+class _Lowering:
+    def __init__(self, guard_set: GuardSet) -> None:
+        self.rows: list[Row] = []
+        self.meaning: list[Guard | Source] = []
+        self.path: list[Source] = [Source.frame()]
+        self.visits: dict[Source, list[Callable[[int], Row]]] = {}
+        self.slots: dict[Source, int] = {}
+        self.guard_set = guard_set
+        self.torch_function_off = False
+        self.shape_functions: set[int] = set()
+
+    def run(self) -> Program:
+        plain: list[Guard] = []
+        for item in self.guard_set:
+            if item.test in RELATIONAL:
+                self._plan(item)
+            else:
+                plain.append(item)
+        for item in plain:
+            self._plain(item)
+        for item in self.guard_set:
+            if item.test in RELATIONAL:
+                self._finish(item)
+        return Program(self.rows, self.meaning)
+
+    def emit(self, row: Row, meaning: Guard | Source) -> None:
+        self.rows.append(row)
+        self.meaning.append(meaning)
+
+    # -- walking ---------------------------------------------------------------------------------------------------
+
+    def reach(self, source: Source) -> None:
+        """Emits the accessors from where the stack parts with the path to ``source``."""
+        path = self.path
+        missing = []
+        step = source
+        while step.depth >= len(path) or path[step.depth] is not step:
+            missing.append(step)
+            if step.base is None:
+                raise CannotLower("a source does not start at the frame")
+            step = step.base
+        del path[step.depth + 1 :]
+        for step in reversed(missing):
+            if step.depth > MAX_DEPTH:
+                raise CannotLower("a path is too deep")
+            if not self.torch_function_off:
+                self._turn_torch_function_off(step)
+            self.emit(_accessor(step), step)
+            path.append(step)
+
+    def _turn_torch_function_off(self, meaning: Guard | Source) -> None:
+        # Torch checks the guards on the frame itself under the caller's torch-function state, all others without.
+        self.torch_function_off = True
+        self.emit((_OPS["TORCH_FUNCTION_OFF"], 0, 0, None, 0), meaning)
+
+    def _plain(self, item: Guard) -> None:
+        source = item.sources[0]
+        if item.test is Test.SHAPE:
+            self._shape(item)
+            return
+        if source is not self.path[-1]:
+            self._leave()
+            self.reach(source)
+        if item.test is not Test.EXISTS:
+            self.emit(_ROWS[item.test](item, source.depth), item)
+
+    def _leave(self) -> None:
+        """Relational guards come after the other guards of a source: when the walk moves on from it."""
+        if not self.visits:
+            return
+        source = self.path[-1]
+        for row in self.visits.pop(source, ()):
+            self.emit(row(source.depth), source)
+
+    def _shape(self, item: Guard) -> None:
+        function = item.params[0]
+        if id(function) in self.shape_functions:
+            return  # one function evaluates all shape guards of a frame
+        self.shape_functions.add(id(function))
+        if not self.torch_function_off:
+            self._turn_torch_function_off(item)
+        self.emit((_OPS["PREDICATE"], 0, 0, function, 0), item)
+
+    # -- relations -------------------------------------------------------------------------------------------------
+
+    def _plan(self, item: Guard) -> None:
+        if item.test is Test.UNIQUE:
+            for source in item.sources:
+                self._visit(source, lambda depth: (_UNIQUE, depth, 0, None, 0))
+        elif item.test is Test.SHAPE_CALL:
+            ints = item.params[0]
+            for index, source in enumerate(item.sources):
+                op, at = ("SHAPE_INT", index) if index < ints else ("SHAPE_FLOAT", index - ints)
+                self._visit(source, lambda depth, op=_OPS[op], at=at: (op, depth, at, None, 0))  # type: ignore[misc]
+        else:
+            for source in item.sources:
+                self._save(source)
+
+    def _visit(self, source: Source, row: Callable[[int], Row]) -> None:
+        self.visits.setdefault(source, []).append(row)
+
+    def _save(self, source: Source) -> None:
+        if source not in self.slots:
+            slot = self.slots[source] = len(self.slots)
+            self._visit(source, lambda depth: (_SAVE, depth, slot, None, 0))
+
+    def _finish(self, item: Guard) -> None:
+        self._leave()
+        for source in item.sources:
+            if source in self.visits:
+                self.reach(source)
+                self._leave()
+        if item.test is Test.SAME:
+            first, second = item.sources
+            self.reach(second)
+            self.emit((_SAME_AS, second.depth, self.slots[first], None, 0), item)
+        elif item.test is Test.OVERLAP:
+            slots = tuple(self.slots[source] for source in item.sources)
+            self.emit((_OPS["OVERLAP"], 0, item.params[0], (native.compute_overlapping_tensors, slots), 0), item)
+        elif item.test is Test.SHAPE_CALL:
+            self.emit((_OPS["SHAPE_CALL"], 0, 0, item.params[4], item.params[2]), item)
+
+
+def _address(name: str) -> Callable[[Guard, int], Row]:
+    op = _OPS[name]
+    return lambda item, depth: (op, depth, 0, None, item.params[0])
+
+
+def _object(name: str) -> Callable[[Guard, int], Row]:
+    op = _OPS[name]
+    return lambda item, depth: (op, depth, 0, item.params[0], 0)
+
+
+def _count(name: str) -> Callable[[Guard, int], Row]:
+    op = _OPS[name]
+    return lambda item, depth: (op, depth, item.params[0], None, 0)
+
+
+def _bare(name: str) -> Callable[[Guard, int], Row]:
+    op = _OPS[name]
+    return lambda item, depth: (op, depth, 0, None, 0)
+
+
+def _contains(name: str) -> Callable[[Guard, int], Row]:
+    op = _OPS[name]
+    return lambda item, depth: (op, depth, int(item.params[1]), item.params[0], 0)
+
+
+def _length(item: Guard, depth: int) -> Row:
+    return (_OPS["LENGTH_OR_SET" if item.params[1] else "LENGTH"], depth, item.params[0], None, 0)
+
+
+def _saved_hooks(item: Guard, depth: int) -> Row:
+    return (_OPS["SAVED_HOOKS"], depth, int(item.params[0] is None), item.params[1], 0)
+
+
+def _dual_level(item: Guard, depth: int) -> Row:
+    from torch.autograd import forward_ad
+
+    return (_OPS["DUAL_LEVEL"], depth, 0, (vars(forward_ad), "_current_level", item.params[0]), 0)
+
+
+def _default_device(item: Guard, depth: int) -> Row:
+    from torch.utils import _device
+
+    return (_OPS["DEFAULT_DEVICE"], depth, 0, (vars(_device), "CURRENT_DEVICE", item.params[0]), 0)
+
+
+def _marking(item: Guard, depth: int) -> Row:
+    expected, absent, dependent = item.params
+    return (_OPS["DIM_MARKING"], depth, 0, ("_has_dynamo_dim_marking", expected, absent, dependent), 0)
+
+
+def _opaque(item: Guard, depth: int) -> Row:
+    raise CannotLower(f"a guard came from JSON and cannot be checked here: {item}")
+
+
+_ROWS: dict[Test, Callable[[Guard, int], Row]] = {
+    Test.TYPE_IS: _address("TYPE_IS"),
+    Test.IS: _address("IS"),
+    Test.IS_NOT: _address("IS_NOT"),
+    Test.EQUALS: _object("EQUALS"),
+    Test.SAME_BITS: _object("SAME_BITS"),
+    Test.LENGTH: _length,
+    Test.DICT_LENGTH: _count("DICT_LENGTH"),
+    Test.TUPLE_ITER_LEN: lambda item, depth: (_OPS["TUPLE_ITER_LEN"], depth, item.params[0], None, item.params[1]),
+    Test.RANGE_ITER: lambda item, depth: (_OPS["RANGE_ITER"], depth, 0, item.params[:3], item.params[3]),
+    Test.MAPPING_KEYS: lambda item, depth: (_OPS["MAPPING_KEYS"], depth, 0, list(item.params[0]), 0),
+    Test.DICT_CONTAINS: _contains("DICT_CONTAINS"),
+    Test.SET_CONTAINS: _contains("SET_CONTAINS"),
+    Test.NO_ATTR: _object("NO_ATTR"),
+    Test.FLOAT_NAN: _bare("FLOAT_NAN"),
+    Test.COMPLEX_NAN: _bare("COMPLEX_NAN"),
+    Test.DUAL_LEVEL: _dual_level,
+    Test.DEFAULT_DEVICE: _default_device,
+    # The bound method of torch's own object: a C function that reads the state of this thread.
+    Test.GLOBAL_STATE: lambda item, depth: (_OPS["TORCH_CALL"], depth, 0, item.params[0].check, 0),
+    Test.MODE_STACK: _object("MODE_STACK"),
+    Test.SAVED_HOOKS: _saved_hooks,
+    Test.DICT_VERSION: lambda item, depth: (_OPS["DICT_VERSION"], depth, 0, native.dict_version, item.params[0]),
+    Test.DISPATCH_KEYS: lambda item, depth: (_OPS["DISPATCH_KEYS"], depth, 0, "raw_repr", item.params[0]),
+    Test.SCRIPT_TYPE: lambda item, depth: (
+        _OPS["SCRIPT_TYPE"],
+        depth,
+        0,
+        (item.params[2], "real_obj"),
+        item.params[0],
+    ),
+    Test.DIM_MARKING: _marking,
+    Test.DYNAMIC_INDICES: lambda item, depth: (_OPS["DYNAMIC_INDICES"], depth, 0, item.params, 0),
+    Test.TENSOR: lambda item, depth: (_OPS["TENSOR"], depth, 0, tuple(item.params[0][:8]), 0),
+    Test.PREDICATE: _object("PREDICATE"),
+    Test.TORCH_LEAF: _object("TORCH_LEAF"),
+    Test.OPAQUE: _opaque,
+}
+
+
+def lower(guard_set: GuardSet) -> Program:
+    """The program that checks ``guard_set``.
+
+    Raises:
+        CannotLower: a guard has no native form.
+    """
+    return _Lowering(guard_set).run()
+
+
+def make_checker(program: Program, oracle: Callable[[dict[str, Any], bool], None] | None = None) -> _C.Checker:
+    """A native checker for ``program``; ``oracle`` is told every verdict and raises when it is wrong."""
+    _install_visibility_probe()
+    return _C.Checker(program.rows, oracle)
+
+
+def _install_visibility_probe() -> None:
+    """Lets the checker ask torch whether dispatch modes see Python keys; see python_keys_are_visible in module.cpp."""
+    global _probe_installed
+    if _probe_installed:
+        return
+    root = native.RootGuardManager()
+    root.add_dispatch_key_set_guard(torch._C.DispatchKeySet.from_raw_repr(0), ["no Python keys"], None)
+    python = torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
+    _C.set_visibility_probe(lambda: root.check(python))
+    _probe_installed = True
+
+
+_probe_installed = False

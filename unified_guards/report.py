@@ -1,0 +1,175 @@
+"""What was made of a function's guards, for reading. Entry point: :func:`explain`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper
+from unified_guards.dynamo.lift import python_callbacks
+from unified_guards.ir import GuardSet
+from unified_guards.simplify import Removed
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameReport:
+    """One cache entry.
+
+    Attributes:
+        name: the function, with the file and line where it starts.
+        guard_set: everything that was lifted; None when the guards stayed torch's.
+        checked: what is checked on every call.
+        removed: what need not be, each with the rule that says why.
+        checks: instructions of the native program.
+        program_nbytes: bytes that the native program holds.
+        python_callbacks: Python functions that one full check calls.
+        counts: (checks, hits, misses, callbacks) of this entry so far.
+        last_failure: the guard at which the last miss stopped.
+    """
+
+    name: str
+    guard_set: GuardSet | None
+    checked: GuardSet | None = None
+    removed: tuple[Removed, ...] = ()
+    checks: int = 0
+    program_nbytes: int = 0
+    python_callbacks: int = 0
+    counts: tuple[int, int, int, int] = (0, 0, 0, 0)
+    last_failure: str | None = None
+
+    @property
+    def lifted(self) -> int:
+        """How many guards were lifted, counting one that several makers asked for as often."""
+        return 0 if self.guard_set is None else sum(1 for _ in self.guard_set.entries())
+
+    @property
+    def merged(self) -> int:
+        """How many of the lifted guards say the same as another."""
+        return 0 if self.guard_set is None else self.lifted - len(self.guard_set)
+
+    def summary(self) -> str:
+        """Counts, without the guards themselves."""
+        if self.guard_set is None:
+            return f"{self.name}\n  the guards of this entry stayed torch's: it was compiled without install(), or see stats()"
+        makers = ", ".join(f"{count} {maker}" for maker, count in self.guard_set.counts_by_provenance().items())
+        rules: dict[str, int] = {}
+        for item in self.removed:
+            rules[item.rule] = rules.get(item.rule, 0) + 1
+        lines = [
+            self.name,
+            f"  lifted {self.lifted} guards ({makers}) over {len(self.guard_set.sources())} sources",
+            f"  merged {self.merged} that said the same",
+            *(f"  removed {count}: {rule}" for rule, count in rules.items()),
+            f"  checks {self.checks} instructions, {self.program_nbytes} bytes, {self.python_callbacks} Python callbacks",
+            f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
+        ]
+        if self.last_failure is not None:
+            lines.append(f"  the last miss stopped at: {self.last_failure}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        if self.guard_set is None:
+            return self.summary()
+        guards = "\n".join(f"    {line}" for line in str(self.guard_set).splitlines())
+        return f"{self.summary()}\n{guards}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What was made of the guards of a function: one :class:`FrameReport` for each of its cache entries."""
+
+    name: str
+    frames: tuple[FrameReport, ...]
+
+    def summary(self) -> str:
+        """Counts of every frame, without the guards themselves."""
+        return "\n".join(frame.summary() for frame in self.frames) or self._empty()
+
+    def _empty(self) -> str:
+        return (
+            f"{self.name} has no compiled code yet: call unified_guards.install(), compile it with torch.compile "
+            "and call it once."
+        )
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.frames)) or self._empty()
+
+
+def _codes(target: Any) -> Iterator[types.CodeType]:
+    """The code objects that Dynamo may have compiled for ``target``."""
+    if isinstance(target, types.CodeType):
+        yield target
+        return
+    if isinstance(target, torch.nn.Module):
+        inner = getattr(target, "_orig_mod", target)
+        yield from _codes(inner.forward)
+        yield from _codes(type(inner).__call__)
+        return
+    inner = getattr(target, "_torchdynamo_orig_callable", None) or getattr(target, "__wrapped__", None)
+    if inner is not None and inner is not target:
+        yield from _codes(inner)
+    code = getattr(getattr(target, "__func__", target), "__code__", None)
+    if isinstance(code, types.CodeType):
+        yield code
+
+
+def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
+    name = f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
+    if not isinstance(wrapper, UnifiedGuardManagerWrapper):
+        return FrameReport(name, None)
+    frame: Frame = wrapper.frame
+    return FrameReport(
+        name,
+        frame.guard_set,
+        frame.checked,
+        tuple(frame.removed),
+        frame.checker.length,
+        frame.checker.nbytes,
+        python_callbacks(frame.checked),
+        frame.checker.counts,
+        frame.last_failure,
+    )
+
+
+def _resumed(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code that Dynamo made to go on after graph breaks in ``code``, itself possibly broken again."""
+    from torch._dynamo.resume_execution import ContinueExecutionCache
+
+    for made in ContinueExecutionCache.cache.get(code, {}).values():
+        if isinstance(made, types.CodeType):
+            yield made
+
+
+def explain(target: Callable[..., Any] | types.CodeType) -> Report:
+    """The unified guards of a compiled function, module or code object.
+
+    Args:
+        target: what was given to ``torch.compile``, what it returned, or a code object.
+
+    Returns:
+        A :class:`Report`; printing it shows every guard with who asked for it, what was merged or removed, and what
+        stayed with torch. Without compiled code it says what to do.
+
+    Raises:
+        TypeError: ``target`` is nothing that Dynamo compiles.
+    """
+    codes = list(dict.fromkeys(_codes(target)))
+    if not codes:
+        raise TypeError(
+            f"explain() takes a function, a module, what torch.compile returned, or a code object; got {type(target).__name__}"
+        )
+    frames: list[FrameReport] = []
+    seen: set[types.CodeType] = set()
+    while codes:
+        code = codes.pop(0)
+        if code in seen:
+            continue
+        seen.add(code)
+        frames += (_frame_report(code, entry.guard_manager) for entry in _debug_get_cache_entry_list(code))
+        codes += _resumed(code)
+    return Report(getattr(target, "__name__", type(target).__name__), tuple(frames))

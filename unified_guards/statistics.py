@@ -1,0 +1,66 @@
+"""Counts of what was lifted, left and checked since the process started. Entry point: :func:`stats`."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+from unified_guards import _C
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """What unified_guards has done in this process so far.
+
+    Attributes:
+        frames_lifted: cache entries whose guards are checked natively.
+        frames_left_to_torch: why the guards of other entries stayed torch's, and how many times each.
+        checks: how often a native checker ran.
+        hits: how often it said that the compiled code may be reused.
+        misses: how often it said no.
+        python_callbacks: how many Python functions and torch leaf guards the checks called.
+        disagreements: under ``UNIFIED_GUARDS_VERIFY=1``, what was raised.
+    """
+
+    frames_lifted: int
+    frames_left_to_torch: dict[str, int]
+    checks: int
+    hits: int
+    misses: int
+    python_callbacks: int
+    disagreements: tuple[str, ...]
+
+    def __str__(self) -> str:
+        left = sum(self.frames_left_to_torch.values())
+        lines = [
+            f"frames: {self.frames_lifted} checked natively, {left} left to torch",
+            *(f"  {count} because: {reason}" for reason, count in self.frames_left_to_torch.items()),
+            f"checks: {self.checks} ({self.hits} hits, {self.misses} misses), {self.python_callbacks} Python callbacks",
+            *(f"disagreement: {text}" for text in self.disagreements),
+        ]
+        return "\n".join(lines)
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.lifted = 0
+        self.reasons: dict[str, int] = {}
+        self.disagreements: list[str] = []
+        self.warned = False
+        self._lock = threading.Lock()
+
+    def left(self, reason: str) -> None:
+        with self._lock:
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+tally = _Tally()
+
+
+def stats() -> Stats:
+    """What has been lifted, left and checked since the process started.
+
+    Counts only grow; take the difference of two snapshots to measure a part of a program.
+    """
+    checks, hits, misses, callbacks = _C.counts()
+    return Stats(tally.lifted, dict(tally.reasons), checks, hits, misses, callbacks, tuple(tally.disagreements))
