@@ -206,6 +206,9 @@ def problems(summary: dict[str, dict[str, Summary]]) -> list[str]:
         if len(set().union(*(side.compiles() for side in sides.values()))) != 1:
             counts = {backend: sorted(side.compiles()) for backend, side in sides.items()}
             found.append(f"{name}: the number of compiles differs: {counts}")
+        for sample in sides["unified"].samples[:1] if "unified" in sides else []:
+            if not sample["lifted"] or sample["frames_left"]:
+                found.append(f"{name}: {sample['lifted']} guards lifted, frames left to torch: {sample['frames_left']}")
     return found
 
 

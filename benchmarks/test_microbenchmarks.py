@@ -17,7 +17,7 @@ import torch._dynamo
 import torch._dynamo.testing
 
 from benchmarks.kinds import KINDS, Kind
-from benchmarks.probe import Build, BuildProbe, tree_parts
+from benchmarks.probe import Build, BuildProbe, leaf_guards, tree_parts
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,8 @@ def test_check(name: str, backend: str, benchmark: Any) -> None:
     build, parts = _compile(kind, backend)
     found = sum(count for part, count in parts.items() if part.startswith(kind.part))
     assert found >= kind.count, f"{name} is about {kind.part}, but its frame has {dict(parts)}"
+    # Natively checked frames have a stub for a root; a fallback would time torch against itself.
+    assert (leaf_guards(build.wrapper.root) < build.leaves) == (backend == "unified")
     check, f_locals = build.wrapper.root.check, build.f_locals
     assert check(f_locals)
     benchmark.group = name

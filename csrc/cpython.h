@@ -271,13 +271,27 @@ inline PyObject* weakref_target(PyObject* reference) {
 #endif
 }
 
-// Whether attribute access on this type is object's own, so that a lookup runs no user code until it finds something.
-inline bool plain_attribute_access(PyTypeObject* type) { return type->tp_getattro == PyObject_GenericGetAttr; }
+// Whether attribute access on this type starts as object's own does: type, instance dict, and only then __getattr__.
+inline bool plain_attribute_access(PyTypeObject* type) {
+  if (type->tp_getattro == PyObject_GenericGetAttr || type->tp_getattro == PyModule_Type.tp_getattro) return true;
+  static PyObject* name = PyUnicode_InternFromString("__getattribute__");
+  return _PyType_Lookup(type, name) == _PyType_Lookup(&PyBaseObject_Type, name);
+}
+
+// getattr(object, name) where the instance's dict answers it, borrowed; null when something else must be asked.
+// Runs no user code: a name that the type does not define is looked up in the dict first.
+inline PyObject* instance_attribute(PyObject* object, PyObject* name, Slot& slot) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (PyType_Check(object) || !plain_attribute_access(type) || _PyType_Lookup(type, name) != nullptr) return nullptr;
+  InstanceDict instance = instance_dict(object);
+  return instance.state == DictState::kReady ? dict_get(instance.dict, name, slot) : nullptr;
+}
 
 // hasattr(object, name), where any error counts as absent (as the guards of torch do).
 inline bool has_attribute(PyObject* object, PyObject* name) {
   PyTypeObject* type = Py_TYPE(object);
-  if (plain_attribute_access(type) && _PyType_Lookup(type, name) == nullptr) {
+  // A type with __getattr__ has the last word, whatever its instances hold.
+  if (type->tp_getattro == PyObject_GenericGetAttr && _PyType_Lookup(type, name) == nullptr) {
     InstanceDict instance = instance_dict(object);
     if (instance.state == DictState::kNone) return false;
     if (instance.state == DictState::kReady) {

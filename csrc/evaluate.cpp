@@ -385,18 +385,18 @@ class Evaluation {
       case Op::CONSTANT: return i.object;
       case Op::GLOBAL_WEAKREF: return global_weakref(i, base);
       case Op::WEAKREF_CALL: return PyWeakref_Check(base) ? own(cpython::weakref_target(base)) : nullptr;
-      case Op::ITEM: return own(PyObject_GetItem(base, i.object));
+      case Op::ITEM:
+        if (PyDict_CheckExact(base)) return cpython::dict_get(base, i.object, i.arg);
+        return own(PyObject_GetItem(base, i.object));
       case Op::LIST_ITEM:
         return PyList_Check(base) && i.arg < PyList_GET_SIZE(base) ? PyList_GET_ITEM(base, i.arg) : nullptr;
       case Op::TUPLE_ITEM:
         return PyTuple_Check(base) && i.arg < PyTuple_GET_SIZE(base) ? PyTuple_GET_ITEM(base, i.arg) : nullptr;
       case Op::SET_ITEM: return own(set_item_at(base, i.arg));
-      case Op::MODULE_ATTR: {
-        if (!PyModule_CheckExact(base)) return own(PyObject_GetAttr(base, i.object));
-        PyObject* value = cpython::dict_get(PyModule_GetDict(base), i.object, i.arg);
+      case Op::ATTR: {
+        PyObject* value = cpython::instance_attribute(base, i.object, i.arg);
         return value ? value : own(PyObject_GetAttr(base, i.object));
       }
-      case Op::ATTR: return own(PyObject_GetAttr(base, i.object));
       case Op::GENERIC_ATTR: return own(PyObject_GenericGetAttr(base, i.object));
       case Op::TYPE: return reinterpret_cast<PyObject*>(Py_TYPE(base));
       case Op::TYPE_DICT: {

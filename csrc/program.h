@@ -21,12 +21,11 @@ namespace unified_guards {
   X(CONSTANT)         /* object: the value, whatever the base              */ \
   X(GLOBAL_WEAKREF)   /* object: name of a weakref in the base dict; new   */ \
   X(WEAKREF_CALL)     /* new                                               */ \
-  X(ITEM)             /* object: key; new                                  */ \
+  X(ITEM)             /* object: key; new unless the base is a plain dict  */ \
   X(LIST_ITEM)        /* arg: index                                        */ \
   X(TUPLE_ITEM)       /* arg: index                                        */ \
   X(SET_ITEM)         /* arg: position in iteration order; new             */ \
-  X(ATTR)             /* object: name; new                                 */ \
-  X(MODULE_ATTR)      /* object: name that ModuleType does not define      */ \
+  X(ATTR)             /* object: name; new unless in the instance's dict   */ \
   X(GENERIC_ATTR)     /* object: name; new                                 */ \
   X(GENERIC_DICT)     /* new when the dict had to be made                  */ \
   X(TYPE)             /*                                                   */ \

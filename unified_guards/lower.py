@@ -7,7 +7,6 @@ emitted once for all guards below it and parents come before children. Entry poi
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -45,8 +44,8 @@ _INDEXED = frozenset(
         Access.DICT_VALUE_AT,
     }
 )
-_DICT_ITEM, _CONSTANT, _ATTR = _OPS["DICT_ITEM"], _OPS["CONSTANT"], _OPS["ATTR"]
-_MODULE_ATTR, _SAVE, _SAME_AS, _UNIQUE = _OPS["MODULE_ATTR"], _OPS["SAVE"], _OPS["SAME_AS"], _OPS["UNIQUE"]
+_DICT_ITEM, _CONSTANT = _OPS["DICT_ITEM"], _OPS["CONSTANT"]
+_SAVE, _SAME_AS, _UNIQUE = _OPS["SAVE"], _OPS["SAME_AS"], _OPS["UNIQUE"]
 
 #: The deepest path a program can hold.
 MAX_DEPTH = 65_000
@@ -58,10 +57,6 @@ def _accessor(source: Source) -> Row:
         return (_DICT_ITEM, base, 0, key, 0)
     if access is Access.GLOBALS:
         return (_CONSTANT, base, 0, key, 0)
-    if access is Access.ATTR:
-        # A module's own dict answers for names that its type does not define.
-        plain = isinstance(key, str) and not hasattr(types.ModuleType, key)
-        return (_MODULE_ATTR if plain else _ATTR, base, 0, key, 0)
     if access in _INDEXED:
         if not 0 <= key < 2**32:
             # Torch reads an item of a list or tuple by its raw index: a negative one is never there.

@@ -98,9 +98,8 @@ class _Lift:
         self.nodes: dict[int, _Node] = {id(root): self.root}
         self.relations: list[tuple[Guard, Provenance]] = []
         self.epilogue: list[tuple[Guard, Provenance]] = []
-        self.names: dict[str, Source] = {}
         self.descriptions: dict[int, str] = {}
-        self.parts: tuple[list[str], list[str]] | None = None
+        self.parts: tuple[list[str], list[str], str] | None = None
 
     # -- reading the records ---------------------------------------------------------------------------------------
 
@@ -147,8 +146,6 @@ class _Lift:
         child = _Node(source, result)
         self.nodes[id(result)] = child
         node.children.append((order, child))
-        if kwargs["source"]:
-            self.names.setdefault(kwargs["source"], source)
         if isinstance(result, native.DictGuardManager):
             self._guard_dict(child, kwargs["example_value"])
 
@@ -210,7 +207,7 @@ class _Lift:
 
     def _function(self, method: str, args: tuple[Any, ...]) -> None:
         if method == LAMBDA_PARTS:
-            self.parts = (args[0], args[1])
+            self.parts = args  # type: ignore[assignment]
         elif any(id(manager) not in self.nodes for manager in _managers(args)):
             pass  # belongs to a tree that was thrown away
         elif method == "install_object_aliasing_guard":
@@ -232,32 +229,16 @@ class _Lift:
         return tuple(self.nodes[id(manager)].source for manager in managers)
 
     def _epilogue(self, args: tuple[Any, ...]) -> None:
+        """A Python function over the frame: comparisons of identity become guards of their own, the rest stays one."""
         function, verbose, stack = args
-        parts, self.parts = self.parts, None
-        if parts is None:
-            text = " and ".join(verbose)
-            made = guard(Test.SHAPE, (Source.frame(),), (function, text))
-            self.epilogue.append((made, Provenance("dynamo", text, stack)))
-            return
-        pairs = [self._same_object(part) for part in parts[0]]
-        for part, code, pair in zip(*parts, pairs, strict=False):
-            if all(pairs) and pair is not None:
-                self.relations.append((guard(Test.SAME, pair), Provenance("dynamo", code, stack)))
+        (parts, verbose, maker), self.parts = self.parts or (verbose, verbose, "dynamo"), None
+        pairs = [_same_object(part, function) for part in parts]
+        for part, code, pair in zip(parts, verbose, pairs, strict=False):
+            provenance = Provenance(maker, code, stack)
+            if pair is not None:
+                self.relations.append((guard(Test.SAME, pair), provenance))
             else:
-                made = guard(Test.SHAPE, (Source.frame(),), (function, part))
-                self.epilogue.append((made, Provenance("shape_env", code, stack)))
-
-    def _same_object(self, part: str) -> tuple[Source, Source] | None:
-        """The two sides of ``a is b``, when both are sources of this tree."""
-        try:
-            tree = ast.parse(part, mode="eval").body
-        except SyntaxError:
-            return None
-        if not (isinstance(tree, ast.Compare) and len(tree.ops) == 1 and isinstance(tree.ops[0], ast.Is)):
-            return None
-        left = self.names.get(ast.get_source_segment(part, tree.left) or "")
-        right = self.names.get(ast.get_source_segment(part, tree.comparators[0]) or "")
-        return (left, right) if left is not None and right is not None else None
+                self.epilogue.append((guard(Test.SHAPE, (Source.frame(),), (function, part)), provenance))
 
     # -- writing the set -------------------------------------------------------------------------------------------
 
@@ -265,6 +246,39 @@ class _Lift:
         entries: list[tuple[Guard, Provenance]] = []
         _write(self.root, entries)
         return GuardSet([*entries, *self.relations, *self.epilogue])
+
+
+def _same_object(part: str, function: Callable[..., Any]) -> tuple[Source, Source] | None:
+    """The two sides of ``a is b``, when both are paths."""
+    try:
+        tree = ast.parse(part.strip(), mode="eval").body
+    except SyntaxError:
+        return None
+    if not (isinstance(tree, ast.Compare) and len(tree.ops) == 1 and isinstance(tree.ops[0], ast.Is)):
+        return None
+    left, right = _path(tree.left, function), _path(tree.comparators[0], function)
+    return (left, right) if left is not None and right is not None else None
+
+
+def _path(tree: ast.expr, function: Callable[..., Any]) -> Source | None:
+    """An expression of names, attributes and constant items, with the meaning that Python gives it."""
+    if isinstance(tree, ast.Name):
+        if tree.id == "L":
+            return Source.frame()
+        scope = getattr(function, "__globals__", {}).get("G") if tree.id == "G" else None
+        return Source.frame().child(Access.GLOBALS, scope) if isinstance(scope, dict) else None
+    if isinstance(tree, ast.Attribute):
+        base = _path(tree.value, function)
+        return None if base is None or base is Source.frame() else base.child(Access.ATTR, tree.attr)
+    if isinstance(tree, ast.Subscript) and isinstance(tree.slice, ast.Constant):
+        base = _path(tree.value, function)
+        if base is None:
+            return None
+        key = tree.slice.value
+        if base is Source.frame():
+            return base.child(Access.LOCAL, key)
+        return base.child(Access.DICT_ITEM if base.access is Access.GLOBALS else Access.ITEM, key)
+    return None
 
 
 def _write(node: _Node, entries: list[tuple[Guard, Provenance]]) -> None:

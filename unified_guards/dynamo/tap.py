@@ -107,13 +107,19 @@ def _function_recorder(name: str, original: Callable[..., Any]) -> Callable[...,
 
 
 def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """The code parts of a Python guard, noted before the call that installs the function compiled from them."""
+    """The code parts of a Python guard, noted before the call that installs the function compiled from them.
 
-    def call(self: Any, code_parts: Any, verbose_code_parts: Any, *args: Any, **kwargs: Any) -> Any:
+    Only the ShapeEnv's come with the names that sympy's printer uses.
+    """
+
+    def call(
+        self: Any, code_parts: Any, verbose_code_parts: Any, closure_vars: Any = None, is_epilogue: bool = True
+    ) -> Any:
         records = _active.records
         if records is not None:
-            records.append((LAMBDA_PARTS, None, (list(code_parts), list(verbose_code_parts)), {}, None))
-        return original(self, code_parts, verbose_code_parts, *args, **kwargs)
+            maker = "dynamo" if closure_vars is None else "shape_env"
+            records.append((LAMBDA_PARTS, None, (list(code_parts), list(verbose_code_parts), maker), {}, None))
+        return original(self, code_parts, verbose_code_parts, closure_vars, is_epilogue)
 
     call.__name__ = name
     call.__doc__ = original.__doc__
