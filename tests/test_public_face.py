@@ -522,22 +522,27 @@ class TestEnvironment:
         assert "verified" in done.stdout
 
     def test_verify_raises_on_a_disagreement(self, tmp_path: Path) -> None:
-        """A guard is hidden from our checker: torch's tree then says no where it says yes."""
+        """User code in a guard answers the first time it is asked otherwise than later: the two verdicts differ."""
         text = """
         import torch, unified_guards
-        from unified_guards.dynamo import install
 
-        original = install.lift
+        class Value:
+            pass
 
-        def lift(records, root):
-            return original([record for record in records if record.method != "add_tensor_match_guard"], root)
+        def getter(self):
+            asked.append(1)
+            if len(asked) == 1:
+                raise AttributeError("extra")
+            return 1
 
-        install.lift = lift
+        asked = []
         unified_guards.install()
-        run = torch.compile(lambda x: x * 2, backend="eager", dynamic=False)
-        run(torch.ones(3))
+        run = torch.compile(lambda x, value: x * 2 if hasattr(value, "extra") else x * 3, backend="eager")
+        value = Value()
+        run(torch.ones(3), value)
+        Value.extra = property(getter)
         try:
-            run(torch.ones(4))
+            run(torch.ones(3), value)
         except unified_guards.GuardDisagreement as error:
             assert "True" in str(error) and "False" in str(error), error
             print("disagreed")

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import enum
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import KeyedRef
 
 
 class _Texts(enum.Enum):
@@ -26,6 +26,8 @@ class _Texts(enum.Enum):
         member._value_ = len(cls.__members__)
         member.text = text
         return member
+
+    __hash__ = object.__hash__  # members are singletons; Enum's own hashes the name, in Python
 
 
 class Access(_Texts):
@@ -220,34 +222,49 @@ class Guard:
         raise TypeError("a Guard is not picklable; use GuardSet.to_json")
 
 
-# Weak: a node lives as long as some GuardSet uses it, and pins no model.
-_sources: WeakValueDictionary[Any, Source] = WeakValueDictionary()
-_guards: WeakValueDictionary[Any, Guard] = WeakValueDictionary()
+# Weak: a node lives as long as some GuardSet uses it, and pins no model. Plain dicts of references, because a model has
+# thousands of nodes and WeakValueDictionary looks each up in Python.
+_sources: dict[Any, KeyedRef[Any, Source]] = {}
+_guards: dict[Any, KeyedRef[Any, Guard]] = {}
+
+
+def _forget(table: dict[Any, Any]) -> Callable[[Any], None]:
+    def forget(reference: Any) -> None:
+        if table.get(reference.key) is reference:
+            del table[reference.key]
+
+    return forget
+
+
+_forget_source, _forget_guard = _forget(_sources), _forget(_guards)
 
 
 def _source(access: Access, key: object, base: Source | None) -> Source:
-    identity = (access, id(base), _atom(key))
-    found = _sources.get(identity)
-    # An id in the identity may be that of an object that is gone: only the same base and key are the same source.
-    if found is not None and found.base is base and (found.key is key or type(key) in _PLAIN or found.key == key):
-        return found
+    identity = (access, id(base), key if type(key) is str else _atom(key))
+    reference = _sources.get(identity)
+    if reference is not None:
+        found = reference()
+        if found is not None:  # alive, and so are its base and key: the ids in the identity are still theirs
+            return found
     made = Source.__new__(Source)
     made.access, made.key, made.base = access, key, base
     made.depth = 0 if base is None else base.depth + 1
     made._text = None
-    _sources[identity] = made
+    _sources[identity] = KeyedRef(made, _forget_source, identity)
     return made
 
 
 def guard(test: Test, sources: tuple[Source, ...], params: tuple[Any, ...] = ()) -> Guard:
     """The guard that asks ``test`` with ``params`` of ``sources``."""
-    identity = (test, *map(id, sources), _atom(params))
-    found = _guards.get(identity)
-    if found is not None and found.sources == sources:
-        return found
+    identity = (test, sources, tuple(map(_atom, params)))
+    reference = _guards.get(identity)
+    if reference is not None:
+        found = reference()
+        if found is not None:
+            return found
     made = Guard.__new__(Guard)
     made.test, made.sources, made.params = test, sources, params
-    _guards[identity] = made
+    _guards[identity] = KeyedRef(made, _forget_guard, identity)
     return made
 
 

@@ -9,6 +9,7 @@ reasons, logs, diff guards. Entry points: :func:`install`, :func:`uninstall`, :f
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import os
 import threading
@@ -203,11 +204,24 @@ def _finish(manager: Any, code: types.CodeType, records: list[Any]) -> None:
         raise FallbackError(f"the guards of {code.co_name} ({code.co_filename}) stay torch's: {why}")
 
 
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without cyclic collections: building makes thousands of objects that live on and no garbage, and each full
+    collection that they would trigger walks everything the process has compiled so far."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(original)
 
     def __init__(self: Any, f_code: types.CodeType, output_graph: Any, *args: Any, **kwargs: Any) -> None:
-        with recording() as records:
+        with _collector_paused(), recording() as records:
             original(self, f_code, output_graph, *args, **kwargs)
         if getattr(output_graph, "export", False):
             return  # never looked up
@@ -215,7 +229,8 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
         if compat.is_loaded_from_a_package(given):
             tally.left("loaded from a package")
             return
-        _finish(self, f_code, records)
+        with _collector_paused():
+            _finish(self, f_code, records)
 
     __init__.__doc__ = original.__doc__
     return __init__
