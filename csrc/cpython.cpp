@@ -55,7 +55,7 @@ void self_test() {
   PyDict_SetItemString(scope, "__builtins__", PyEval_GetBuiltins());
   PyObject* result = PyRun_String(kProbe, Py_file_input, scope, scope);
   if (result != nullptr) {
-    layouts_known = true;  // instance_dict asks
+    layouts_known = true;  // the helpers ask
     layouts_known = holds(scope);
     Py_DECREF(result);
   }

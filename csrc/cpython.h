@@ -110,8 +110,10 @@ inline Item entry_at(PyObject* dict, Slot slot) {
 #endif
 }
 
+// How many entries there are, deleted ones included; 0 where the layout is not known.
 inline Slot entries_used(PyObject* dict) {
 #if UG_DICT_LAYOUT
+  if (!layouts_known) return 0;
   auto used = reinterpret_cast<DictKeys*>(reinterpret_cast<PyDictObject*>(dict)->ma_keys)->nentries;
   return used < 0 ? 0 : static_cast<Slot>(used);
 #else
@@ -120,23 +122,21 @@ inline Slot entries_used(PyObject* dict) {
 #endif
 }
 
-// Finds a key by hash, then remembers its slot; a slot further than this into a dict is not looked for.
-constexpr Slot kLongestSearch = 4096;
+// No slot is worth looking for: the dict holds an equal key that is another object, or is too large to search.
+constexpr Slot kNoSlot = 0xffffffff;
+constexpr Slot kLongestSearch = 8192;
 
+// Finds a key by hash, then remembers its slot.
 inline PyObject* dict_get_and_remember(PyObject* dict, PyObject* key, Slot& slot) {
   PyObject* value = PyDict_GetItemWithError(dict, key);
   if (value == nullptr) {
     if (PyErr_Occurred()) PyErr_Clear();
     return nullptr;
   }
-  if (layouts_known) {
-    const Slot used = entries_used(dict) < kLongestSearch ? entries_used(dict) : kLongestSearch;
-    for (Slot i = 0; i < used; i++) {
-      if (entry_at(dict, i).key == key) {
-        slot = i;
-        break;
-      }
-    }
+  const Slot used = slot == kNoSlot ? 0 : entries_used(dict);
+  slot = kNoSlot;
+  for (Slot i = 0; i < used && used <= kLongestSearch; i++) {
+    if (entry_at(dict, i).key == key) slot = i;
   }
   return value;
 }
@@ -144,7 +144,7 @@ inline PyObject* dict_get_and_remember(PyObject* dict, PyObject* key, Slot& slot
 // dict[key] without overrides, borrowed; null when missing or when hashing or comparing the key raises.
 // `dict` must be a dict. A matching key object in the remembered slot proves that this is the entry: keys are unique.
 inline PyObject* dict_get(PyObject* dict, PyObject* key, Slot& slot) {
-  if (layouts_known) {
+  if (layouts_known && slot != kNoSlot) {
     Item item = entry_at(dict, slot);
     if (item.key == key && item.value != nullptr) return item.value;
   }

@@ -172,4 +172,5 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         seen.add(code)
         frames += (_frame_report(code, entry.guard_manager) for entry in _debug_get_cache_entry_list(code))
         codes += _resumed(code)
-    return Report(getattr(target, "__name__", type(target).__name__), tuple(frames))
+    name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
+    return Report(name, tuple(frames))

@@ -103,6 +103,9 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
             try:
                 self.torch_root.check(x)
                 return self.torch_root.check_verbose(x)
+            except SystemError as error:
+                # User code raised in a guard and torch left the error pending: it is the user's, as in eager.
+                raise (error.__cause__ or error) from None
             except RuntimeError as error:
                 # Torch's guards can throw where ours fail: say so, in the one part that is not evaluated as code.
                 reason = f"a guard could not be evaluated: {str(error).splitlines()[0]}"
@@ -256,6 +259,19 @@ class _Installation:
 
 _lock = threading.RLock()
 _current: _Installation | None = None
+_asked_for = False  # by install()
+_inside = 0  # `with installed()` blocks that are open, in any thread
+
+
+def _settle() -> None:
+    """Brings what is patched in line with what is asked for. Holds the lock."""
+    global _current
+    wanted = _asked_for or _inside > 0
+    if wanted and _current is None:
+        _current = _Installation()
+    elif not wanted and _current is not None:
+        _current.undo()
+        _current = None
 
 
 def install() -> None:
@@ -264,24 +280,23 @@ def install() -> None:
     Frames compiled before are not touched. Idempotent and thread-safe; undone by :func:`uninstall`. Environment:
     ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree on every check and raises :class:`GuardDisagreement` when
     the verdicts differ; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises :class:`FallbackError` where a frame's guards cannot be
-    lifted. Mirrors nothing in torch: it replaces the root of ``torch._dynamo.guards.GuardManagerWrapper``.
+    lifted. Takes the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
     """
-    global _current
+    global _asked_for
     with _lock:
-        if _current is None:
-            _current = _Installation()
+        _asked_for = True
+        _settle()
 
 
 def uninstall() -> None:
     """Puts back every attribute of torch that :func:`install` changed. Frames compiled meanwhile keep their checker.
 
-    Does nothing when not installed.
+    Does nothing when not installed. Inside a ``with installed()`` block it takes effect when the block ends.
     """
-    global _current
+    global _asked_for
     with _lock:
-        if _current is not None:
-            _current.undo()
-            _current = None
+        _asked_for = False
+        _settle()
 
 
 def is_installed() -> bool:
@@ -293,16 +308,18 @@ def is_installed() -> bool:
 def installed() -> Iterator[None]:
     """Installed inside the ``with`` block, and afterwards as before it.
 
-    Installation is a state of the process: other threads compile with it too.
+    Installation is a state of the process: other threads compile with it too, until the last block is left.
     """
+    global _inside
     with _lock:
-        before = _current is not None
-        install()
+        _inside += 1
+        _settle()
     try:
         yield
     finally:
-        if not before:
-            uninstall()
+        with _lock:
+            _inside -= 1
+            _settle()
 
 
 __all__ = [

@@ -1,0 +1,157 @@
+# `make help` lists the targets. Each environment is a folder that remembers in stamp files (.stamps/) what is installed,
+# so that a second run installs nothing.
+
+PYTHON ?= python3
+TORCH ?= 2.13.0
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+# The second column of `make test-matrix`.
+MATRIX_PYTHON ?= 3.12
+MATRIX_TORCH ?= 2.15.0
+MATRIX_VENV := .venv-$(MATRIX_PYTHON)-$(MATRIX_TORCH)
+
+ASAN_VENV := .venv-asan
+PY := $(VENV)/bin/python
+STAMPS := $(VENV)/.stamps
+PIP := $(PY) -m pip --disable-pip-version-check
+# build/main for .venv, build/3.12-2.15.0 for .venv-3.12-2.15.0.
+BUILD := build/$(if $(filter .venv,$(VENV)),main,$(patsubst .venv-%,%,$(notdir $(VENV))))
+NATIVE := $(wildcard csrc/*.cpp csrc/*.h) CMakeLists.txt pyproject.toml unified_guards/_build.py.in
+say = @printf '\n==> %s\n' "$(1)"
+
+# What is run again with every verdict compared with torch's (`make test-verify` does it for all tests).
+VERIFIED_TESTS := tests/test_behaviour_unified.py $(wildcard tests/test_end_to_end*.py tests/test_e2e*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-verify test-asan test-matrix gpu-check bench build lint format clean distclean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
+	  while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+	@echo
+	@echo "  Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  PYTEST_ARGS=  CXX="
+
+# ---- the two commands ------------------------------------------------------------------------------------------------
+
+demo: $(STAMPS)/built $(STAMPS)/demo ## set up, then Qwen3 with 36 layers on torch's guards and on unified ones
+	$(call say,running the demo (about a minute))
+	@$(PY) -m benchmarks.demo
+
+test: $(STAMPS)/built $(STAMPS)/test ## set up, then the tests; then the behaviour suite with every verdict checked
+	$(call say,running the tests)
+	@env -u UNIFIED_GUARDS -u UNIFIED_GUARDS_VERIFY $(PY) -m pytest $(PYTEST_ARGS)
+	$(call say,the behaviour suite again: UNIFIED_GUARDS_VERIFY=1 compares every verdict with torch's)
+	@env -u UNIFIED_GUARDS UNIFIED_GUARDS_VERIFY=1 $(PY) -m pytest $(PYTEST_ARGS) $(VERIFIED_TESTS)
+
+# ---- more tests ------------------------------------------------------------------------------------------------------
+
+test-verify: $(STAMPS)/built $(STAMPS)/test ## all tests with UNIFIED_GUARDS_VERIFY=1
+	@env -u UNIFIED_GUARDS UNIFIED_GUARDS_VERIFY=1 $(PY) -m pytest $(PYTEST_ARGS)
+
+test-matrix: ## the tests on the main pin, then on Python 3.12 with torch 2.15
+	@$(MAKE) test
+	@python= ; \
+	for candidate in python$(MATRIX_PYTHON) "$$(pyenv root 2>/dev/null)"/versions/$(MATRIX_PYTHON)*/bin/python \
+	    $$HOME/.pyenv/versions/$(MATRIX_PYTHON)*/bin/python; do \
+	  if "$$candidate" -c 'import ensurepip' >/dev/null 2>&1; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "make test-matrix needs Python $(MATRIX_PYTHON) and found none on PATH or in pyenv." \
+	    "Install one (pyenv install $(MATRIX_PYTHON)) and run the same command again."; exit 1; \
+	fi; \
+	$(MAKE) test PYTHON="$$python" TORCH=$(MATRIX_TORCH) VENV=$(MATRIX_VENV)
+
+# The extension alone is instrumented: python, torch and the packages are those of $(VENV), seen through a .pth file.
+ASAN_PRELOAD = $(shell for library in libasan.so libubsan.so libstdc++.so.6; do \
+  $(or $(CXX),g++) -print-file-name=$$library; done | tr '\n' ':')
+ASAN_TESTS ?= tests/test_behaviour_unified.py
+
+test-asan: $(ASAN_VENV)/.stamps/built ## tests with the address and undefined-behaviour sanitizers
+	$(call say,running $(ASAN_TESTS) with sanitizers)
+	@LD_PRELOAD="$(ASAN_PRELOAD)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	  PYTHONMALLOC=malloc $(ASAN_VENV)/bin/python -m pytest $(PYTEST_ARGS) $(ASAN_TESTS)
+
+$(ASAN_VENV)/.stamps/built: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/test $(NATIVE)
+	$(call say,compiling the extension with sanitizers)
+	@$(PY) -m venv $(ASAN_VENV)
+	@$(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+	  "$$($(ASAN_VENV)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/packages_of_venv.pth"
+	@TORCH_DEVICE_BACKEND_AUTOLOAD=0 $(ASAN_VENV)/bin/python -m pip --disable-pip-version-check install \
+	  --editable . --no-build-isolation --no-deps --config-settings=build-dir=build/asan \
+	  --config-settings=cmake.define.UNIFIED_GUARDS_SANITIZE=ON
+	@mkdir -p $(@D) && touch $@
+
+# Offline, in the environment of the python3 that is there: nothing is downloaded and nothing outside build/ is written.
+gpu-check: ## build with this python3's own torch, offline, and run the CUDA tests
+	@$(PYTHON) -c "import torch, sys; torch.cuda.is_available() or sys.exit('make gpu-check needs a CUDA device, and torch ' + torch.__version__ + ' sees none')"
+	@$(PYTHON) -c "import pytest" 2>/dev/null || \
+	  { echo "make gpu-check needs pytest in the environment of $(PYTHON): $(PYTHON) -m pip install pytest"; exit 1; }
+	$(call say,compiling the extension)
+	@rm -rf build/gpu-site
+	@$(PYTHON) -m pip --disable-pip-version-check install --quiet . --no-build-isolation --no-deps --no-index \
+	  --target build/gpu-site --config-settings=build-dir=build/gpu
+	$(call say,running the CUDA tests)
+	@cd build/gpu-site && PYTHONPATH="$$PWD" $(PYTHON) -m pytest -c ../../pyproject.toml --rootdir ../.. \
+	  $(PYTEST_ARGS) -m cuda ../../tests/test_cuda.py
+
+# ---- work on it ------------------------------------------------------------------------------------------------------
+
+build: ## compile the extension after a change in csrc/ or of the torch in $(VENV)
+	@rm -f $(STAMPS)/built
+	@$(MAKE) --no-print-directory $(STAMPS)/built
+
+bench: $(STAMPS)/built $(STAMPS)/demo ## all workloads, torch and unified side by side, to benchmarks/results/
+	@mkdir -p benchmarks/results
+	@$(PY) -m benchmarks.workloads --json benchmarks/results/latest.json
+
+lint: $(STAMPS)/lint ## ruff, clang-format, mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/clang-format --dry-run -Werror csrc/*.cpp csrc/*.h
+	$(VENV)/bin/mypy
+
+format: $(STAMPS)/lint ## rewrite the files as the linters want them
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i csrc/*.cpp csrc/*.h
+
+clean: ## remove what was built
+	rm -rf build dist compile_commands.json .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f .venv*/.stamps/built
+	find unified_guards benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environments too
+	rm -rf .venv .venv-*
+
+# ---- environments ----------------------------------------------------------------------------------------------------
+
+$(STAMPS)/python:
+	$(call say,making $(VENV))
+	@command -v $(PYTHON) >/dev/null || { echo "unified_guards needs Python 3.10 or newer and found no $(PYTHON)." \
+	  "Name one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "unified_guards needs Python 3.10 or newer" \
+	  "and found $$($(PYTHON) --version 2>&1). Name another one: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade pip
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch-$(TORCH): | $(STAMPS)/python
+	$(call say,installing torch $(TORCH))
+	@$(PIP) install torch==$(TORCH)
+	@rm -f $(STAMPS)/torch-* $(STAMPS)/built
+	@touch $@
+
+# What pyproject.toml lists under [dependency-groups].
+$(STAMPS)/tools $(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint: pyproject.toml | $(STAMPS)/python
+	$(call say,installing what [dependency-groups] $(@F) of pyproject.toml lists)
+	@$(PIP) install --group $(@F)
+	@touch $@
+
+# Editable: Python files are used where they lie, the extension from the environment.
+$(STAMPS)/built: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(NATIVE)
+	$(call say,compiling the extension (one to three minutes the first time))
+	@$(PIP) install --editable . --no-build-isolation --no-deps --config-settings=build-dir=$(BUILD)
+	@if [ $(BUILD) = build/main ]; then ln -sfn $(BUILD)/compile_commands.json compile_commands.json; fi
+	@touch $@

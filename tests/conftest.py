@@ -1,0 +1,44 @@
+"""What every test gets: a fresh Dynamo, the same random numbers, and an eye on what UNIFIED_GUARDS_VERIFY=1 finds."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch._dynamo
+
+SEED = 20_240
+
+
+def pytest_report_header() -> str:
+    switches = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("UNIFIED_GUARDS")]
+    return f"torch {torch.__version__}, CUDA {torch.cuda.is_available()}, {' '.join(switches) or 'no UNIFIED_GUARDS set'}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip(f"no CUDA device: torch {torch.__version__} sees none")
+
+
+def _disagreements() -> tuple[str, ...]:
+    # Not imported here: the tests of plain torch must not load it.
+    unified = sys.modules.get("unified_guards")
+    return unified.stats().disagreements if unified else ()
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    random.seed(SEED)
+    torch.manual_seed(SEED)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(SEED)
+    torch._dynamo.reset()
+    before = _disagreements()
+    yield
+    torch._dynamo.reset()
+    found = _disagreements()[len(before) :]
+    assert not found, "the native checker and torch's guard tree disagreed:\n" + "\n".join(found)

@@ -1,0 +1,514 @@
+"""The slow and obvious evaluator: what a :class:`GuardSet` means, in Python, one small function for each thing it says.
+
+It is what the native checker is compared with, and the place to read what an access or a test means. Every guard is
+evaluated on its own: its sources are followed from the frame anew, nothing is remembered from guard to guard. Where
+torch's guard tree would throw or leave an error pending, the guard fails. Entry points: :func:`evaluate`,
+:func:`explain_failure`.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import gc
+import itertools
+import operator
+import struct
+import types
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch._C._dynamo import guards as native
+from torch.autograd import forward_ad
+from torch.utils import _device, _python_dispatch
+
+from unified_guards.ir import EPILOGUE, RELATIONAL, Access, Guard, GuardSet, Source, TensorFacts, Test
+
+
+class _Missing(Exception):
+    """There is no value at a source. Any other exception on the way there means the same."""
+
+
+class _Frame(NamedTuple):
+    """Where sources start: the locals, and the globals that stand for every captured dict of globals (or None)."""
+
+    f_locals: dict[str, Any]
+    f_globals: dict[str, Any] | None
+
+
+def evaluate(guard_set: GuardSet, f_locals: dict[str, Any], f_globals: dict[str, Any] | None = None) -> bool:
+    """Whether every guard of the set holds, as ``RootGuardManager::check`` of torch/csrc/dynamo/guards.cpp decides it.
+
+    Args:
+        guard_set: the guards of one cache entry, simplified or not.
+        f_locals: the locals of the frame, cells unboxed.
+        f_globals: what to read globals from instead of the dict that was captured when the guards were made. A set
+            that came from JSON has no captured one.
+
+    Returns:
+        True when the compiled code may be reused. Never raises: a guard that raises does not hold.
+    """
+    return explain_failure(guard_set, f_locals, f_globals) is None
+
+
+def explain_failure(
+    guard_set: GuardSet, f_locals: dict[str, Any], f_globals: dict[str, Any] | None = None
+) -> Guard | None:
+    """The first guard of the set that does not hold, as ``RootGuardManager::check_verbose`` finds torch's reason.
+
+    Args:
+        guard_set: the guards of one cache entry, simplified or not.
+        f_locals: the locals of the frame, cells unboxed.
+        f_globals: what to read globals from instead of the captured dict, as for :func:`evaluate`.
+
+    Returns:
+        The guard, or None when all hold. Never raises.
+    """
+    frame = _Frame(f_locals, f_globals)
+    # Torch checks the guards on the frame itself first, all others next, those of the epilogue last.
+    for phase in (_is_on_frame, _is_on_values, _is_epilogue):
+        for item in guard_set:
+            if phase(item) and not _holds(item, frame):
+                return item
+    return None
+
+
+def _is_epilogue(item: Guard) -> bool:
+    return item.test in EPILOGUE
+
+
+def _is_on_frame(item: Guard) -> bool:
+    return item.source is Source.frame() and item.test not in RELATIONAL and not _is_epilogue(item)
+
+
+def _is_on_values(item: Guard) -> bool:
+    return not _is_on_frame(item) and not _is_epilogue(item)
+
+
+def _holds(item: Guard, frame: _Frame) -> bool:
+    """Torch functions are off, save for the guards on the frame itself: those ask for the state of the caller."""
+    try:
+        if _is_on_frame(item):
+            return bool(_ask(item, frame))
+        with torch._C.DisableTorchFunction():
+            return bool(_ask(item, frame))
+    except BaseException:
+        return False  # KeyboardInterrupt and SystemExit too: torch clears whatever a guard raises
+
+
+def _ask(item: Guard, frame: _Frame) -> object:
+    values = [_resolve(source, frame) for source in item.sources]
+    if item.test in RELATIONAL:
+        return _RELATIONS[item.test](values, item.params)
+    return _TESTS[item.test](values[0], item.params)
+
+
+def _resolve(source: Source, frame: _Frame) -> Any:
+    if source.base is None:
+        return frame.f_locals
+    base = _resolve(source.base, frame)
+    if source.access is Access.GLOBALS and frame.f_globals is not None:
+        return frame.f_globals
+    return _ACCESSES[source.access](base, source.key)
+
+
+# -- accesses: (base, key) -> value, raising when there is none --------------------------------------------------------
+
+
+def _is_a(value: object, kind: type) -> bool:
+    """Whether the real type says so: ``isinstance`` would also believe ``__class__``."""
+    return issubclass(type(value), kind)
+
+
+def _need(holds: bool) -> None:
+    if not holds:
+        raise _Missing
+
+
+def _dict_item(base: Any, key: Any) -> Any:
+    _need(_is_a(base, dict))
+    found = dict.get(base, key, _Missing)
+    _need(found is not _Missing)
+    return found
+
+
+def _globals(base: Any, captured: Any) -> Any:
+    _need(captured is not None)
+    return captured
+
+
+def _global_weakref(base: Any, name: str) -> Any:
+    return _weakref_target(_dict_item(base, name))
+
+
+_get_object = ctypes.pythonapi.PyWeakref_GetObject
+_get_object.argtypes, _get_object.restype = [ctypes.py_object], ctypes.c_void_p
+
+
+def _weakref_target(reference: Any, _: None = None) -> Any:
+    """The object, or None when it is dead. A proxy would answer for its target, so the interpreter is asked."""
+    _need(type(reference) in weakref.ProxyTypes or _is_a(reference, weakref.ReferenceType))
+    return ctypes.cast(_get_object(reference), ctypes.py_object).value
+
+
+def _sequence_item(kind: Any) -> Callable[[Any, int], Any]:
+    """An item by its raw index: a negative one is never there."""
+
+    def access(base: Any, index: int) -> Any:
+        _need(_is_a(base, kind) and 0 <= index < kind.__len__(base))
+        return kind.__getitem__(base, index)
+
+    return access
+
+
+def _set_item(base: Any, position: int) -> Any:
+    return next(itertools.islice(iter(base), position, None))
+
+
+_get_dict = ctypes.pythonapi.PyObject_GenericGetDict
+_get_dict.argtypes, _get_dict.restype = [ctypes.py_object, ctypes.c_void_p], ctypes.py_object
+
+
+def _generic_dict(base: Any, _: None) -> Any:
+    return _get_dict(base, None)
+
+
+def _type_dict(base: Any, _: None) -> Any:
+    """The dict itself: Python shows only a proxy of it."""
+    (found,) = gc.get_referents(type.__dict__["__dict__"].__get__(base))
+    return found
+
+
+def _type_mro(base: Any, _: None) -> Any:
+    return type.__dict__["__mro__"].__get__(base)
+
+
+def _function_field(name: str) -> Callable[[Any, None], Any]:
+    def access(base: Any, _: None) -> Any:
+        function = base.__func__ if type(base) is types.MethodType else base
+        _need(type(function) is types.FunctionType)
+        found = getattr(function, name)
+        _need(found is not None)
+        return found
+
+    return access
+
+
+_TupleIterator = type(iter(()))
+
+
+def _tuple_iterator_item(base: Any, offset: int) -> Any:
+    _need(type(base) is _TupleIterator and offset >= 0)
+    return list(copy.copy(base))[offset]
+
+
+def _grad(base: Any, _: None) -> Any:
+    _need(_is_a(base, torch.Tensor))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reading the .grad of a tensor that is not a leaf warns
+        return torch.Tensor.grad.__get__(base)
+
+
+def _known(dim: Any) -> Any:
+    """A plain int; a symbolic one only when it is known without adding a guard to its ShapeEnv."""
+    return dim if type(dim) is int else dim.node.maybe_as_int()
+
+
+def _tensor_property(name: str) -> Callable[[Any, int | None], Any]:
+    read = getattr(torch.Tensor, name)
+
+    def access(base: Any, dim: int | None) -> Any:
+        _need(_is_a(base, torch.Tensor))
+        _need(dim is None or 0 <= dim < base.dim())
+        found = _known(read(base) if dim is None else read(base, dim))
+        _need(found is not None)
+        return found
+
+    return access
+
+
+def _dict_position(view: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
+    def access(base: Any, position: int) -> Any:
+        _need(_is_a(base, dict) and position >= 0)
+        return list(view(base))[position]
+
+    return access
+
+
+_ACCESSES: dict[Access, Callable[[Any, Any], Any]] = {
+    Access.LOCAL: _dict_item,
+    Access.GLOBALS: _globals,
+    Access.DICT_ITEM: _dict_item,
+    Access.CONSTANT: lambda base, value: value,
+    Access.GLOBAL_WEAKREF: _global_weakref,
+    Access.WEAKREF_CALL: _weakref_target,
+    Access.ITEM: operator.getitem,
+    Access.LIST_ITEM: _sequence_item(list),
+    Access.TUPLE_ITEM: _sequence_item(tuple),
+    Access.SET_ITEM: _set_item,
+    Access.ATTR: getattr,
+    Access.GENERIC_ATTR: object.__getattribute__,
+    Access.GENERIC_DICT: _generic_dict,
+    Access.TYPE: lambda base, _: type(base),
+    Access.TYPE_DICT: _type_dict,
+    Access.TYPE_MRO: _type_mro,
+    Access.FUNC_DEFAULTS: _function_field("__defaults__"),
+    Access.FUNC_KWDEFAULTS: _function_field("__kwdefaults__"),
+    Access.FUNC_CODE: _function_field("__code__"),
+    Access.FUNC_CLOSURE: _function_field("__closure__"),
+    Access.TUPLE_ITER_ITEM: _tuple_iterator_item,
+    Access.GRAD: _grad,
+    Access.TENSOR_SIZE: _tensor_property("size"),
+    Access.TENSOR_STRIDE: _tensor_property("stride"),
+    Access.TENSOR_OFFSET: _tensor_property("storage_offset"),
+    Access.CALL0: lambda base, _: base(),
+    Access.CALL1: lambda base, function: function(base),
+    # The dict's own order, also of an OrderedDict whose items were moved.
+    Access.DICT_KEY_AT: _dict_position(dict.keys),
+    Access.DICT_VALUE_AT: _dict_position(dict.values),
+}
+
+
+# -- tests: (value, params) -> truth -----------------------------------------------------------------------------------
+
+
+def _equals(value: Any, params: tuple[Any, ...]) -> bool:
+    (expected,) = params
+    return value is expected or (type(value) is type(expected) and bool(value == expected))
+
+
+def _bits(value: float | complex) -> bytes:
+    return struct.pack("dd", value.real, value.imag)
+
+
+def _same_bits(value: Any, params: tuple[Any, ...]) -> bool:
+    (expected,) = params
+    return type(value) is type(expected) and type(value) in (float, complex) and _bits(value) == _bits(expected)
+
+
+_SETS: tuple[Any, ...] = (set, frozenset)
+
+_sequence_length = ctypes.pythonapi.PySequence_Size
+_sequence_length.argtypes, _sequence_length.restype = [ctypes.py_object], ctypes.c_ssize_t
+
+
+def _length(value: Any, params: tuple[Any, ...]) -> bool:
+    """The length of a sequence: a dict has none. Ask the interpreter, which tells a sequence from a mapping."""
+    expected, measure_sets = params
+    for kind in _SETS if measure_sets else ():
+        if _is_a(value, kind):
+            return bool(kind.__len__(value) == expected)
+    return bool(_sequence_length(value) == expected)
+
+
+def _tuple_iterator_length(value: Any, params: tuple[Any, ...]) -> bool:
+    left, kind = params
+    return id(type(value)) == kind and bool(operator.length_hint(value) == left)
+
+
+def _range_iterator(value: Any, params: tuple[Any, ...]) -> bool:
+    start, stop, step, kind = params
+    if id(type(value)) != kind:
+        return False
+    _, (whole,), position = value.__reduce__()
+    return (whole.start + (position or 0) * whole.step, whole.stop, whole.step) == (start, stop, step)
+
+
+def _mapping_keys(value: Any, params: tuple[Any, ...]) -> bool:
+    return bool(list(value.keys()) == list(params[0]))
+
+
+def _dict_contains(value: Any, params: tuple[Any, ...]) -> bool:
+    key, expected = params
+    return (_is_a(value, dict) and dict.__contains__(value, key)) is bool(expected)
+
+
+def _set_contains(value: Any, params: tuple[Any, ...]) -> bool:
+    item, expected = params
+    for kind in _SETS:
+        if _is_a(value, kind):
+            hash(item)  # set.__contains__ would look for a frozenset in place of an unhashable set
+            return bool(kind.__contains__(value, item)) is bool(expected)
+    return not expected
+
+
+def _has_attribute(value: Any, name: str) -> bool:
+    try:
+        getattr(value, name)
+    except BaseException:
+        return False
+    return True
+
+
+def _float_nan(value: Any, _: tuple[Any, ...]) -> bool:
+    return type(value) is float and value != value  # noqa: PLR0124 (that is what makes it a NaN)
+
+
+def _complex_nan(value: Any, _: tuple[Any, ...]) -> bool:
+    return type(value) is complex and value != value  # noqa: PLR0124
+
+
+def _dual_level(_: Any, params: tuple[Any, ...]) -> bool:
+    level = forward_ad._current_level
+    return type(level) is int and level == params[0]
+
+
+def _default_device(_: Any, params: tuple[Any, ...]) -> bool:
+    found, (expected,) = _device.CURRENT_DEVICE, params
+    return found is expected or bool(expected == found)
+
+
+def _mode_stack(_: Any, params: tuple[Any, ...]) -> bool:
+    depth = torch._C._len_torch_function_stack()
+    found = [type(torch._C._get_function_stack_at(i)) for i in range(depth)]
+    return len(found) == len(params[0]) and all(map(operator.is_, found, params[0]))
+
+
+def _after_dispatch_state(keys: torch._C.DispatchKeySet) -> int:
+    """A key set as a guard compares it: ``LocalState::apply`` of torch/csrc/dynamo/guards.h."""
+    included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    found = (keys | included) - excluded
+    if not _python_dispatch.is_in_any_mode_without_ignore_compile_internals():
+        for name in ("Python", "PythonTLSSnapshot", "PythonDispatcher"):
+            found = found.remove(getattr(torch._C.DispatchKey, name))
+    return int(found.raw_repr())
+
+
+def _dispatch_keys(value: Any, params: tuple[Any, ...]) -> bool:
+    return _is_a(value, torch._C.DispatchKeySet) and _after_dispatch_state(value) == params[0]
+
+
+def _script_type(value: Any, params: tuple[Any, ...]) -> bool:
+    kind, _, wrapper = params
+    unwrapped = value.real_obj if isinstance(value, wrapper) else value
+    return bool(id(type(unwrapped)) == kind)
+
+
+def _marked_within(value: Any, name: str, most: Any) -> bool:
+    return not _has_attribute(value, name) or bool(getattr(value, name).issubset(most))
+
+
+def _dim_marking(value: Any, params: tuple[Any, ...]) -> bool:
+    expected, absent, dependent = params
+    if not _has_attribute(value, "_has_dynamo_dim_marking"):
+        return True
+    if not expected and not dependent:
+        return False
+    within = all(_marked_within(value, name, most) for name, most in expected.items())
+    unmarked = not any(_has_attribute(value, name) for name in absent)
+    return within and unmarked and all(_dependent_marking(value, name, *rule) for name, rule in dependent.items())
+
+
+def _dependent_marking(value: Any, name: str, expected: Any, gate: str) -> bool:
+    """A marking that counts only where another attribute, the gate, is there."""
+    if not _has_attribute(value, gate):
+        return True
+    if expected is None:
+        return not _has_attribute(value, name) or getattr(value, name) is None
+    return _has_attribute(value, name) and bool(getattr(value, name) == expected)
+
+
+def _dynamic_indices(value: Any, params: tuple[Any, ...]) -> bool:
+    name, most = params
+    return _marked_within(value, name, most)
+
+
+def _strides(value: Any) -> tuple[Any, ...]:
+    """Sparse compressed tensors have none: torch's guards read -1."""
+    if value.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc):
+        return (-1,) * int(value.dim())
+    return tuple(torch.Tensor.stride(value))
+
+
+def _dims_match(found: tuple[Any, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(found) == len(expected) and all(
+        want is None or _known(dim) == want for dim, want in zip(found, expected, strict=True)
+    )
+
+
+def _tensor(value: Any, params: tuple[Any, ...]) -> bool:
+    facts: TensorFacts = params[0]
+    if id(type(value)) != facts.type_id or not _is_a(value, torch.Tensor):
+        return False
+    index = -1 if value.device.index is None else value.device.index
+    expected = torch.accelerator.current_device_index() if facts.device_is_current else facts.device_index
+    return (
+        _after_dispatch_state(torch._C._dispatch_keys(value)) == facts.keys
+        and str(value.dtype) == f"torch.{facts.dtype_name}"
+        and index == expected
+        and value.requires_grad == facts.requires_grad
+        and _dims_match(torch.Tensor.size(value), facts.sizes)
+        and _dims_match(_strides(value), facts.strides)
+    )
+
+
+def _calls(value: Any, params: tuple[Any, ...]) -> Any:
+    return params[0](value)
+
+
+_TESTS: dict[Test, Callable[[Any, tuple[Any, ...]], Any]] = {
+    Test.EXISTS: lambda value, _: True,
+    Test.TYPE_IS: lambda value, params: id(type(value)) == params[0],
+    Test.IS: lambda value, params: id(value) == params[0],
+    Test.IS_NOT: lambda value, params: id(value) != params[0],
+    Test.EQUALS: _equals,
+    Test.SAME_BITS: _same_bits,
+    Test.LENGTH: _length,
+    Test.DICT_LENGTH: lambda value, params: _is_a(value, dict) and dict.__len__(value) == params[0],
+    Test.TUPLE_ITER_LEN: _tuple_iterator_length,
+    Test.RANGE_ITER: _range_iterator,
+    Test.MAPPING_KEYS: _mapping_keys,
+    Test.DICT_CONTAINS: _dict_contains,
+    Test.SET_CONTAINS: _set_contains,
+    Test.NO_ATTR: lambda value, params: not _has_attribute(value, params[0]),
+    Test.FLOAT_NAN: _float_nan,
+    Test.COMPLEX_NAN: _complex_nan,
+    Test.DUAL_LEVEL: _dual_level,
+    Test.DEFAULT_DEVICE: _default_device,
+    Test.GLOBAL_STATE: lambda value, params: params[0].check(),
+    Test.MODE_STACK: _mode_stack,
+    Test.SAVED_HOOKS: lambda value, params: params[1](value),
+    Test.DICT_VERSION: lambda value, params: _is_a(value, dict) and native.dict_version(value) == params[0],
+    Test.DISPATCH_KEYS: _dispatch_keys,
+    Test.SCRIPT_TYPE: _script_type,
+    Test.DIM_MARKING: _dim_marking,
+    Test.DYNAMIC_INDICES: _dynamic_indices,
+    Test.TENSOR: _tensor,
+    Test.PREDICATE: _calls,
+    Test.SHAPE: _calls,
+    Test.TORCH_LEAF: _calls,
+    Test.OPAQUE: lambda value, params: False,
+}
+
+
+# -- relations: (values, params) -> truth ------------------------------------------------------------------------------
+
+
+def _overlap(values: list[Any], params: tuple[Any, ...]) -> bool:
+    """Torch's own rule, on offsets, sizes and strides: which tensors may share memory with another one."""
+    found = native.compute_overlapping_tensors(values, symbolic=False)
+    return bool(found == set(range(params[0])))
+
+
+_ShapeFunction = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_double))
+
+
+def _shape_call(values: list[Any], params: tuple[Any, ...]) -> bool:
+    ints, floats, address, _, _ = params
+    numbers, reals = values[:ints], values[ints:]
+    fits = all(_is_a(number, int) and -(2**63) <= number < 2**63 for number in numbers)
+    if not fits or not all(_is_a(real, float) for real in reals):
+        return False
+    function = _ShapeFunction(address)
+    return bool(function((ctypes.c_int64 * max(ints, 1))(*numbers), (ctypes.c_double * max(floats, 1))(*reals)))
+
+
+_RELATIONS: dict[Test, Callable[[list[Any], tuple[Any, ...]], bool]] = {
+    Test.UNIQUE: lambda values, _: len({id(value) for value in values}) == len(values),
+    Test.SAME: lambda values, _: values[0] is values[1],
+    Test.OVERLAP: _overlap,
+    Test.SHAPE_CALL: _shape_call,
+}
