@@ -146,7 +146,7 @@ $(STAMPS)/torch-$(TORCH): | $(STAMPS)/python
 # What pyproject.toml lists under [dependency-groups].
 $(STAMPS)/tools $(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint: pyproject.toml | $(STAMPS)/python
 	$(call say,installing what [dependency-groups] $(@F) of pyproject.toml lists)
-	@$(PIP) install --group $(@F)
+	@$(PIP) install --quiet --group $(@F)
 	@touch $@
 
 # Editable: Python files are used where they lie, the extension from the environment.

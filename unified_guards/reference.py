@@ -144,14 +144,15 @@ def _global_weakref(base: Any, name: str) -> Any:
     return _weakref_target(_dict_item(base, name))
 
 
+# Objects go to these functions by their address: ctypes would look at what they say that they are.
 _get_object = ctypes.pythonapi.PyWeakref_GetObject
-_get_object.argtypes, _get_object.restype = [ctypes.py_object], ctypes.c_void_p
+_get_object.argtypes, _get_object.restype = [ctypes.c_void_p], ctypes.c_void_p
 
 
 def _weakref_target(reference: Any, _: None = None) -> Any:
     """The object, or None when it is dead. A proxy would answer for its target, so the interpreter is asked."""
     _need(type(reference) in weakref.ProxyTypes or _is_a(reference, weakref.ReferenceType))
-    return ctypes.cast(_get_object(reference), ctypes.py_object).value
+    return ctypes.cast(_get_object(id(reference)), ctypes.py_object).value
 
 
 def _sequence_item(kind: Any) -> Callable[[Any, int], Any]:
@@ -169,11 +170,11 @@ def _set_item(base: Any, position: int) -> Any:
 
 
 _get_dict = ctypes.pythonapi.PyObject_GenericGetDict
-_get_dict.argtypes, _get_dict.restype = [ctypes.py_object, ctypes.c_void_p], ctypes.py_object
+_get_dict.argtypes, _get_dict.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.py_object
 
 
 def _generic_dict(base: Any, _: None) -> Any:
-    return _get_dict(base, None)
+    return _get_dict(id(base), None)
 
 
 def _type_dict(base: Any, _: None) -> Any:
@@ -292,7 +293,7 @@ def _same_bits(value: Any, params: tuple[Any, ...]) -> bool:
 _SETS: tuple[Any, ...] = (set, frozenset)
 
 _sequence_length = ctypes.pythonapi.PySequence_Size
-_sequence_length.argtypes, _sequence_length.restype = [ctypes.py_object], ctypes.c_ssize_t
+_sequence_length.argtypes, _sequence_length.restype = [ctypes.c_void_p], ctypes.c_ssize_t
 
 
 def _length(value: Any, params: tuple[Any, ...]) -> bool:
@@ -301,7 +302,7 @@ def _length(value: Any, params: tuple[Any, ...]) -> bool:
     for kind in _SETS if measure_sets else ():
         if _is_a(value, kind):
             return bool(kind.__len__(value) == expected)
-    return bool(_sequence_length(value) == expected)
+    return bool(_sequence_length(id(value)) == expected)
 
 
 def _tuple_iterator_length(value: Any, params: tuple[Any, ...]) -> bool:

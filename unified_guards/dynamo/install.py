@@ -150,10 +150,12 @@ def _oracle(wrapper: torch_guards.GuardManagerWrapper, root: Any) -> Callable[[d
                 expected = bool(root.check_verbose(f_locals).result)
         except Exception:
             expected = False  # where torch throws, we must miss
-        if expected == verdict:
-            return
         unified = held()
-        failure = unified.frame.last_failure if isinstance(unified, UnifiedGuardManagerWrapper) else None
+        if expected == verdict or not isinstance(unified, UnifiedGuardManagerWrapper):
+            return
+        failure = unified.frame.last_failure
+        if unified.frame.checker.check(f_locals) == expected:
+            return  # user code in a guard answers differently from one call to the next
         why = "" if verdict else f", failing at: {failure}"
         message = (
             f"the native checker says {verdict}{why}; torch's guard tree says {expected}. This is a bug in "
