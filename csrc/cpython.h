@@ -16,6 +16,8 @@ namespace unified_guards::cpython {
 
 // Where an entry of a dict was last found. It is a hint: it is believed only when the entry there has our key.
 using Slot = uint32_t;
+// No slot is worth looking for: the dict holds an equal key that is another object, or is too large to search.
+constexpr Slot kNoSlot = 0xffffffff;
 
 // ---- dict layout -------------------------------------------------------------------------------------------------
 
@@ -110,6 +112,30 @@ inline Item entry_at(PyObject* dict, Slot slot) {
 #endif
 }
 
+// Addresses that reading an entry, a dict's keys or an instance's head will touch: to be fetched ahead, nothing else.
+inline const void* entry_line(PyObject* dict, Slot slot) {
+#if UG_DICT_LAYOUT
+  auto* object = reinterpret_cast<PyDictObject*>(dict);
+  if (!layouts_known || slot == kNoSlot) return object->ma_keys;
+#if UG_DICT_LAYOUT == 310
+  if (object->ma_values) return object->ma_values + slot;
+  return object->ma_keys;
+#else
+  if (object->ma_values) return reinterpret_cast<Values*>(object->ma_values)->values + slot;
+  auto* keys = reinterpret_cast<DictKeys*>(object->ma_keys);
+  const size_t entry = keys->kind == 0 ? sizeof(Entry) : sizeof(StrEntry);
+  return keys->indices + (static_cast<size_t>(1) << keys->log2_index_bytes) + entry * slot;
+#endif
+#else
+  (void)slot;
+  return dict;
+#endif
+}
+
+inline const void* keys_line(PyObject* dict) { return reinterpret_cast<PyDictObject*>(dict)->ma_keys; }
+
+inline const void* head_line(PyObject* object) { return reinterpret_cast<PyObject**>(object) - 3; }
+
 // How many entries there are, deleted ones included; 0 where the layout is not known.
 inline Slot entries_used(PyObject* dict) {
 #if UG_DICT_LAYOUT
@@ -122,8 +148,6 @@ inline Slot entries_used(PyObject* dict) {
 #endif
 }
 
-// No slot is worth looking for: the dict holds an equal key that is another object, or is too large to search.
-constexpr Slot kNoSlot = 0xffffffff;
 constexpr Slot kLongestSearch = 8192;
 
 // Finds a key by hash, then remembers its slot.

@@ -18,9 +18,6 @@ int current_device_index() { return at::accelerator::getDeviceIndex(); }
 
 namespace {
 
-// How many instructions ahead the object that an accessor gave last time is fetched.
-constexpr size_t kFetchAhead = 12;
-
 struct Owned {
   PyObject* object;
   explicit Owned(PyObject* o) : object(o) {}
@@ -313,6 +310,16 @@ PyObject* tensor_grad(PyObject* object) {
   return THPVariable_Wrap(tensor_of(object).unsafeGetTensorImpl()->grad());
 }
 
+// The implementation and what it says of autograd.
+void set_tensor_hint(PyObject* object, Hint& hint) {
+  c10::TensorImpl* impl = tensor_of(object).unsafeGetTensorImpl();
+  const char* lines = reinterpret_cast<const char*>(impl);
+  hint.set(0, lines);
+  hint.set(1, lines + 64);
+  hint.set(2, lines + 128);
+  hint.set(3, impl->autograd_meta());
+}
+
 }  // namespace
 
 // One run over the code. Restores on the way out what it changed: references and torch-function state.
@@ -338,17 +345,19 @@ class Evaluation {
 
     PyObject** registers = scratch_.registers.data();
     registers[0] = locals;
+    Hint* hint = program_.hints_.of(root(locals));
+    for (size_t ahead = 0; ahead < Hints::kAhead; ahead++) hint[ahead].fetch();
     Instruction* const begin = program_.code_.data();
     Instruction* const end = begin + program_.code_.size();
-    for (Instruction* i = begin; i != end; i++) {
-      if (i + kFetchAhead < end) __builtin_prefetch(i[kFetchAhead].last);
+    for (Instruction* i = begin; i != end; i++, hint++) {
+      hint[Hints::kAhead].fetch();
       PyObject* base = registers[i->base];
       if (is_accessor(i->op)) {
-        PyObject* value = access(*i, base);
+        PyObject* value = access(*i, base, *hint);
         if (value == nullptr || !also_passes(*i, value)) return fail(i - begin);
-        if (i->last != value) i->last = value;
+        hint->set(0, value);
         registers[i->base + 1] = value;
-      } else if (!check(*i, base, dispatch)) {
+      } else if (!check(*i, base, dispatch, *hint)) {
         return fail(i - begin);
       }
     }
@@ -368,16 +377,26 @@ class Evaluation {
     return reinterpret_cast<uint64_t>(found) == i.number;
   }
 
+  // The object whose hints these are.
+  const void* root(PyObject* locals) {
+    return program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
+  }
+
   PyObject* own(PyObject* object) {
     if (object != nullptr) scratch_.owned.push_back(object);
     return object;
   }
 
   // The value below `base`, borrowed or owned by the scratch; null when there is none.
-  PyObject* access(Instruction& i, PyObject* base) {
+  PyObject* access(Instruction& i, PyObject* base, Hint& hint) {
     switch (i.op) {
-      case Op::DICT_ITEM: return PyDict_Check(base) ? cpython::dict_get(base, i.object, i.arg) : nullptr;
+      case Op::DICT_ITEM:
+        if (!PyDict_Check(base)) return nullptr;
+        hint.set(1, cpython::entry_line(base, i.arg));
+        hint.set(2, cpython::keys_line(base));
+        return cpython::dict_get(base, i.object, i.arg);
       case Op::GENERIC_DICT: {
+        hint.set(1, cpython::head_line(base));
         cpython::InstanceDict instance = cpython::instance_dict(base);
         if (instance.state == cpython::DictState::kReady) return instance.dict;
         return own(PyObject_GenericGetDict(base, nullptr));
@@ -442,7 +461,7 @@ class Evaluation {
     return own(cpython::weakref_target(reference));
   }
 
-  bool check(Instruction& i, PyObject* base, DispatchState* dispatch) {
+  bool check(Instruction& i, PyObject* base, DispatchState* dispatch, Hint& hint) {
     switch (i.op) {
       case Op::TYPE_IS: return reinterpret_cast<uint64_t>(Py_TYPE(base)) == i.number;
       case Op::IS: return reinterpret_cast<uint64_t>(base) == i.number;
@@ -474,7 +493,9 @@ class Evaluation {
       case Op::DYNAMIC_INDICES: return dynamic_indices_match(base, i.object);
       case Op::TENSOR: {
         const TensorSpec& spec = program_.tensors_[i.arg];
-        return Py_TYPE(base) == spec.type && tensor_matches(spec, program_.dims_.data() + spec.dims, base, *dispatch);
+        if (Py_TYPE(base) != spec.type) return false;
+        set_tensor_hint(base, hint);
+        return tensor_matches(spec, program_.dims_.data() + spec.dims, base, *dispatch);
       }
       case Op::PREDICATE:
       case Op::TORCH_LEAF: return predicate(i.object, base);

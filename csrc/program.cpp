@@ -39,7 +39,7 @@ void Program::add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t
     Py_INCREF(object);
     constants_.push_back(object);
   }
-  code_.push_back({op, kNothing, base, arg, object, number, nullptr});
+  code_.push_back({op, kNothing, base, arg, object, number});
 }
 
 uint32_t Program::add_tensor(TensorSpec spec, const std::vector<int64_t>& dims) {
@@ -70,6 +70,21 @@ void Program::finish() {
   merged.shrink_to_fit();
   code_ = std::move(merged);
   scratch_ = make_scratch();
+  hints_.resize(code_.size());
+  find_root();
+}
+
+void Program::find_root() {
+  size_t most = 0;
+  for (size_t i = 0; i < code_.size();) {
+    size_t next = i + 1;
+    while (next < code_.size() && code_[next].base > 0) next++;
+    if (code_[i].op == Op::DICT_ITEM && next - i > most) {
+      most = next - i;
+      root_name_ = code_[i].object;
+    }
+    i = next;
+  }
 }
 
 Scratch Program::make_scratch() const {
@@ -88,7 +103,7 @@ size_t Program::bytes() const {
          constants_.capacity() * sizeof(PyObject*) + tensors_.capacity() * sizeof(TensorSpec) +
          dims_.capacity() * sizeof(int64_t) + scratch_.registers.capacity() * sizeof(PyObject*) +
          (scratch_.owned.capacity() + scratch_.saved.capacity() + scratch_.unique.capacity()) * sizeof(PyObject*) +
-         scratch_.ints.capacity() * sizeof(int64_t) + scratch_.floats.capacity() * sizeof(double);
+         scratch_.ints.capacity() * sizeof(int64_t) + scratch_.floats.capacity() * sizeof(double) + hints_.bytes();
 }
 
 }  // namespace unified_guards

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "cpython.h"
+#include "hints.h"
 #include "tensor.h"
 
 #include <memory>
@@ -93,7 +94,7 @@ enum class Op : uint8_t {
 
 inline constexpr bool is_accessor(Op op) { return op <= Op::DICT_VALUE_AT; }
 
-// One instruction. Half a cache line; trivially copyable; `object` is borrowed from Program::constants.
+// One instruction; trivially copyable; `object` is borrowed from Program::constants.
 struct Instruction {
   Op op;
   // An accessor may also hold the first guard on its result: kTypeIs or kIs of `number`.
@@ -102,9 +103,8 @@ struct Instruction {
   uint32_t arg;         // see the lists above; where keys are looked up, the slot where the entry was last found
   PyObject* object;     // see the lists above
   uint64_t number;      // see the lists above, and `also`
-  const void* last;     // what an accessor gave last time: fetched ahead, never read through
 };
-static_assert(sizeof(Instruction) == 32 && std::is_trivially_copyable_v<Instruction>);
+static_assert(sizeof(Instruction) == 24 && std::is_trivially_copyable_v<Instruction>);
 
 enum Also : uint8_t { kNothing, kTypeIs, kIs };
 
@@ -157,6 +157,7 @@ class Program {
  private:
   friend class Evaluation;
   Scratch make_scratch() const;
+  void find_root();
 
   std::vector<Instruction> code_;
   std::vector<uint32_t> origins_;
@@ -164,6 +165,9 @@ class Program {
   std::vector<TensorSpec> tensors_;
   std::vector<int64_t> dims_;
   ProgramSize size_;
+  Hints hints_;
+  PyObject* root_name_ = nullptr;  // the local with the most instructions below it, borrowed from the constants
+  cpython::Slot root_slot_ = 0;
   Scratch scratch_;
   bool busy_ = false;
   bool needs_dispatch_ = false;

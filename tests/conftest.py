@@ -37,6 +37,8 @@ def _fresh() -> Iterator[None]:
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(SEED)
     torch._dynamo.reset()
+    # The stance eager_then_compile remembers files and lines, which a suite that runs twice has in common.
+    torch._dynamo.eval_frame._EXAMPLE_INPUTS = None
     before = _disagreements()
     yield
     torch._dynamo.reset()

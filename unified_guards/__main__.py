@@ -16,7 +16,7 @@ import unified_guards
 def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     about = (unified_guards.__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m unified_guards", description=about)
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
         "run",
         help="run an unchanged program with unified guards installed",

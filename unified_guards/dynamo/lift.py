@@ -8,6 +8,7 @@ checks them. What cannot be expressed raises :class:`CannotLift`, and torch's tr
 from __future__ import annotations
 
 import ast
+import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -82,14 +83,26 @@ _ONCE = frozenset(
 _IMPLIED_BY_DICT_MANAGER = frozenset({"add_type_match_guard", "add_dict_length_check_guard"})
 
 
+_QUALNAME = vars(type)["__qualname__"]
+_NAMED = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+
+
 def _described(address: int) -> str:
-    """A name for the object at an address that is alive; without an address, so that it repeats from run to run."""
+    """A name for the object at an address that is alive; without an address, so that it repeats from run to run.
+
+    Asks only what answers without running user code: a module may import others when asked for an attribute.
+    """
     value = _C.object_at(address)
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    if not isinstance(name, str):
-        return f"that {type(value).__qualname__}"
-    module = getattr(value, "__module__", None)
-    return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else name
+    if isinstance(value, type):
+        module = type.__dict__["__module__"].__get__(value)
+        name = _QUALNAME.__get__(value)
+    elif isinstance(value, types.ModuleType):
+        module, name = None, types.ModuleType.__getattribute__(value, "__dict__").get("__name__")
+    elif isinstance(value, _NAMED):
+        module, name = value.__module__, value.__qualname__
+    else:
+        return f"that {_QUALNAME.__get__(type(value))}"
+    return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else str(name)
 
 
 class _Lift:

@@ -1,0 +1,68 @@
+// Where the last passing check of a program found what it read, so that the next one can fetch it ahead of time.
+//
+// Addresses here are only ever given to the prefetch instruction, never read through: they may be of objects long gone.
+// One code object serves many roots (36 layers, one forward), so a program keeps one table of hints for each of the
+// objects that its largest local has been; the tables are bounded in number and size, the oldest overwritten.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+namespace unified_guards {
+
+// Four cache lines that an instruction will touch; null where there are fewer.
+struct Hint {
+  const void* lines[4];
+
+  void fetch() const {
+    for (const void* line : lines) __builtin_prefetch(line);
+  }
+
+  // Writes only what has changed: a check that changes nothing leaves no cache line dirty.
+  void set(size_t which, const void* line) {
+    if (lines[which] != line) lines[which] = line;
+  }
+};
+static_assert(sizeof(Hint) == 32);
+
+class Hints {
+ public:
+  // How many instructions ahead is fetched.
+  static constexpr size_t kAhead = 16;
+
+  void resize(size_t instructions) {
+    length_ = instructions + kAhead;
+    limit_ = std::clamp<size_t>(kMostBytes / (length_ * sizeof(Hint)), 1, kMostRoots);
+  }
+
+  // The table of `root`, made or taken from the oldest when there is none. Roots come round in the same order.
+  Hint* of(const void* root) {
+    for (size_t tried = 0; tried < roots_.size(); tried++) {
+      at_ = at_ + 1 < roots_.size() ? at_ + 1 : 0;
+      if (roots_[at_] == root) return tables_[at_].data();
+    }
+    if (roots_.size() < limit_) {
+      roots_.push_back(root);
+      tables_.emplace_back(length_);
+      at_ = roots_.size() - 1;
+    } else {
+      oldest_ = oldest_ + 1 < limit_ ? oldest_ + 1 : 0;
+      at_ = oldest_;
+      roots_[at_] = root;
+    }
+    return tables_[at_].data();
+  }
+
+  size_t bytes() const { return tables_.size() * (length_ * sizeof(Hint) + sizeof(void*)); }
+
+ private:
+  static constexpr size_t kMostBytes = 1 << 20;
+  static constexpr size_t kMostRoots = 64;
+
+  size_t length_ = 0, limit_ = 1, at_ = 0, oldest_ = 0;
+  std::vector<const void*> roots_;
+  std::vector<std::vector<Hint>> tables_;
+};
+
+}  // namespace unified_guards

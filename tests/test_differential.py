@@ -1,0 +1,140 @@
+"""Random mutations of everything in the corpus: the native checker, the reference and torch's tree agree on each.
+
+A failure ends with a program that repeats it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo.guards as torch_guards
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import unified_guards
+from unified_guards import _C, reference
+from unified_guards.dynamo.install import UnifiedGuardManagerWrapper
+from unified_guards.ir import GuardSet
+from unified_guards.lower import lower, make_checker
+
+from .corpus import ENTRIES, Example
+
+#: How many sequences of mutations each entry is put through, and how long they are at most.
+SEQUENCES, LENGTH = 12, 6
+
+
+class Frame:
+    """A compiled example: what it was compiled for, and the three evaluators of its guards."""
+
+    def __init__(self, example: Example) -> None:
+        seen: list[tuple[Any, dict[str, Any]]] = []
+        torch._dynamo.reset()
+        torch_guards.guard_manager_testing_hook_fn = lambda wrapper, scope, builder: seen.append((wrapper, dict(scope)))
+        try:
+            with unified_guards.installed():
+                compiled = torch.compile(example.function, backend="eager", **example.options)
+                compiled(*example.args, **example.kwargs)
+        finally:
+            torch_guards.guard_manager_testing_hook_fn = None
+        ((self.wrapper, self.f_locals),) = seen
+        self.compiled = compiled  # keeps the cache entry, and so the guards, alive
+        assert isinstance(self.wrapper, UnifiedGuardManagerWrapper), unified_guards.stats()
+        self.guard_set: GuardSet = self.wrapper.frame.guard_set
+        self.unsimplified = make_checker(lower(self.guard_set))
+
+    def torchs(self) -> bool:
+        """Torch's verdict; where torch throws it is a miss. Its verbose check takes no shortcuts through dict tags."""
+        before = _C.torch_function_state()
+        try:
+            found = bool(self.wrapper.torch_root.check(self.f_locals))
+            return found and bool(self.wrapper.torch_root.check_verbose(self.f_locals).result)
+        except Exception:
+            return False
+        finally:
+            _C.set_torch_function_state(before)
+
+    def verdicts(self) -> dict[str, bool]:
+        frame = self.wrapper.frame
+        return {
+            "native": frame.checker.check(self.f_locals),
+            "native, unsimplified": self.unsimplified.check(self.f_locals),
+            "reference": reference.evaluate(frame.checked, self.f_locals),
+            "reference, unsimplified": reference.evaluate(self.guard_set, self.f_locals),
+            "torch": self.torchs(),
+        }
+
+
+def replay(name: str, mutations: list[str]) -> list[bool]:
+    """Compiles an entry, applies the mutations one by one and compares after each.
+
+    Returns:
+        The verdicts, that before the first mutation included.
+    """
+    example = ENTRIES[name]()
+    try:
+        frame = Frame(example)
+        found = [_agreed(frame, name, [])]
+        for count, mutation in enumerate(mutations, 1):
+            with contextlib.suppress(Exception):  # an earlier mutation may have taken away what this one changes
+                example.mutations[mutation](frame.f_locals)
+            found.append(_agreed(frame, name, mutations[:count]))
+        return found
+    finally:
+        example.clean_up()
+        torch._dynamo.reset()
+
+
+def _agreed(frame: Frame, name: str, mutations: list[str]) -> bool:
+    verdicts = frame.verdicts()
+    if len(set(verdicts.values())) > 1:
+        failing = reference.explain_failure(frame.guard_set, frame.f_locals)
+        pytest.fail(
+            f"the evaluators disagree: {verdicts}\n"
+            f"native stops at: {frame.wrapper.frame.last_failure}\n"
+            f"reference stops at: {failing}\n"
+            f"torch stops at: {frame.wrapper.check_verbose(frame.f_locals)}\n"
+            "To repeat it, in the root of the repository:\n\n"
+            "from tests.test_differential import replay\n\n"
+            f"replay({name!r}, {mutations!r})\n",
+            pytrace=False,
+        )
+    return verdicts["native"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    yield
+    torch._dynamo.reset()
+
+
+def test_every_corpus_entry_hits_as_compiled() -> None:
+    missing = [name for name in ENTRIES if name != "iterators" and not replay(name, [])[0]]
+    assert missing == []  # a frame that never hits would agree about everything
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_mutation_alone_is_judged_alike(name: str) -> None:
+    verdicts = [replay(name, [mutation])[-1] for mutation in ENTRIES[name]().mutations]
+    assert not all(verdicts), "no mutation is noticed"
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_random_mutations_are_judged_alike(name: str) -> None:
+    @settings(
+        max_examples=SEQUENCES,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        print_blob=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(st.sampled_from(sorted(ENTRIES[name]().mutations)), min_size=2, max_size=LENGTH))
+    def judged_alike(mutations: list[str]) -> None:
+        replay(name, mutations)
+
+    judged_alike()
