@@ -81,7 +81,9 @@ py::tuple tensor_facts(py::handle tensor, const py::object& keys) {
                         static_cast<int>(value.device().index()), value.requires_grad());
 }
 
-py::object object_at(uint64_t address) { return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(address)); }
+py::object object_at(uint64_t address) {
+  return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(address));
+}
 
 py::tuple as_tuple(const Counts& counts) {
   return py::make_tuple(counts.checks, counts.hits, counts.misses, counts.python_callbacks);
@@ -117,11 +119,13 @@ PYBIND11_MODULE(_C, m) {
 
   py::class_<Checker, std::shared_ptr<Checker>>(m, "Checker", "A lowered GuardSet and its callable.")
       .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none())
-      .def("callable", [](std::shared_ptr<Checker> self) {
-        return py::reinterpret_steal<py::object>(make_callable(std::move(self)));
-      })
-      .def("check", [](Checker& self, const py::dict& locals) { return self.program.evaluate(locals.ptr()); },
-           py::arg("locals"))
+      .def("callable",
+           [](std::shared_ptr<Checker> self) {
+             return py::reinterpret_steal<py::object>(make_callable(std::move(self)));
+           })
+      .def(
+          "check", [](Checker& self, const py::dict& locals) { return self.program.evaluate(locals.ptr()); },
+          py::arg("locals"))
       .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.program.counts); })
       .def_property_readonly("nbytes", [](const Checker& self) { return self.program.bytes(); })
       .def_property_readonly("length", [](const Checker& self) { return self.program.code().size(); })
@@ -131,18 +135,23 @@ PYBIND11_MODULE(_C, m) {
         return py::int_(self.program.origins()[at]);
       });
   m.def("counts", [] { return as_tuple(total_counts); });
-  m.def("apply_dispatch_state", [](uint64_t keys) {
-    return DispatchState().apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys));
-  }, py::arg("keys"));
+  m.def(
+      "apply_dispatch_state",
+      [](uint64_t keys) { return DispatchState().apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys)); },
+      py::arg("keys"));
   m.def("torch_function_state", [] { return static_cast<int>(TorchFunctionTLS::get_disabled_state()); });
-  m.def("set_torch_function_state", [](int state) {
-    TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state));
-  }, py::arg("state"));
+  m.def(
+      "set_torch_function_state",
+      [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
+      py::arg("state"));
   m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
   m.def("object_at", &object_at, py::arg("address"));
   m.def("python_keys_are_visible", &python_keys_are_visible);
-  m.def("set_visibility_probe", [](py::object probe) {
-    Py_XDECREF(visibility_probe);
-    visibility_probe = probe.is_none() ? nullptr : probe.release().ptr();
-  }, py::arg("probe"));
+  m.def(
+      "set_visibility_probe",
+      [](py::object probe) {
+        Py_XDECREF(visibility_probe);
+        visibility_probe = probe.is_none() ? nullptr : probe.release().ptr();
+      },
+      py::arg("probe"));
 }

@@ -99,10 +99,10 @@ struct Instruction {
   Op op;
   // An accessor may also hold the first guard on its result: kTypeIs or kIs of `number`.
   uint8_t also;
-  uint16_t base;        // register that is read
-  uint32_t arg;         // see the lists above; where keys are looked up, the slot where the entry was last found
-  PyObject* object;     // see the lists above
-  uint64_t number;      // see the lists above, and `also`
+  uint16_t base;     // register that is read
+  uint32_t arg;      // see the lists above; where keys are looked up, the slot where the entry was last found
+  PyObject* object;  // see the lists above
+  uint64_t number;   // see the lists above, and `also`
 };
 static_assert(sizeof(Instruction) == 24 && std::is_trivially_copyable_v<Instruction>);
 

@@ -10,10 +10,11 @@
 namespace unified_guards {
 
 // Bits that Dynamo hides from guards, unless inside a dispatch mode that asks to see them.
-inline constexpr c10::DispatchKeySet kPythonKeys{
-    c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot, c10::DispatchKey::PythonDispatcher};
+inline constexpr c10::DispatchKeySet kPythonKeys{c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot,
+                                                 c10::DispatchKey::PythonDispatcher};
 
-// Asks torch, on this thread, whether such a mode is active (module.cpp; slow, needed only for tensors with Python keys).
+// Asks torch, on this thread, whether such a mode is active (module.cpp; slow, needed only for tensors with Python
+// keys).
 bool python_keys_are_visible();
 
 // The thread's dispatch state at the start of a check, mirroring LocalState::apply of torch/csrc/dynamo/guards.h.
@@ -77,7 +78,8 @@ inline bool symbolic_dims_match(const int64_t* expected, c10::SymIntArrayRef fou
 }
 
 inline bool strides_read_as_minus_one(c10::Layout layout) {
-  return layout == c10::kSparseCsr || layout == c10::kSparseCsc || layout == c10::kSparseBsr || layout == c10::kSparseBsc;
+  return layout == c10::kSparseCsr || layout == c10::kSparseCsc || layout == c10::kSparseBsr ||
+         layout == c10::kSparseBsc;
 }
 
 // Tensors whose sizes are not two plain arrays: symbolic, nested, sparse compressed, subclasses that compute them.

@@ -44,3 +44,12 @@ def _fresh() -> Iterator[None]:
     torch._dynamo.reset()
     found = _disagreements()[len(before) :]
     assert not found, "the native checker and torch's guard tree disagreed:\n" + "\n".join(found)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Lets a fixture know that its test was skipped from within."""
+    report = yield
+    if report.when == "call":
+        item.skipped_inside = report.skipped  # type: ignore[attr-defined]
+    return report

@@ -33,7 +33,7 @@ def env(request: pytest.FixtureRequest) -> Iterator[behaviour.Environment]:
         unified_guards.uninstall()
         torch._dynamo.reset()
     after = dataclasses.asdict(unified_guards.stats())
-    if not hasattr(request.function, "unlifted"):
+    if not hasattr(request.function, "unlifted") and not getattr(request.node, "skipped_inside", False):
         assert after["frames_lifted"] > before["frames_lifted"], "no frame was lifted"
         assert after["frames_left_to_torch"] == before["frames_left_to_torch"]
 

@@ -2,9 +2,9 @@
 
 A *source* is a path to an object (``L['self'].__dict__['training']``); a *guard* is a predicate over one or more
 sources. Both are immutable and interned: two that say the same are one object, so equality is identity. A
-:class:`GuardSet` is the ordered set of guards of one cache entry, each with its provenance. Entry point: ``Source.frame()``
-and the methods of :class:`Source`, then ``guard(...)``, then ``GuardSet(...)``. Written by ``dynamo/lift.py``; read by
-``simplify.py``, ``lower.py``, ``reference.py``, ``report.py``.
+:class:`GuardSet` is the ordered set of guards of one cache entry, each with its provenance. Entry points:
+:meth:`Source.frame` and :meth:`Source.child`, then :func:`guard`, then :class:`GuardSet`. Written by
+``dynamo/lift.py``; read by ``simplify.py``, ``lower.py``, ``reference.py``, ``report.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import enum
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
-from weakref import KeyedRef
+from weakref import ref
 
 
 class _Texts(enum.Enum):
@@ -123,7 +123,7 @@ def _atom(value: object) -> object:
     if kind is float or kind is complex:
         return (kind, repr(value))
     if kind is tuple:
-        return (tuple, *map(_atom, value))  # type: ignore[arg-type, call-overload]
+        return (tuple, *map(_atom, value))  # type: ignore[call-overload]
     if kind is slice:
         return (slice, _atom(value.start), _atom(value.stop), _atom(value.step))  # type: ignore[attr-defined]
     if kind is TensorFacts:
@@ -222,16 +222,24 @@ class Guard:
         raise TypeError("a Guard is not picklable; use GuardSet.to_json")
 
 
+class _Ref(ref):  # type: ignore[type-arg]
+    """A weak reference that knows where it is kept, made without running Python."""
+
+    __slots__ = ("key",)
+    key: Any
+
+
 # Weak: a node lives as long as some GuardSet uses it, and pins no model. Plain dicts of references, because a model has
 # thousands of nodes and WeakValueDictionary looks each up in Python.
-_sources: dict[Any, KeyedRef[Any, Source]] = {}
-_guards: dict[Any, KeyedRef[Any, Guard]] = {}
+_sources: dict[Any, _Ref] = {}
+_guards: dict[Any, _Ref] = {}
 
 
 def _forget(table: dict[Any, Any]) -> Callable[[Any], None]:
     def forget(reference: Any) -> None:
-        if table.get(reference.key) is reference:
-            del table[reference.key]
+        key = reference.key
+        if table.get(key) is reference:
+            del table[key]
 
     return forget
 
@@ -243,14 +251,15 @@ def _source(access: Access, key: object, base: Source | None) -> Source:
     identity = (access, id(base), key if type(key) is str else _atom(key))
     reference = _sources.get(identity)
     if reference is not None:
-        found = reference()
+        found: Source | None = reference()
         if found is not None:  # alive, and so are its base and key: the ids in the identity are still theirs
             return found
     made = Source.__new__(Source)
     made.access, made.key, made.base = access, key, base
     made.depth = 0 if base is None else base.depth + 1
     made._text = None
-    _sources[identity] = KeyedRef(made, _forget_source, identity)
+    _sources[identity] = kept = _Ref(made, _forget_source)
+    kept.key = identity
     return made
 
 
@@ -259,12 +268,13 @@ def guard(test: Test, sources: tuple[Source, ...], params: tuple[Any, ...] = ())
     identity = (test, sources, tuple(map(_atom, params)))
     reference = _guards.get(identity)
     if reference is not None:
-        found = reference()
+        found: Guard | None = reference()
         if found is not None:
             return found
     made = Guard.__new__(Guard)
     made.test, made.sources, made.params = test, sources, params
-    _guards[identity] = KeyedRef(made, _forget_guard, identity)
+    _guards[identity] = kept = _Ref(made, _forget_guard)
+    kept.key = identity
     return made
 
 

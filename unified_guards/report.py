@@ -25,7 +25,8 @@ class FrameReport:
         guard_set: everything that was lifted; None when the guards stayed torch's.
         checked: what is checked on every call.
         removed: what need not be, each with the rule that says why.
-        checks: instructions of the native program.
+        checks: guards that are checked on every call, those of shapes one by one.
+        instructions: length of the native program that checks them.
         program_nbytes: bytes that the native program holds.
         python_callbacks: Python functions that one full check calls.
         counts: (checks, hits, misses, callbacks) of this entry so far.
@@ -37,6 +38,7 @@ class FrameReport:
     checked: GuardSet | None = None
     removed: tuple[Removed, ...] = ()
     checks: int = 0
+    instructions: int = 0
     program_nbytes: int = 0
     python_callbacks: int = 0
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -55,7 +57,7 @@ class FrameReport:
     def summary(self) -> str:
         """Counts, without the guards themselves."""
         if self.guard_set is None:
-            return f"{self.name}\n  the guards of this entry stayed torch's: it was compiled without install(), or see stats()"
+            return f"{self.name}\n  torch's own: compiled without install(), without guards, or left (see stats())"
         makers = ", ".join(f"{count} {maker}" for maker, count in self.guard_set.counts_by_provenance().items())
         rules: dict[str, int] = {}
         for item in self.removed:
@@ -65,7 +67,8 @@ class FrameReport:
             f"  lifted {self.lifted} guards ({makers}) over {len(self.guard_set.sources())} sources",
             f"  merged {self.merged} that said the same",
             *(f"  removed {count}: {rule}" for rule, count in rules.items()),
-            f"  checks {self.checks} instructions, {self.program_nbytes} bytes, {self.python_callbacks} Python callbacks",
+            f"  checks {self.checks} in {self.instructions} instructions, {self.program_nbytes} bytes, "
+            f"{self.python_callbacks} Python callbacks",
             f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
         ]
         if self.last_failure is not None:
@@ -128,6 +131,7 @@ def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
         frame.guard_set,
         frame.checked,
         tuple(frame.removed),
+        len(frame.checked),
         frame.checker.length,
         frame.checker.nbytes,
         python_callbacks(frame.checked),
@@ -161,7 +165,8 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
     codes = list(dict.fromkeys(_codes(target)))
     if not codes:
         raise TypeError(
-            f"explain() takes a function, a module, what torch.compile returned, or a code object; got {type(target).__name__}"
+            "explain() takes a function, a module, what torch.compile returned, or a code object; "
+            f"got {type(target).__name__}"
         )
     frames: list[FrameReport] = []
     seen: set[types.CodeType] = set()
@@ -173,4 +178,4 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         frames += (_frame_report(code, entry.guard_manager) for entry in _debug_get_cache_entry_list(code))
         codes += _resumed(code)
     name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
-    return Report(name, tuple(frames))
+    return Report(str(name), tuple(frames))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from unified_guards.ir import Guard, GuardSet, Source, Test
+from unified_guards.ir import Guard, GuardSet, Test
 
 
 class Removed(NamedTuple):
@@ -20,18 +20,11 @@ class Removed(NamedTuple):
 
 
 def existence_is_implied(guard_set: GuardSet) -> Iterator[Guard]:
-    """``x exists`` holds when another guard reads ``x`` or something below it."""
+    """``x exists`` holds when another guard reads ``x``."""
     wanted = [item for item in guard_set if item.test is Test.EXISTS]
-    if not wanted:
-        return
-    read: set[Source] = set()
-    for item in guard_set:
-        for source in item.sources if item.test is not Test.EXISTS else (item.source.base,):
-            step = source
-            while step is not None and step not in read:
-                read.add(step)
-                step = step.base
-    yield from (item for item in wanted if item.source in read)
+    if wanted:
+        read = {source for item in guard_set if item.test is not Test.EXISTS for source in item.sources}
+        yield from (item for item in wanted if item.source in read)
 
 
 RULES: dict[str, Callable[[GuardSet], Iterator[Guard]]] = {

@@ -22,6 +22,7 @@ def version_of(text: str) -> tuple[int, int]:
 
 TORCH = version_of(torch.__version__)
 
+
 def unsupported() -> str | None:
     """What to tell a user whose torch or Python is not supported; None when both are."""
     if not FIRST_PYTHON <= sys.version_info[:2] < AFTER_LAST_PYTHON:

@@ -212,13 +212,15 @@ def _finish(manager: Any, code: types.CodeType, records: list[Any]) -> None:
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
     """Without cyclic collections: building makes thousands of objects that live on and no garbage, and each full
-    collection that they would trigger walks everything the process has compiled so far."""
+    collection that they would trigger walks everything the process has compiled so far. The young ones are looked at
+    once, at the end, so that what happens here does not decide when the next full collection comes."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_enabled:
+            gc.collect(0)
             gc.enable()
 
 
@@ -226,16 +228,17 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(original)
 
     def __init__(self: Any, f_code: types.CodeType, output_graph: Any, *args: Any, **kwargs: Any) -> None:
-        with _collector_paused(), recording() as records:
-            original(self, f_code, output_graph, *args, **kwargs)
-        if getattr(output_graph, "export", False):
-            return  # never looked up
-        given = signature.bind(self, f_code, output_graph, *args, **kwargs).arguments
-        if compat.is_loaded_from_a_package(given):
-            tally.left("loaded from a package")
-            return
         with _collector_paused():
-            _finish(self, f_code, records)
+            with recording() as records:
+                original(self, f_code, output_graph, *args, **kwargs)
+            if getattr(output_graph, "export", False):
+                return  # never looked up
+            given = signature.bind(self, f_code, output_graph, *args, **kwargs).arguments
+            if compat.is_loaded_from_a_package(given):
+                tally.left("loaded from a package")
+            else:
+                _finish(self, f_code, records)
+            records.clear()
 
     __init__.__doc__ = original.__doc__
     return __init__

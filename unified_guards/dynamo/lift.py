@@ -72,12 +72,25 @@ _CHILD = {
 
 #: Leaf guards of which torch keeps the first on a manager and ignores every other, whatever its value.
 _ONCE = frozenset(
-    f"add_{name}_guard"
-    for name in (
-        "type_match fake_script_type_match id_match none_match true_match false_match equals_match length_check "
-        "dict_length_check tuple_iterator_length range_iterator_match not_none mapping_keys dispatch_key_set dict_version"
-    ).split()
-) | {TENSOR_FACTS}
+    {
+        TENSOR_FACTS,
+        "add_type_match_guard",
+        "add_fake_script_type_match_guard",
+        "add_id_match_guard",
+        "add_none_match_guard",
+        "add_true_match_guard",
+        "add_false_match_guard",
+        "add_equals_match_guard",
+        "add_length_check_guard",
+        "add_dict_length_check_guard",
+        "add_tuple_iterator_length_guard",
+        "add_range_iterator_match_guard",
+        "add_not_none_guard",
+        "add_mapping_keys_guard",
+        "add_dispatch_key_set_guard",
+        "add_dict_version_guard",
+    }
+)
 
 #: On the manager of a dict whose keys are guarded these do nothing: that manager checks type and length itself.
 _IMPLIED_BY_DICT_MANAGER = frozenset({"add_type_match_guard", "add_dict_length_check_guard"})
@@ -119,24 +132,24 @@ class _Lift:
     def read(self, records: Iterable[tuple[str, Any, tuple[Any, ...], dict[str, Any], Any]]) -> None:
         nodes = self.nodes
         for method, manager, args, kwargs, result in records:
+            if result is not None and id(result) in nodes:
+                continue  # torch had made this child already
             if manager is None:
                 self._function(method, args)
                 continue
             node = nodes.get(id(manager))
             if node is None:
                 continue  # a tree that was built for a filter and thrown away
-            if method in _CHILD:
-                if id(result) not in nodes:
-                    self._child(node, method, kwargs, result)
-            elif result is not None:
-                if id(result) not in nodes:
-                    self._unusual_child(node, method, kwargs, result)
-            else:
+            if result is None:
                 self._leaf(node, method, args, kwargs)
+            elif method in _CHILD:
+                self._child(node, method, kwargs, result)
+            else:
+                self._unusual_child(node, method, kwargs, result)
 
     def _child(self, node: _Node, method: str, kwargs: dict[str, Any], result: Any) -> None:
         access, name = _CHILD[method]
-        key = kwargs[name] if name is not None else None
+        key: Any = kwargs[name] if name is not None else None
         order = _ACCESSOR
         if access is Access.DICT_KEY_AT:
             order = (key, 0)
@@ -220,7 +233,7 @@ class _Lift:
 
     def _function(self, method: str, args: tuple[Any, ...]) -> None:
         if method == LAMBDA_PARTS:
-            self.parts = args  # type: ignore[assignment]
+            self.parts = args
         elif any(id(manager) not in self.nodes for manager in _managers(args)):
             pass  # belongs to a tree that was thrown away
         elif method == "install_object_aliasing_guard":
@@ -331,9 +344,9 @@ def _lambda_child(source: Source, function: Callable[..., Any]) -> Source:
 
 
 def _torch_leaf(node: _Node, code: list[str]) -> Guard:
-    """A leaf guard that we do not know: torch's own object is asked. It must not depend on the state of torch's root."""
+    """A leaf guard that we do not know: torch's own object is asked."""
     leaf = node.manager.get_leaf_guards()[-1]
-    if isinstance(leaf, native.RelationalGuard) or not hasattr(type(leaf), "__call__"):
+    if isinstance(leaf, native.RelationalGuard) or not callable(leaf):
         raise CannotLift(f"leaf guard {type(leaf).__name__} is not known")
     return guard(Test.TORCH_LEAF, (node.source,), (leaf, " and ".join(code) or type(leaf).__name__))
 
@@ -471,4 +484,3 @@ def python_callbacks(guard_set: GuardSet) -> int:
     shape = {id(item.params[0]) for item in guard_set if item.test is Test.SHAPE}
     accessors = sum(source.access is Access.CALL1 for source in guard_set.sources())
     return calls + len(shape) + accessors
-
