@@ -88,7 +88,6 @@ bool set_contains(PyObject* object, PyObject* item, bool expected) {
 }
 
 bool mapping_keys_are(PyObject* object, PyObject* expected) {
-  if (!PyMapping_Check(object)) return false;
   Owned keys(PyMapping_Keys(object));
   if (keys.object == nullptr) {
     PyErr_Clear();
@@ -236,13 +235,13 @@ bool dynamic_indices_match(PyObject* object, PyObject* spec) {
   return marked.object != nullptr && is_subset(marked.object, PyTuple_GET_ITEM(spec, 1));
 }
 
-bool insert_unique(std::vector<PyObject*>& table, PyObject* object) {
+bool insert_unique(std::vector<Seen>& table, PyObject* object, uint32_t group) {
   const size_t mask = table.size() - 1;
   size_t at = (reinterpret_cast<uintptr_t>(object) >> 4) * 0x9E3779B97F4A7C15ull >> 32 & mask;
-  for (; table[at] != nullptr; at = (at + 1) & mask) {
-    if (table[at] == object) return false;
+  for (; table[at].object != nullptr; at = (at + 1) & mask) {
+    if (table[at].object == object && table[at].group == group) return false;
   }
-  table[at] = object;
+  table[at] = {object, group};
   return true;
 }
 
@@ -341,7 +340,7 @@ class Evaluation {
     DispatchState* dispatch = nullptr;
     alignas(DispatchState) unsigned char dispatch_memory[sizeof(DispatchState)];
     if (program_.needs_dispatch_) dispatch = new (dispatch_memory) DispatchState();
-    std::fill(scratch_.unique.begin(), scratch_.unique.end(), nullptr);
+    std::fill(scratch_.unique.begin(), scratch_.unique.end(), Seen{});
 
     PyObject** registers = scratch_.registers.data();
     registers[0] = locals;
@@ -499,7 +498,7 @@ class Evaluation {
       }
       case Op::PREDICATE:
       case Op::TORCH_LEAF: return predicate(i.object, base);
-      case Op::UNIQUE: return insert_unique(scratch_.unique, base);
+      case Op::UNIQUE: return insert_unique(scratch_.unique, base, i.arg);
       case Op::SAVE: scratch_.saved[i.arg] = base; return true;
       case Op::SAME_AS: return scratch_.saved[i.arg] == base;
       case Op::OVERLAP: return overlap_is(scratch_.saved, i.arg, i.object);

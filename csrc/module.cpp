@@ -63,7 +63,7 @@ std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& or
       arg = add_tensor(program, py::reinterpret_borrow<py::tuple>(object));
       object = Py_None;
     }
-    program.add(op, static_cast<uint16_t>(base), arg, object == Py_None ? nullptr : object, number);
+    program.add(op, static_cast<uint16_t>(base), arg, object, number);
   }
   program.finish();
   if (!oracle.is_none()) checker->oracle = oracle.inc_ref().ptr();
@@ -79,6 +79,14 @@ py::tuple tensor_facts(py::handle tensor, const py::object& keys) {
   if (!keys.is_none()) set = c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys.cast<uint64_t>());
   return py::make_tuple(DispatchState().apply(set), static_cast<int>(c10::typeMetaToScalarType(value.dtype())),
                         static_cast<int>(value.device().index()), value.requires_grad());
+}
+
+// Keeps what make() returns, called in the dispatch state in which the probe will be asked: torch's guards remember
+// the state that they were made in.
+void set_visibility_probe(const py::function& make) {
+  c10::impl::ForceDispatchKeyGuard no_modes(c10::DispatchKeySet{}, c10::DispatchKeySet{});
+  PyObject* probe = make().release().ptr();
+  Py_XSETREF(visibility_probe, probe);
 }
 
 py::object object_at(uint64_t address) {
@@ -147,11 +155,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
   m.def("object_at", &object_at, py::arg("address"));
   m.def("python_keys_are_visible", &python_keys_are_visible);
-  m.def(
-      "set_visibility_probe",
-      [](py::object probe) {
-        Py_XDECREF(visibility_probe);
-        visibility_probe = probe.is_none() ? nullptr : probe.release().ptr();
-      },
-      py::arg("probe"));
+  m.def("set_visibility_probe", &set_visibility_probe, py::arg("make"));
 }

@@ -35,7 +35,7 @@ void Program::add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t
     case Op::SHAPE_FLOAT: size_.floats = std::max(size_.floats, arg + 1); break;
     default: break;
   }
-  if (object != nullptr) {
+  if (object != Py_None) {
     Py_INCREF(object);
     constants_.push_back(object);
   }
@@ -102,7 +102,8 @@ size_t Program::bytes() const {
   return sizeof(Program) + code_.capacity() * sizeof(Instruction) + origins_.capacity() * sizeof(uint32_t) +
          constants_.capacity() * sizeof(PyObject*) + tensors_.capacity() * sizeof(TensorSpec) +
          dims_.capacity() * sizeof(int64_t) + scratch_.registers.capacity() * sizeof(PyObject*) +
-         (scratch_.owned.capacity() + scratch_.saved.capacity() + scratch_.unique.capacity()) * sizeof(PyObject*) +
+         (scratch_.owned.capacity() + scratch_.saved.capacity()) * sizeof(PyObject*) +
+         scratch_.unique.capacity() * sizeof(Seen) +
          scratch_.ints.capacity() * sizeof(int64_t) + scratch_.floats.capacity() * sizeof(double) + hints_.bytes();
 }
 

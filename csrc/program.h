@@ -76,7 +76,7 @@ namespace unified_guards {
   X(TENSOR)            /* arg: index of a TensorSpec                          */ \
   X(PREDICATE)         /* object: callable of the value, truth; Python code   */ \
   X(TORCH_LEAF)        /* object: a leaf guard of torch                       */ \
-  X(UNIQUE)            /* the object has not been seen by another UNIQUE      */ \
+  X(UNIQUE)            /* arg: group, within which no object comes twice      */ \
   X(SAVE)              /* arg: slot                                           */ \
   X(SAME_AS)           /* arg: slot written by SAVE                           */ \
   X(OVERLAP)           /* arg: how many overlap; object: (function, slots)    */ \
@@ -113,12 +113,18 @@ struct Counts {
   uint64_t checks = 0, hits = 0, misses = 0, python_callbacks = 0;
 };
 
+// An object that an UNIQUE has seen, and in which group.
+struct Seen {
+  PyObject* object;
+  uint32_t group;
+};
+
 // What an evaluation writes. Kept with the program so that a hit allocates nothing.
 struct Scratch {
   std::vector<PyObject*> registers;
   std::vector<PyObject*> owned;  // new references, dropped at the end
   std::vector<PyObject*> saved;
-  std::vector<PyObject*> unique;  // open addressing; a power of two
+  std::vector<Seen> unique;  // open addressing; a power of two
   std::vector<int64_t> ints;
   std::vector<double> floats;
 };
@@ -135,7 +141,7 @@ class Program {
   Program(const Program&) = delete;
   ~Program();
 
-  // Appends an instruction. `object` may be null. Throws std::invalid_argument on a code that is not legal.
+  // Appends an instruction; `object` is None where the op has none. Throws std::invalid_argument on a code that is not legal.
   void add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t number);
   uint32_t add_tensor(TensorSpec spec, const std::vector<int64_t>& dims);
 

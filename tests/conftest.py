@@ -16,7 +16,7 @@ SEED = 20_240
 
 def pytest_report_header() -> str:
     switches = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("UNIFIED_GUARDS")]
-    return f"torch {torch.__version__}, CUDA {torch.cuda.is_available()}, {' '.join(switches) or 'no UNIFIED_GUARDS set'}"
+    return f"torch {torch.__version__}, CUDA {torch.cuda.is_available()}, {' '.join(switches) or 'no switches set'}"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,11 +1,14 @@
-"""The Python code of README.md runs, block after block in one program, as a reader would try it."""
+"""What is written down is so: README.md's Python runs, the make targets exist, the stub names what the extension has."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
+
+from unified_guards import _C
 
 pytest.register_assert_rewrite("tests.behaviour")
 
@@ -33,3 +36,16 @@ def test_readme_names_every_make_target_it_shows() -> None:
     for page in ("README.md", "CONTRIBUTING.md"):
         shown = set(re.findall(r"`make ([a-z-]+)", (CHECKOUT / page).read_text()))
         assert shown <= targets, f"{page} shows {shown - targets}, which the Makefile lacks"
+
+
+def _declared(body: list[ast.stmt]) -> set[str]:
+    named = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return named | {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
+
+
+def test_stub_mirrors_the_extension() -> None:
+    tree = ast.parse((CHECKOUT / "unified_guards" / "_C.pyi").read_text())
+    public = {name for name in dir(_C) if not name.startswith("__")}
+    assert {name for name in _declared(tree.body) if not name.startswith("_")} == public
+    (checker,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    assert _declared(checker.body) - {"__init__"} == {name for name in vars(_C.Checker) if not name.startswith("__")}

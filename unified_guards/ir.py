@@ -116,11 +116,11 @@ _PLAIN = frozenset({str, int, bool, type(None), bytes})
 
 
 def _atom(value: object) -> object:
-    """A hashable stand-in for ``value``: equal for the same plain values, otherwise by identity."""
+    """A hashable stand-in for ``value``: equal for the same plain values, otherwise by identity (as for NaN)."""
     kind = type(value)
     if kind in _PLAIN:
         return value if kind is str else (kind, value)
-    if kind is float or kind is complex:
+    if (kind is float or kind is complex) and value == value:  # noqa: PLR0124
         return (kind, repr(value))
     if kind is tuple:
         return (tuple, *map(_atom, value))  # type: ignore[call-overload]
@@ -157,7 +157,19 @@ class TensorFacts(NamedTuple):
         return f"{self.type_name} {self.dtype_name}[{dims}] strides ({strides}) device {device}{grad}"
 
 
-class Source:
+class _Frozen:
+    """Slots that are written once, by :func:`_source` and :func:`guard`, which go past ``__setattr__``."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name} cannot be deleted")
+
+
+class Source(_Frozen):
     """A path to an object, from the frame that is guarded. Interned: compare with ``is``."""
 
     __slots__ = ("__weakref__", "_text", "access", "base", "depth", "key")
@@ -182,7 +194,9 @@ class Source:
         if self._text is None:
             base = self.base.text if self.base is not None else ""
             key = getattr(self.key, "__name__", self.key) if self.access in _NAMED_KEYS else self.key
-            self._text = self.access.text.format(b=base, k=key)
+            text = self.access.text.format(b=base, k=key)
+            _write(self, "_text", text)
+            return text
         return self._text
 
     def __str__(self) -> str:
@@ -198,7 +212,7 @@ class Source:
 _NAMED_KEYS = frozenset({Access.CONSTANT, Access.CALL1})
 
 
-class Guard:
+class Guard(_Frozen):
     """A predicate over sources. Interned: compare with ``is``."""
 
     __slots__ = ("__weakref__", "params", "sources", "test")
@@ -220,6 +234,9 @@ class Guard:
 
     def __reduce__(self) -> Any:
         raise TypeError("a Guard is not picklable; use GuardSet.to_json")
+
+
+_write = object.__setattr__
 
 
 class _Ref(ref):  # type: ignore[type-arg]
@@ -255,9 +272,11 @@ def _source(access: Access, key: object, base: Source | None) -> Source:
         if found is not None:  # alive, and so are its base and key: the ids in the identity are still theirs
             return found
     made = Source.__new__(Source)
-    made.access, made.key, made.base = access, key, base
-    made.depth = 0 if base is None else base.depth + 1
-    made._text = None
+    _write(made, "access", access)
+    _write(made, "key", key)
+    _write(made, "base", base)
+    _write(made, "depth", 0 if base is None else base.depth + 1)
+    _write(made, "_text", None)
     _sources[identity] = kept = _Ref(made, _forget_source)
     kept.key = identity
     return made
@@ -272,7 +291,9 @@ def guard(test: Test, sources: tuple[Source, ...], params: tuple[Any, ...] = ())
         if found is not None:
             return found
     made = Guard.__new__(Guard)
-    made.test, made.sources, made.params = test, sources, params
+    _write(made, "test", test)
+    _write(made, "sources", sources)
+    _write(made, "params", params)
     _guards[identity] = kept = _Ref(made, _forget_guard)
     kept.key = identity
     return made

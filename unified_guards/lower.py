@@ -75,6 +75,7 @@ class _Lowering:
         self.guard_set = guard_set
         self.torch_function_off = False
         self.shape_functions: set[int] = set()
+        self.groups = 0  # of objects of which no two may be the same
 
     def run(self) -> Program:
         plain: list[Guard] = []
@@ -152,8 +153,10 @@ class _Lowering:
 
     def _plan(self, item: Guard) -> None:
         if item.test is Test.UNIQUE:
+            group = self.groups
+            self.groups += 1
             for source in item.sources:
-                self._visit(source, lambda depth: (_UNIQUE, depth, 0, None, 0))
+                self._visit(source, lambda depth: (_UNIQUE, depth, group, None, 0))
         elif item.test is Test.SHAPE_CALL:
             ints = item.params[0]
             for index, source in enumerate(item.sources):
@@ -302,10 +305,14 @@ def _install_visibility_probe() -> None:
     global _probe_installed
     if _probe_installed:
         return
-    root = native.RootGuardManager()
-    root.add_dispatch_key_set_guard(torch._C.DispatchKeySet.from_raw_repr(0), ["no Python keys"], None)
-    python = torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
-    _C.set_visibility_probe(lambda: root.check(python))
+
+    def make() -> Callable[[], bool]:
+        root = native.RootGuardManager()
+        root.add_dispatch_key_set_guard(torch._C.DispatchKeySet.from_raw_repr(0), ["no Python keys"], None)
+        python = torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
+        return lambda: bool(root.check(python))
+
+    _C.set_visibility_probe(make)
     _probe_installed = True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from unified_guards.ir import Guard, GuardSet, Test
+from unified_guards.ir import Guard, GuardSet, Source, Test
 
 
 class Removed(NamedTuple):
@@ -20,11 +20,16 @@ class Removed(NamedTuple):
 
 
 def existence_is_implied(guard_set: GuardSet) -> Iterator[Guard]:
-    """``x exists`` holds when another guard reads ``x``."""
+    """``x exists`` holds when another guard reads ``x`` or something below it."""
     wanted = [item for item in guard_set if item.test is Test.EXISTS]
-    if wanted:
-        read = {source for item in guard_set if item.test is not Test.EXISTS for source in item.sources}
-        yield from (item for item in wanted if item.source in read)
+    if not wanted:
+        return
+    read: set[Source | None] = {source for item in guard_set if item.test is not Test.EXISTS for source in item.sources}
+    above = {source.base for source in read if source is not None} | {item.source.base for item in wanted}
+    while above:
+        read |= above
+        above = {source.base for source in above if source is not None} - read
+    yield from (item for item in wanted if item.source in read)
 
 
 RULES: dict[str, Callable[[GuardSet], Iterator[Guard]]] = {

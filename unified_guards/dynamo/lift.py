@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch._C._dynamo import guards as native
 
 from unified_guards import _C
@@ -171,6 +172,9 @@ class _Lift:
     def _add(self, node: _Node, source: Source, order: tuple[int, int], kwargs: dict[str, Any], result: Any) -> None:
         child = _Node(source, result)
         self.nodes[id(result)] = child
+        if node.closed:
+            child.closed = True
+            return
         node.children.append((order, child))
         if isinstance(result, native.DictGuardManager):
             self._guard_dict(child, kwargs["example_value"])
@@ -186,6 +190,8 @@ class _Lift:
     # -- leaf guards -----------------------------------------------------------------------------------------------
 
     def _leaf(self, node: _Node, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if node.closed:
+            return
         if method in _ONCE:
             if method in node.once:
                 return
@@ -234,9 +240,13 @@ class _Lift:
     def _function(self, method: str, args: tuple[Any, ...]) -> None:
         if method == LAMBDA_PARTS:
             self.parts = args
-        elif any(id(manager) not in self.nodes for manager in _managers(args)):
-            pass  # belongs to a tree that was thrown away
-        elif method == "install_object_aliasing_guard":
+            return
+        nodes = [self.nodes.get(id(manager)) for manager in _managers(args)]
+        if None in nodes:
+            return  # belongs to a tree that was thrown away
+        if any(node.closed for node in nodes if node is not None) and method != "install_no_tensor_aliasing_guard":
+            return  # below an empty dict: torch never gets to all of its parts, and so never to the guard
+        if method == "install_object_aliasing_guard":
             pair = (self.nodes[id(args[0])].source, self.nodes[id(args[1])].source)
             self.relations.append((guard(Test.SAME, pair), Provenance("dynamo", args[2][0], args[3])))
         elif method == "install_no_tensor_aliasing_guard":
@@ -252,7 +262,8 @@ class _Lift:
             self.relations.append((made, Provenance("shape_env", params[3], stack)))
 
     def _sources(self, managers: Iterable[Any]) -> tuple[Source, ...]:
-        return tuple(self.nodes[id(manager)].source for manager in managers)
+        nodes = (self.nodes[id(manager)] for manager in managers)
+        return tuple(node.source for node in nodes if not node.closed)
 
     def _epilogue(self, args: tuple[Any, ...]) -> None:
         """A Python function over the frame: comparisons of identity become guards of their own, the rest stays one."""
@@ -310,8 +321,6 @@ def _path(tree: ast.expr, function: Callable[..., Any]) -> Source | None:
 def _write(node: _Node, entries: list[tuple[Guard, Provenance]]) -> None:
     """Leaf guards, then children: the order in which torch checks a tree that has never failed."""
     entries += node.guards
-    if node.closed:
-        return
     if not node.guards and not node.children:
         entries.append((guard(Test.EXISTS, (node.source,)), Provenance("dynamo", f"{node.source} exists")))
         return
@@ -473,9 +482,10 @@ def lift(records: Iterable[Any], root: Any) -> GuardSet:
     Raises:
         CannotLift: some accessor or guard has no exact counterpart here.
     """
-    reader = _Lift(root)
-    reader.read(records)
-    return reader.guard_set()
+    with torch._C.DisableTorchFunction():  # reading an example must not run its class's code
+        reader = _Lift(root)
+        reader.read(records)
+        return reader.guard_set()
 
 
 def python_callbacks(guard_set: GuardSet) -> int:
