@@ -2,7 +2,7 @@
 //
 // Addresses here are only ever given to the prefetch instruction, never read through: they may be of objects long gone.
 // One code object serves many roots (36 layers, one forward), so a program keeps one table of hints for each of the
-// objects that its largest local has been; the tables are bounded in number and size, the oldest overwritten.
+// objects that its largest local has been (see Program::find_root); bounded in number and size, the oldest overwritten.
 #pragma once
 
 #include <algorithm>

@@ -78,8 +78,13 @@ void Program::find_root() {
   size_t most = 0;
   for (size_t i = 0; i < code_.size();) {
     size_t next = i + 1;
-    while (next < code_.size() && code_[next].base > 0) next++;
-    if (code_[i].op == Op::DICT_ITEM && next - i > most) {
+    // Objects with attributes come back (a module); tensors, tuples and numbers are new on every call.
+    bool has_attributes = false;
+    for (; next < code_.size() && code_[next].base > 0; next++) {
+      const Op op = code_[next].op;
+      has_attributes |= code_[next].base == 1 && (op == Op::GENERIC_DICT || op == Op::ATTR);
+    }
+    if (code_[i].op == Op::DICT_ITEM && has_attributes && next - i > most) {
       most = next - i;
       root_name_ = code_[i].object;
     }
@@ -103,8 +108,8 @@ size_t Program::bytes() const {
          constants_.capacity() * sizeof(PyObject*) + tensors_.capacity() * sizeof(TensorSpec) +
          dims_.capacity() * sizeof(int64_t) + scratch_.registers.capacity() * sizeof(PyObject*) +
          (scratch_.owned.capacity() + scratch_.saved.capacity()) * sizeof(PyObject*) +
-         scratch_.unique.capacity() * sizeof(Seen) +
-         scratch_.ints.capacity() * sizeof(int64_t) + scratch_.floats.capacity() * sizeof(double) + hints_.bytes();
+         scratch_.unique.capacity() * sizeof(Seen) + scratch_.ints.capacity() * sizeof(int64_t) +
+         scratch_.floats.capacity() * sizeof(double) + hints_.bytes();
 }
 
 }  // namespace unified_guards

@@ -141,7 +141,8 @@ class Program {
   Program(const Program&) = delete;
   ~Program();
 
-  // Appends an instruction; `object` is None where the op has none. Throws std::invalid_argument on a code that is not legal.
+  // Appends an instruction; `object` is None where the op has none. Throws std::invalid_argument on a code that is not
+  // legal.
   void add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t number);
   uint32_t add_tensor(TensorSpec spec, const std::vector<int64_t>& dims);
 
@@ -172,7 +173,7 @@ class Program {
   std::vector<int64_t> dims_;
   ProgramSize size_;
   Hints hints_;
-  PyObject* root_name_ = nullptr;  // the local with the most instructions below it, borrowed from the constants
+  PyObject* root_name_ = nullptr;  // the object with the most instructions below it, borrowed from the constants
   cpython::Slot root_slot_ = 0;
   Scratch scratch_;
   bool busy_ = false;
