@@ -353,7 +353,8 @@ class Evaluation {
       PyObject* base = registers[i->base];
       if (is_accessor(i->op)) {
         PyObject* value = access(*i, base, *hint);
-        if (value == nullptr || !also_passes(*i, value)) return fail(i - begin);
+        if (value == nullptr) return fail(i - begin);
+        if (!also_passes(*i, value)) return fail(i - begin, /*merged=*/true);
         hint->set(0, value);
         registers[i->base + 1] = value;
       } else if (!check(*i, base, dispatch, *hint)) {
@@ -364,8 +365,9 @@ class Evaluation {
   }
 
  private:
-  bool fail(int64_t index) {
-    program_.last_failure_ = index;
+  // Remembers which row it was; a guard that was merged into an accessor was the row after it.
+  bool fail(int64_t index, bool merged = false) {
+    program_.last_failure_ = program_.origins_[index] + (merged ? 1 : 0);
     if (PyErr_Occurred()) PyErr_Clear();
     return false;
   }

@@ -140,7 +140,7 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("last_failure", [](const Checker& self) -> py::object {
         const int64_t at = self.program.last_failure();
         if (at < 0) return py::none();
-        return py::int_(self.program.origins()[at]);
+        return py::int_(at);
       });
   m.def("counts", [] { return as_tuple(total_counts); });
   m.def(

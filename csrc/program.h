@@ -152,11 +152,9 @@ class Program {
   // True when every instruction passes on this dict of locals. Never throws, never leaves a Python error set.
   bool evaluate(PyObject* locals);
 
-  // Index of the instruction that failed last, or -1.
+  // Which add(), counted from 0, made the instruction that failed last; -1 when none did.
   int64_t last_failure() const { return last_failure_; }
   const std::vector<Instruction>& code() const { return code_; }
-  // Position in the code before finish() of each instruction after it.
-  const std::vector<uint32_t>& origins() const { return origins_; }
   size_t bytes() const;
 
   Counts counts;
@@ -167,7 +165,7 @@ class Program {
   void find_root();
 
   std::vector<Instruction> code_;
-  std::vector<uint32_t> origins_;
+  std::vector<uint32_t> origins_;     // of each instruction: which add() made it
   std::vector<PyObject*> constants_;  // owned
   std::vector<TensorSpec> tensors_;
   std::vector<int64_t> dims_;

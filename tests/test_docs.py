@@ -1,4 +1,4 @@
-"""What is written down is so: README.md's Python runs, the make targets exist, the stub names what the extension has."""
+"""What is written down is so: README.md's Python runs, make targets exist, the stub names what the extension has."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class _Lowering:
         self.rows: list[Row] = []
         self.meaning: list[Guard | Source] = []
         self.path: list[Source] = [Source.frame()]
-        self.visits: dict[Source, list[Callable[[int], Row]]] = {}
+        self.visits: dict[Source, list[tuple[Callable[[int], Row], Guard]]] = {}
         self.slots: dict[Source, int] = {}
         self.guard_set = guard_set
         self.torch_function_off = False
@@ -137,8 +137,8 @@ class _Lowering:
         if not self.visits:
             return
         source = self.path[-1]
-        for row in self.visits.pop(source, ()):
-            self.emit(row(source.depth), source)
+        for row, item in self.visits.pop(source, ()):
+            self.emit(row(source.depth), item)
 
     def _shape(self, item: Guard) -> None:
         function = item.params[0]
@@ -156,23 +156,20 @@ class _Lowering:
             group = self.groups
             self.groups += 1
             for source in item.sources:
-                self._visit(source, lambda depth: (_UNIQUE, depth, group, None, 0))
+                self._visit(source, item, _collect(_UNIQUE, group))
         elif item.test is Test.SHAPE_CALL:
             ints = item.params[0]
             for index, source in enumerate(item.sources):
                 op, at = ("SHAPE_INT", index) if index < ints else ("SHAPE_FLOAT", index - ints)
-                self._visit(source, lambda depth, op=_OPS[op], at=at: (op, depth, at, None, 0))  # type: ignore[misc]
+                self._visit(source, item, _collect(_OPS[op], at))
         else:
             for source in item.sources:
-                self._save(source)
+                if source not in self.slots:
+                    slot = self.slots[source] = len(self.slots)
+                    self._visit(source, item, _collect(_SAVE, slot))
 
-    def _visit(self, source: Source, row: Callable[[int], Row]) -> None:
-        self.visits.setdefault(source, []).append(row)
-
-    def _save(self, source: Source) -> None:
-        if source not in self.slots:
-            slot = self.slots[source] = len(self.slots)
-            self._visit(source, lambda depth: (_SAVE, depth, slot, None, 0))
+    def _visit(self, source: Source, item: Guard, row: Callable[[int], Row]) -> None:
+        self.visits.setdefault(source, []).append((row, item))
 
     def _finish(self, item: Guard) -> None:
         self._leave()
@@ -189,6 +186,10 @@ class _Lowering:
             self.emit((_OPS["OVERLAP"], 0, item.params[0], (native.compute_overlapping_tensors, slots), 0), item)
         elif item.test is Test.SHAPE_CALL:
             self.emit((_OPS["SHAPE_CALL"], 0, 0, item.params[4], item.params[2]), item)
+
+
+def _collect(op: int, arg: int) -> Callable[[int], Row]:
+    return lambda depth: (op, depth, arg, None, 0)
 
 
 def _address(name: str) -> Callable[[Guard, int], Row]:

@@ -27,7 +27,7 @@ from unified_guards import _C
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.tap import Tap, recording
-from unified_guards.ir import GuardSet
+from unified_guards.ir import GuardSet, Source
 from unified_guards.lower import CannotLower, Program, lower, make_checker
 from unified_guards.simplify import Removed, simplify
 from unified_guards.statistics import tally
@@ -52,8 +52,7 @@ class Frame:
         checker: the native checker.
     """
 
-    def __init__(self, code: types.CodeType, guard_set: GuardSet) -> None:
-        self.code = weakref.ref(code)
+    def __init__(self, guard_set: GuardSet) -> None:
         self.guard_set = guard_set
         self.checked: GuardSet
         self.removed: list[Removed]
@@ -74,7 +73,7 @@ class Frame:
         if at is None:
             return None
         meaning = self.meaning[at]
-        return str(meaning)
+        return f"{meaning} is missing" if isinstance(meaning, Source) else str(meaning)
 
 
 class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
@@ -171,9 +170,9 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
 
-def _unify(wrapper: Any, code: types.CodeType, records: list[Any]) -> None:
+def _unify(wrapper: Any, records: list[Any]) -> None:
     """Replaces the root of a finished wrapper by the native checker."""
-    frame = Frame(code, lift(records, wrapper.root))
+    frame = Frame(lift(records, wrapper.root))
     if not len(frame.guard_set):
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
@@ -191,7 +190,7 @@ def _unify(wrapper: Any, code: types.CodeType, records: list[Any]) -> None:
 def _finish(manager: Any, code: types.CodeType, records: list[Any]) -> None:
     """Unifies, or leaves torch's tree in place and counts why. Raises only when asked to."""
     try:
-        _unify(manager.guard_manager, code, records)
+        _unify(manager.guard_manager, records)
         return
     except (CannotLift, CannotLower) as reason:
         why = str(reason)
