@@ -2,7 +2,6 @@
 #include "checker.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
-#include <pybind11/pybind11.h>
 
 namespace unified_guards {
 namespace {
@@ -97,11 +96,10 @@ PyObject* make_callable(std::shared_ptr<Checker> checker) {
   PyObject* capsule = PyCapsule_New(held, kCapsule, free_capsule);
   if (capsule == nullptr) {
     delete held;
-    throw pybind11::error_already_set();
+    return nullptr;
   }
   PyObject* function = PyCFunction_New(&kCall, capsule);
   Py_DECREF(capsule);
-  if (function == nullptr) throw pybind11::error_already_set();
   return function;
 }
 

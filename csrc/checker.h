@@ -3,6 +3,8 @@
 
 #include "program.h"
 
+#include <memory>
+
 namespace unified_guards {
 
 // What a checker needs; shared by the Python handle and by every callable made from it.
@@ -13,7 +15,7 @@ struct Checker {
   ~Checker() { Py_XDECREF(oracle); }
 };
 
-// A builtin function over `checker`. New reference; throws pybind11::error_already_set.
+// A builtin function over `checker`: a new reference, or null with an error set.
 PyObject* make_callable(std::shared_ptr<Checker> checker);
 
 }  // namespace unified_guards

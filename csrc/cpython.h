@@ -31,11 +31,6 @@ struct DictKeys {
   Py_ssize_t nentries;
   char indices[1];
 };
-struct Entry {
-  Py_hash_t hash;
-  PyObject* key;
-  PyObject* value;
-};
 #elif PY_VERSION_HEX < 0x030E0000
 #define UG_DICT_LAYOUT 311
 struct DictKeys {
@@ -51,11 +46,6 @@ struct DictKeys {
   Py_ssize_t nentries;
   char indices[1];
 };
-struct Entry {
-  Py_hash_t hash;
-  PyObject* key;
-  PyObject* value;
-};
 struct StrEntry {
   PyObject* key;
   PyObject* value;
@@ -63,6 +53,12 @@ struct StrEntry {
 #else
 #define UG_DICT_LAYOUT 0
 #endif
+
+struct Entry {
+  Py_hash_t hash;
+  PyObject* key;
+  PyObject* value;
+};
 
 #if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000
 struct Values {

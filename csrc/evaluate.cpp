@@ -1,6 +1,6 @@
 // Running a Program: the exact tier. Each case mirrors one accessor or leaf guard of torch's guard tree
 // (torch/csrc/dynamo/guards.cpp); where torch would throw or leave an error set, the guard fails instead.
-#include "program.h"
+#include "tensor.h"
 
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -67,24 +67,18 @@ bool has_length(PyObject* object, uint32_t length, bool measure_sets) {
   return found == static_cast<Py_ssize_t>(length);
 }
 
+// `found` is what PyDict_Contains or PySet_Contains said: an error is neither.
+bool contains_is(int found, bool expected) {
+  if (found < 0) PyErr_Clear();
+  return found == static_cast<int>(expected);
+}
+
 bool dict_contains(PyObject* object, PyObject* key, bool expected) {
-  if (!PyDict_Check(object)) return !expected;
-  int found = PyDict_Contains(object, key);
-  if (found < 0) {
-    PyErr_Clear();
-    return false;
-  }
-  return (found != 0) == expected;
+  return PyDict_Check(object) ? contains_is(PyDict_Contains(object, key), expected) : !expected;
 }
 
 bool set_contains(PyObject* object, PyObject* item, bool expected) {
-  if (!PyAnySet_Check(object)) return !expected;
-  int found = PySet_Contains(object, item);
-  if (found < 0) {
-    PyErr_Clear();
-    return false;
-  }
-  return (found != 0) == expected;
+  return PyAnySet_Check(object) ? contains_is(PySet_Contains(object, item), expected) : !expected;
 }
 
 bool mapping_keys_are(PyObject* object, PyObject* expected) {

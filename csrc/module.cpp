@@ -1,5 +1,6 @@
 // Registers the extension; conversion only.
 #include "checker.h"
+#include "tensor.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <pybind11/pybind11.h>
@@ -129,7 +130,9 @@ PYBIND11_MODULE(_C, m) {
       .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none())
       .def("callable",
            [](std::shared_ptr<Checker> self) {
-             return py::reinterpret_steal<py::object>(make_callable(std::move(self)));
+             PyObject* function = make_callable(std::move(self));
+             if (function == nullptr) throw py::error_already_set();
+             return py::reinterpret_steal<py::object>(function);
            })
       .def(
           "check", [](Checker& self, const py::dict& locals) { return self.program.evaluate(locals.ptr()); },

@@ -6,10 +6,8 @@
 
 #include "cpython.h"
 #include "hints.h"
-#include "tensor.h"
 
-#include <memory>
-#include <string>
+#include <cstdint>
 #include <type_traits>
 #include <vector>
 
@@ -107,6 +105,21 @@ struct Instruction {
 static_assert(sizeof(Instruction) == 24 && std::is_trivially_copyable_v<Instruction>);
 
 enum Also : uint8_t { kNothing, kTypeIs, kIs };
+
+// What a tensor must be. Sizes and strides follow in the program's pool of dimensions, sizes first;
+// kAnyDim stands for a dimension that is not guarded.
+struct TensorSpec {
+  PyTypeObject* type;
+  uint64_t keys;  // after DispatchState::apply
+  uint32_t dims;  // offset into the pool
+  uint16_t rank;
+  int8_t dtype;
+  int8_t device_index;
+  bool requires_grad;
+  bool device_is_current;  // torch 2.15: the index must be the accelerator's current one instead
+};
+
+inline constexpr int64_t kAnyDim = INT64_MIN;
 
 // How often programs were asked, and what they answered.
 struct Counts {

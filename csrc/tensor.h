@@ -1,6 +1,8 @@
 // What a tensor guard reads: metadata only, never data, so that CPU, CUDA and every other device go one way.
 #pragma once
 
+#include "program.h"
+
 #include <ATen/core/TensorBase.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -37,21 +39,6 @@ class DispatchState {
   c10::impl::LocalDispatchKeySet local_;
   int visible_ = -1;
 };
-
-// What a tensor must be. Sizes and strides follow in the program's pool of dimensions, sizes first;
-// kAnyDim stands for a dimension that is not guarded.
-struct TensorSpec {
-  PyTypeObject* type;
-  uint64_t keys;  // after DispatchState::apply
-  uint32_t dims;  // offset into the pool
-  uint16_t rank;
-  int8_t dtype;
-  int8_t device_index;
-  bool requires_grad;
-  bool device_is_current;  // torch 2.15: the index must be the accelerator's current one instead
-};
-
-inline constexpr int64_t kAnyDim = INT64_MIN;
 
 inline const at::Tensor& tensor_of(PyObject* object) { return THPVariable_Unpack(object); }
 

@@ -297,24 +297,16 @@ def lower(guard_set: GuardSet) -> Program:
 
 def make_checker(program: Program, oracle: Callable[[dict[str, Any], bool], None] | None = None) -> _C.Checker:
     """A native checker for ``program``; ``oracle`` is told every verdict and raises when it is wrong."""
-    _install_visibility_probe()
     return _C.Checker(program.rows, oracle)
 
 
-def _install_visibility_probe() -> None:
-    """Lets the checker ask torch whether dispatch modes see Python keys; see python_keys_are_visible in module.cpp."""
-    global _probe_installed
-    if _probe_installed:
-        return
-
-    def make() -> Callable[[], bool]:
-        root = native.RootGuardManager()
-        root.add_dispatch_key_set_guard(torch._C.DispatchKeySet.from_raw_repr(0), ["no Python keys"], None)
-        python = torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
-        return lambda: bool(root.check(python))
-
-    _C.set_visibility_probe(make)
-    _probe_installed = True
+def _visibility_probe() -> Callable[[], bool]:
+    """Lets the extension ask torch whether dispatch modes see Python keys; see python_keys_are_visible in module.cpp."""
+    root = native.RootGuardManager()
+    root.add_dispatch_key_set_guard(torch._C.DispatchKeySet.from_raw_repr(0), ["no Python keys"], None)
+    python = torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
+    return lambda: bool(root.check(python))
 
 
-_probe_installed = False
+# Before anything is lifted: what a tensor guard expects depends on the answer.
+_C.set_visibility_probe(_visibility_probe)

@@ -1,0 +1,167 @@
+"""The native checker as an object: what it counts, what it holds, and that it survives being asked from within."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import weakref
+from typing import Any
+
+import pytest
+
+from unified_guards import _C
+from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower import CannotLower, lower, make_checker
+
+X = Source.frame().child(Access.LOCAL, "x")
+
+
+class Thing:
+    """An object with attributes, as a module is."""
+
+
+def checker(*guards: Guard, oracle: Any = None) -> _C.Checker:
+    return make_checker(lower(GuardSet((item, Provenance("dynamo")) for item in guards)), oracle)
+
+
+def equals(source: Source, value: object) -> Guard:
+    return guard(Test.EQUALS, (source,), (value,))
+
+
+def test_counts_checks_hits_and_misses() -> None:
+    made = checker(equals(X, 1))
+    assert [made.check({"x": value}) for value in (1, 2, 1)] == [True, False, True]
+    assert made.counts == (3, 2, 1, 0)
+
+
+def test_counts_python_callbacks() -> None:
+    made = checker(guard(Test.PREDICATE, (X,), (lambda x: x > 0, "x > 0")))
+    made.check({"x": 1})
+    made.check({"x": -1})
+    assert made.counts == (2, 1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("shown", "failure"),
+    [({"x": 2}, "L['x'] == 1"), ({}, "L['x']"), ({"x": 1, "y": 1}, "type(L['y']) is str")],
+    ids=["a value", "missing", "merged into an accessor"],
+)
+def test_last_failure_is_the_row_that_failed(shown: dict[str, Any], failure: str) -> None:
+    y = Source.frame().child(Access.LOCAL, "y")
+    program = lower(
+        GuardSet(
+            [(equals(X, 1), Provenance("dynamo")), (guard(Test.TYPE_IS, (y,), (id(str), "str")), Provenance("dynamo"))]
+        )
+    )
+    made = make_checker(program)
+    assert made.last_failure is None
+    assert not made.check(shown)
+    assert made.last_failure is not None
+    assert str(program.meaning[made.last_failure]) == failure
+
+
+def test_the_callable_takes_a_dict_and_misses_on_anything_else() -> None:
+    call = checker(equals(X, 1)).callable()
+    assert call({"x": 1}) is True
+    assert call(None) is False
+
+
+def test_the_callable_outlives_the_checker() -> None:
+    call = checker(equals(X, "kept")).callable()
+    gc.collect()
+    assert call({"x": "kept"}) is True
+
+
+def test_asking_again_from_within_gives_both_their_own_answer() -> None:
+    """A predicate that asks the same checker: the inner check must not overwrite what the outer one has read."""
+    seen: list[bool] = []
+    y = Source.frame().child(Access.LOCAL, "y")
+
+    def ask(value: object) -> bool:
+        if value == "outer":
+            seen.append(made.check({"x": "inner", "y": 2}))
+        return True
+
+    made = checker(
+        guard(Test.PREDICATE, (X,), (ask, "ask(x)")),
+        equals(X.child(Access.TYPE), str),
+        equals(y, 1),
+    )
+    assert made.check({"x": "outer", "y": 1})
+    assert seen == [False]
+
+
+def test_a_value_is_not_kept_alive() -> None:
+    thing = Thing()
+    thing.flag = True  # type: ignore[attr-defined]
+    made = checker(equals(X.child(Access.ATTR, "flag"), True))
+    assert made.check({"x": thing})
+    gone = weakref.ref(thing)
+    del thing
+    assert gone() is None
+
+
+def test_references_are_given_back() -> None:
+    value, key = object(), "a key that is not interned"[:-1]
+    made = checker(guard(Test.IS_NOT, (X.child(Access.ITEM, key),), (id(None), "None")))
+    held = {key: value}
+    before = sys.getrefcount(value), sys.getrefcount(key)
+    for _ in range(1000):
+        made.check({"x": held})
+        made.check({"x": [1]})
+    assert (sys.getrefcount(value), sys.getrefcount(key)) == before
+
+
+def test_memory_is_bounded_however_many_objects_are_seen() -> None:
+    """One program serves many objects (36 layers, one forward), and remembers where it read for a few of them."""
+    made = checker(equals(X.child(Access.GENERIC_DICT).child(Access.DICT_ITEM, "flag"), True))
+    things = [Thing() for _ in range(500)]
+    sizes = []
+    for thing in things:
+        thing.flag = True  # type: ignore[attr-defined]
+        assert made.check({"x": thing})
+        sizes.append(made.nbytes)
+    assert sizes[0] < sizes[-1] < 1 << 21
+    assert sizes[-1] == sizes[100]
+
+
+def test_an_oracle_hears_every_verdict() -> None:
+    heard: list[tuple[dict[str, Any], bool]] = []
+    call = checker(equals(X, 1), oracle=lambda shown, verdict: heard.append((shown, verdict))).callable()
+    call({"x": 1})
+    call({"x": 2})
+    assert heard == [({"x": 1}, True), ({"x": 2}, False)]
+
+
+def test_an_oracle_that_raises_is_heard_when_the_answer_is_used() -> None:
+    def oracle(shown: dict[str, Any], verdict: bool) -> None:
+        raise ValueError("wrong")
+
+    answer = checker(equals(X, 1), oracle=oracle).callable()({"x": 1})
+    with pytest.raises((ValueError, SystemError)):
+        bool(answer)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(_C.OPS["IS"], 1, 0, None, 0)], "a register that nothing wrote"),
+        ([(200, 0, 0, None, 0)], "no such instruction"),
+        ([(_C.OPS["SAME_AS"], 0, 3, None, 0)], "no such slot"),
+        ([(_C.OPS["IS"], 0)], "five fields"),
+    ],
+    ids=["unwritten register", "unknown op", "unwritten slot", "short row"],
+)
+def test_rows_that_are_not_legal_are_refused(rows: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _C.Checker(rows)
+
+
+def test_a_guard_that_cannot_be_checked_here_is_refused() -> None:
+    with pytest.raises(CannotLower, match="came from JSON"):
+        checker(guard(Test.OPAQUE, (X,), ("an address",)))
+
+
+def test_dict_layouts_are_known() -> None:
+    """On the interpreters that are tested; elsewhere dicts are asked through the public API."""
+    assert _C.DICT_SLOTS is (sys.version_info < (3, 14))
