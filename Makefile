@@ -21,7 +21,7 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*.h) CMakeLists.txt pyproject.toml unified_
 say = @printf '\n==> %s\n' "$(1)"
 
 # What is run again with every verdict compared with torch's (`make test-verify` does it for all tests).
-VERIFIED_TESTS := tests/test_behaviour_unified.py $(wildcard tests/test_end_to_end*.py tests/test_e2e*.py)
+VERIFIED_TESTS := tests/test_behaviour_unified.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-verify test-asan test-matrix gpu-check bench build lint format clean distclean
@@ -66,7 +66,7 @@ test-matrix: ## the tests on the main pin, then on Python 3.12 with torch 2.15
 # The extension alone is instrumented: python, torch and the packages are those of $(VENV), seen through a .pth file.
 ASAN_PRELOAD = $(shell for library in libasan.so libubsan.so libstdc++.so.6; do \
   $(or $(CXX),g++) -print-file-name=$$library; done | tr '\n' ':')
-ASAN_TESTS ?= $(wildcard tests/test_kinds.py tests/test_differential.py) tests/test_behaviour_unified.py \
+ASAN_TESTS ?= tests/test_kinds.py tests/test_checker.py tests/test_differential.py tests/test_behaviour_unified.py \
   tests/test_survives.py
 # Memory is held back by the sanitizer itself, so tests of how much is held say nothing here.
 ASAN_ARGS ?= -k "not memory and not leaks"

@@ -301,7 +301,7 @@ def make_checker(program: Program, oracle: Callable[[dict[str, Any], bool], None
 
 
 def _visibility_probe() -> Callable[[], bool]:
-    """Lets the extension ask torch whether dispatch modes see Python keys; see python_keys_are_visible in module.cpp."""
+    """Lets the extension ask torch whether dispatch modes see Python keys (python_keys_are_visible in module.cpp)."""
     root = native.RootGuardManager()
     root.add_dispatch_key_set_guard(torch._C.DispatchKeySet.from_raw_repr(0), ["no Python keys"], None)
     python = torch._C.DispatchKeySet(torch._C.DispatchKey.Python)
