@@ -56,9 +56,10 @@ bool call_is_true(PyObject* callable, PyObject* argument) {
   return passes(PyObject_IsTrue(result.object));
 }
 
-PyFunctionObject* function_of(PyObject* object) {
+// A field of a function, or of the function of a method; null where there is neither.
+PyObject* function_field(PyObject* object, PyObject* PyFunctionObject::* field) {
   if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);
-  return PyFunction_Check(object) ? reinterpret_cast<PyFunctionObject*>(object) : nullptr;
+  return PyFunction_Check(object) ? reinterpret_cast<PyFunctionObject*>(object)->*field : nullptr;
 }
 
 bool has_length(PyObject* object, uint32_t length, bool measure_sets) {
@@ -420,22 +421,10 @@ class Evaluation {
         return is_new ? own(dict) : dict;
       }
       case Op::TYPE_MRO: return PyType_Check(base) ? reinterpret_cast<PyTypeObject*>(base)->tp_mro : nullptr;
-      case Op::FUNC_DEFAULTS: {
-        PyFunctionObject* function = function_of(base);
-        return function ? function->func_defaults : nullptr;
-      }
-      case Op::FUNC_KWDEFAULTS: {
-        PyFunctionObject* function = function_of(base);
-        return function ? function->func_kwdefaults : nullptr;
-      }
-      case Op::FUNC_CODE: {
-        PyFunctionObject* function = function_of(base);
-        return function ? function->func_code : nullptr;
-      }
-      case Op::FUNC_CLOSURE: {
-        PyFunctionObject* function = function_of(base);
-        return function ? function->func_closure : nullptr;
-      }
+      case Op::FUNC_DEFAULTS: return function_field(base, &PyFunctionObject::func_defaults);
+      case Op::FUNC_KWDEFAULTS: return function_field(base, &PyFunctionObject::func_kwdefaults);
+      case Op::FUNC_CODE: return function_field(base, &PyFunctionObject::func_code);
+      case Op::FUNC_CLOSURE: return function_field(base, &PyFunctionObject::func_closure);
       case Op::TUPLE_ITER_ITEM: return tuple_iterator_item(base, i.arg);
       case Op::GRAD: return own(tensor_grad(base));
       case Op::TENSOR_SIZE:

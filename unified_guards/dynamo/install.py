@@ -48,7 +48,7 @@ class Frame:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
-        program: the rows of the native program, for reading a failure.
+        meaning: what each row of the native program stands for, for reading a failure.
         checker: the native checker.
     """
 

@@ -373,14 +373,12 @@ def _equals(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
     return guard(Test.SAME_BITS if bits else Test.EQUALS, (source,), (args[0],))
 
 
-def _float_nan(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    value = compat.nan_guard_value(args)
-    return guard(Test.SAME_BITS, (source,), value) if value else guard(Test.FLOAT_NAN, (source,))
+def _nan(test: Test) -> Callable[[_Lift, Source, tuple[Any, ...]], Guard]:
+    def make(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
+        value = compat.nan_guard_value(args)
+        return guard(Test.SAME_BITS, (source,), value) if value else guard(test, (source,))
 
-
-def _complex_nan(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    value = compat.nan_guard_value(args)
-    return guard(Test.SAME_BITS, (source,), value) if value else guard(Test.COMPLEX_NAN, (source,))
+    return make
 
 
 def _default_device(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
@@ -456,8 +454,8 @@ _LEAVES: dict[str, Callable[[_Lift, Source, tuple[Any, ...]], Guard]] = {
     "add_dict_contains_guard": lambda lift, source, args: guard(Test.DICT_CONTAINS, (source,), (args[1], args[0])),
     "add_set_contains_guard": lambda lift, source, args: guard(Test.SET_CONTAINS, (source,), (args[1], args[0])),
     "add_no_hasattr_guard": _plain(Test.NO_ATTR, 1),
-    "add_float_is_nan_guard": _float_nan,
-    "add_complex_is_nan_guard": _complex_nan,
+    "add_float_is_nan_guard": _nan(Test.FLOAT_NAN),
+    "add_complex_is_nan_guard": _nan(Test.COMPLEX_NAN),
     "add_dual_level_match_guard": _plain(Test.DUAL_LEVEL, 1),
     "add_default_device_guard": _default_device,
     "add_global_state_guard": _plain(Test.GLOBAL_STATE, 1),

@@ -16,6 +16,7 @@ import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
 
 from unified_guards import _C
+from unified_guards.dynamo.compat import tensor_guard
 
 
 class Record(NamedTuple):
@@ -58,6 +59,12 @@ def recorded_methods(cls: type) -> list[str]:
     ]
 
 
+def _named(call: Callable[..., Any], name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    call.__name__ = name
+    call.__doc__ = original.__doc__
+    return call
+
+
 def _recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     active = _active
 
@@ -68,9 +75,7 @@ def _recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
             records.append((name, self, args, kwargs, result))
         return result
 
-    call.__name__ = name
-    call.__doc__ = original.__doc__
-    return call
+    return _named(call, name, original)
 
 
 def _tensor_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,17 +85,13 @@ def _tensor_recorder(name: str, original: Callable[..., Any]) -> Callable[..., A
         result = original(self, *args, **kwargs)
         records = _active.records
         if records is not None:
-            from unified_guards.dynamo.compat import tensor_guard
-
             given = tensor_guard(args, kwargs)
             keys = given.get("dispatch_keys")
             facts = _C.tensor_facts(given["value"], None if keys is None else keys.raw_repr())
             records.append((TENSOR_FACTS, self, facts, given, result))
         return result
 
-    call.__name__ = name
-    call.__doc__ = original.__doc__
-    return call
+    return _named(call, name, original)
 
 
 def _function_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,9 +102,7 @@ def _function_recorder(name: str, original: Callable[..., Any]) -> Callable[...,
             records.append((name, None, args, kwargs, result))
         return result
 
-    call.__name__ = name
-    call.__doc__ = original.__doc__
-    return call
+    return _named(call, name, original)
 
 
 def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,9 +120,7 @@ def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., A
             records.append((LAMBDA_PARTS, None, (list(code_parts), list(verbose_code_parts), maker), {}, None))
         return original(self, code_parts, verbose_code_parts, closure_vars, is_epilogue)
 
-    call.__name__ = name
-    call.__doc__ = original.__doc__
-    return call
+    return _named(call, name, original)
 
 
 class Tap:
