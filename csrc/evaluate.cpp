@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 namespace unified_guards {
 
@@ -230,7 +231,23 @@ bool dynamic_indices_match(PyObject* object, PyObject* spec) {
   return marked.object != nullptr && is_subset(marked.object, PyTuple_GET_ITEM(spec, 1));
 }
 
-bool insert_unique(std::vector<Seen>& table, PyObject* object, uint32_t group) {
+// Exactly these keys in this order: the same objects, or equal ones of the same type.
+bool keys_are(PyObject* object, PyObject* expected) {
+  if (!PyDict_CheckExact(object) || PyDict_GET_SIZE(object) != PyTuple_GET_SIZE(expected)) return false;
+  Py_ssize_t cursor = 0, at = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  while (PyDict_Next(object, &cursor, &key, &value)) {
+    // Comparing may run user code that changes the dict.
+    if (at >= PyTuple_GET_SIZE(expected)) return false;
+    PyObject* wanted = PyTuple_GET_ITEM(expected, at++);
+    if (key == wanted) continue;
+    Owned held(Py_NewRef(key));
+    if (!equal(key, wanted)) return false;
+  }
+  return at == PyTuple_GET_SIZE(expected);
+}
+
+bool insert_unique(std::vector<Seen>& table, const void* object, uint32_t group) {
   const size_t mask = table.size() - 1;
   size_t at = (reinterpret_cast<uintptr_t>(object) >> 4) * 0x9E3779B97F4A7C15ull >> 32 & mask;
   for (; table[at].object != nullptr; at = (at + 1) & mask) {
@@ -238,6 +255,33 @@ bool insert_unique(std::vector<Seen>& table, PyObject* object, uint32_t group) {
   }
   table[at] = {object, group};
   return true;
+}
+
+// The storage of a tensor; null when it has none (a sparse one).
+const c10::StorageImpl* storage_of(PyObject* tensor) {
+  const c10::TensorImpl* impl = tensor_of(tensor).unsafeGetTensorImpl();
+  return impl->has_storage() ? impl->unsafe_storage().unsafeGetStorageImpl() : nullptr;
+}
+
+bool insert_unique_storage(std::vector<Seen>& table, PyObject* object, uint32_t group) {
+  if (!is_tensor(object)) return false;
+  const c10::StorageImpl* storage = storage_of(object);
+  return storage == nullptr || insert_unique(table, storage, group);
+}
+
+bool share_storage(PyObject* first, PyObject* second) {
+  if (!is_tensor(first) || !is_tensor(second)) return false;
+  const c10::StorageImpl* storage = storage_of(first);
+  return storage != nullptr && storage == storage_of(second);
+}
+
+bool expression_holds(PyObject* function, PyObject* const* values, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) {
+    if (!PyLong_CheckExact(values[i]) && !PyFloat_CheckExact(values[i])) return false;
+  }
+  Owned result(PyObject_Vectorcall(function, values, n, nullptr));
+  if (result.object == nullptr) PyErr_Clear();
+  return result.object != nullptr && passes(PyObject_IsTrue(result.object));
 }
 
 // Exactly the first `overlapping` of the saved tensors may overlap, as torch's own C function judges it.
@@ -311,7 +355,7 @@ void set_tensor_hint(PyObject* object, Hint& hint) {
   hint.set(0, lines);
   hint.set(1, lines + 64);
   hint.set(2, lines + 128);
-  hint.set(3, impl->autograd_meta());
+  if (const void* autograd = impl->autograd_meta()) hint.set(3, autograd);
 }
 
 }  // namespace
@@ -329,6 +373,19 @@ class Evaluation {
       scratch_.owned.pop_back();
       Py_DECREF(object);
     }
+    for (PyObject*& object : scratch_.gathered) Py_CLEAR(object);
+  }
+
+  // Moves what was gathered to a new list; null, with no error set, when there is no memory for one.
+  PyObject* take_gathered() {
+    const auto n = static_cast<Py_ssize_t>(scratch_.gathered.size());
+    PyObject* list = PyList_New(n);
+    if (list == nullptr) {
+      PyErr_Clear();
+      return nullptr;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) PyList_SET_ITEM(list, i, std::exchange(scratch_.gathered[i], nullptr));
+    return list;
   }
 
   bool run(PyObject* locals) {
@@ -458,6 +515,7 @@ class Evaluation {
       case Op::TUPLE_ITER_LEN: return tuple_iterator_has(base, i.number, i.arg);
       case Op::RANGE_ITER: return range_iterator_is(base, i.number, i.object);
       case Op::MAPPING_KEYS: return mapping_keys_are(base, i.object);
+      case Op::KEYS: return keys_are(base, i.object);
       case Op::DICT_CONTAINS: return dict_contains(base, i.object, i.arg != 0);
       case Op::SET_CONTAINS: return set_contains(base, i.object, i.arg != 0);
       case Op::NO_ATTR: return !cpython::has_attribute(base, i.object);
@@ -484,8 +542,11 @@ class Evaluation {
       case Op::PREDICATE:
       case Op::TORCH_LEAF: return predicate(i.object, base);
       case Op::UNIQUE: return insert_unique(scratch_.unique, base, i.arg);
+      case Op::UNIQUE_STORAGE: return insert_unique_storage(scratch_.unique, base, i.arg);
       case Op::SAVE: scratch_.saved[i.arg] = base; return true;
       case Op::SAME_AS: return scratch_.saved[i.arg] == base;
+      case Op::SHARES_STORAGE: return share_storage(scratch_.saved[i.arg], base);
+      case Op::GATHER: scratch_.gathered[i.arg] = Py_NewRef(base); return true;
       case Op::OVERLAP: return overlap_is(scratch_.saved, i.arg, i.object);
       case Op::SHAPE_INT: return shape_int(base, i.arg);
       case Op::SHAPE_FLOAT:
@@ -494,6 +555,7 @@ class Evaluation {
         return true;
       case Op::SHAPE_CALL:
         return reinterpret_cast<int8_t (*)(int64_t*, double*)>(i.number)(scratch_.ints.data(), scratch_.floats.data());
+      case Op::EXPRESSION: count_callback(); return expression_holds(i.object, scratch_.saved.data(), i.arg);
       case Op::TORCH_FUNCTION_OFF: turn_torch_function_off(); return true;
       default: return false;
     }
@@ -529,16 +591,21 @@ class Evaluation {
   at::impl::TorchFunctionDisabledState torch_function_before_ = at::impl::TorchFunctionDisabledState::ENABLED;
 };
 
-bool Program::evaluate(PyObject* locals) {
+bool Program::evaluate(PyObject* locals, PyObject** gathered) {
   bool hit = false;
   const bool nested = busy_;
+  const auto run = [&](Scratch& scratch) {
+    Evaluation evaluation(*this, scratch);
+    hit = evaluation.run(locals);
+    if (hit && gathered != nullptr) hit = (*gathered = evaluation.take_gathered()) != nullptr;
+  };
   try {
     if (nested) {
       Scratch own = make_scratch();
-      hit = Evaluation(*this, own).run(locals);
+      run(own);
     } else {
       busy_ = true;
-      hit = Evaluation(*this, scratch_).run(locals);
+      run(scratch_);
     }
   } catch (...) {
     // A tensor whose metadata cannot be read (a strided nested tensor, a subclass that raises): it does not match.

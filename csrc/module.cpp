@@ -1,5 +1,7 @@
 // Registers the extension; conversion only.
 #include "checker.h"
+#include "lookup.h"
+#include "rows.h"
 #include "tensor.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -20,53 +22,23 @@ constexpr const char* kOpNames[] = {
 #undef UG_NAME
 };
 
-py::dict ops() {
-  py::dict names;
-  for (size_t i = 0; i < static_cast<size_t>(Op::kCount); i++) names[kOpNames[i]] = i;
-  return names;
+constexpr const char* kRebuildNames[] = {
+#define UG_NAME(name) #name,
+    UG_REBUILD(UG_NAME)
+#undef UG_NAME
+};
+
+// The number of each name, by its place.
+template <size_t n>
+py::dict numbered(const char* const (&names)[n]) {
+  py::dict numbers;
+  for (size_t i = 0; i < n; i++) numbers[names[i]] = i;
+  return numbers;
 }
 
-void append_dims(std::vector<int64_t>& out, py::handle dims) {
-  for (py::handle dim : dims) out.push_back(dim.is_none() ? kAnyDim : dim.cast<int64_t>());
-}
-
-// (type address, key set after apply, dtype number, device index, requires_grad, sizes, strides, device is current)
-uint32_t add_tensor(Program& program, py::tuple facts) {
-  TensorSpec spec{};
-  std::vector<int64_t> dims;
-  append_dims(dims, facts[5]);
-  spec.rank = static_cast<uint16_t>(dims.size());
-  append_dims(dims, facts[6]);
-  spec.type = reinterpret_cast<PyTypeObject*>(facts[0].cast<uint64_t>());
-  spec.keys = facts[1].cast<uint64_t>();
-  spec.dtype = facts[2].cast<int8_t>();
-  spec.device_index = facts[3].cast<int8_t>();
-  spec.requires_grad = facts[4].cast<bool>();
-  spec.device_is_current = facts[7].cast<bool>();
-  return program.add_tensor(spec, dims);
-}
-
-// Each row is (op, base, arg, object, number); TENSOR rows hold their facts as the object.
 std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle) {
   auto checker = std::make_shared<Checker>();
-  Program& program = checker->program;
-  for (py::handle item : rows) {
-    auto* row = item.ptr();
-    if (!PyTuple_CheckExact(row) || PyTuple_GET_SIZE(row) != 5) throw py::value_error("a row has five fields");
-    const auto op = static_cast<Op>(PyLong_AsLong(PyTuple_GET_ITEM(row, 0)));
-    const auto base = PyLong_AsLong(PyTuple_GET_ITEM(row, 1));
-    auto arg = static_cast<uint32_t>(PyLong_AsUnsignedLongMask(PyTuple_GET_ITEM(row, 2)));
-    PyObject* object = PyTuple_GET_ITEM(row, 3);
-    const uint64_t number = PyLong_AsUnsignedLongLongMask(PyTuple_GET_ITEM(row, 4));
-    if (PyErr_Occurred()) throw py::error_already_set();
-    if (base < 0 || base > UINT16_MAX) throw py::value_error("a path is deeper than 65535 accessors");
-    if (op == Op::TENSOR) {
-      arg = add_tensor(program, py::reinterpret_borrow<py::tuple>(object));
-      object = Py_None;
-    }
-    program.add(op, static_cast<uint16_t>(base), arg, object, number);
-  }
-  program.finish();
+  add_rows(checker->program, rows.ptr());
   if (!oracle.is_none()) checker->oracle = oracle.inc_ref().ptr();
   return checker;
 }
@@ -123,7 +95,8 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "The native checker of unified_guards.";
   cpython::self_test();
   m.attr("TORCH_VERSION") = UG_TORCH_VERSION;
-  m.attr("OPS") = ops();
+  m.attr("OPS") = numbered(kOpNames);
+  m.attr("REBUILD") = numbered(kRebuildNames);
   m.attr("DICT_SLOTS") = cpython::layouts_known;
 
   py::class_<Checker, std::shared_ptr<Checker>>(m, "Checker", "A lowered GuardSet and its callable.")
@@ -145,6 +118,9 @@ PYBIND11_MODULE(_C, m) {
         if (at < 0) return py::none();
         return py::int_(at);
       });
+  PyObject* lookup = make_lookup_type();
+  if (lookup == nullptr) throw py::error_already_set();
+  m.attr("Lookup") = py::reinterpret_steal<py::object>(lookup);
   m.def("counts", [] { return as_tuple(total_counts); });
   m.def(
       "apply_dispatch_state",

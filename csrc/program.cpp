@@ -26,11 +26,17 @@ void Program::add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t
       needs_dispatch_ = true;
       break;
     case Op::DISPATCH_KEYS: needs_dispatch_ = true; break;
-    case Op::UNIQUE: size_.unique++; break;
+    case Op::UNIQUE:
+    case Op::UNIQUE_STORAGE: size_.unique++; break;
     case Op::SAVE: size_.saved = std::max(size_.saved, arg + 1); break;
     case Op::SAME_AS:
+    case Op::SHARES_STORAGE:
       if (arg >= size_.saved) throw std::invalid_argument("no such slot");
       break;
+    case Op::EXPRESSION:
+      if (arg > size_.saved) throw std::invalid_argument("no such slot");
+      break;
+    case Op::GATHER: size_.gathered++; break;
     case Op::SHAPE_INT: size_.ints = std::max(size_.ints, arg + 1); break;
     case Op::SHAPE_FLOAT: size_.floats = std::max(size_.floats, arg + 1); break;
     default: break;
@@ -51,6 +57,24 @@ uint32_t Program::add_tensor(TensorSpec spec, const std::vector<int64_t>& dims) 
 }
 
 void Program::finish() {
+  check_gathered();
+  merge();
+  scratch_ = make_scratch();
+  hints_.resize(code_.size());
+  find_root();
+}
+
+void Program::check_gathered() const {
+  const auto rows = std::count_if(code_.begin(), code_.end(), [](const auto& i) { return i.op == Op::GATHER; });
+  std::vector<bool> found(static_cast<size_t>(rows));
+  for (const Instruction& i : code_) {
+    if (i.op != Op::GATHER) continue;
+    if (i.arg >= found.size() || found[i.arg]) throw std::invalid_argument("an index is missing from what is gathered");
+    found[i.arg] = true;
+  }
+}
+
+void Program::merge() {
   std::vector<Instruction> merged;
   merged.reserve(code_.size());
   for (uint32_t i = 0; i < code_.size(); i++) {
@@ -69,9 +93,11 @@ void Program::finish() {
   }
   merged.shrink_to_fit();
   code_ = std::move(merged);
-  scratch_ = make_scratch();
-  hints_.resize(code_.size());
-  find_root();
+}
+
+int Program::traverse(visitproc visit, void* arg) const {
+  for (PyObject* constant : constants_) Py_VISIT(constant);
+  return 0;
 }
 
 void Program::find_root() {
@@ -97,6 +123,7 @@ Scratch Program::make_scratch() const {
   scratch.registers.resize(size_.registers);
   scratch.owned.reserve(size_.owned);
   scratch.saved.resize(size_.saved);
+  scratch.gathered.resize(size_.gathered);
   scratch.unique.resize(size_.unique ? std::bit_ceil(2 * size_.unique) : 0);
   scratch.ints.resize(size_.ints);
   scratch.floats.resize(size_.floats);
@@ -107,7 +134,7 @@ size_t Program::bytes() const {
   return sizeof(Program) + code_.capacity() * sizeof(Instruction) + origins_.capacity() * sizeof(uint32_t) +
          constants_.capacity() * sizeof(PyObject*) + tensors_.capacity() * sizeof(TensorSpec) +
          dims_.capacity() * sizeof(int64_t) + scratch_.registers.capacity() * sizeof(PyObject*) +
-         (scratch_.owned.capacity() + scratch_.saved.capacity()) * sizeof(PyObject*) +
+         (scratch_.owned.capacity() + scratch_.saved.capacity() + scratch_.gathered.capacity()) * sizeof(PyObject*) +
          scratch_.unique.capacity() * sizeof(Seen) + scratch_.ints.capacity() * sizeof(int64_t) +
          scratch_.floats.capacity() * sizeof(double) + hints_.bytes();
 }

@@ -56,6 +56,7 @@ namespace unified_guards {
   X(TUPLE_ITER_LEN)    /* arg: items left; number: address of the type        */ \
   X(RANGE_ITER)        /* object: (start, stop, step); number: type address   */ \
   X(MAPPING_KEYS)      /* object: list of keys                                */ \
+  X(KEYS)              /* object: tuple of all keys of an exact dict, in order */ \
   X(DICT_CONTAINS)     /* arg: expected 0 or 1; object: key                   */ \
   X(SET_CONTAINS)      /* arg: expected 0 or 1; object: item                  */ \
   X(NO_ATTR)           /* object: name                                        */ \
@@ -75,12 +76,17 @@ namespace unified_guards {
   X(PREDICATE)         /* object: callable of the value, truth; Python code   */ \
   X(TORCH_LEAF)        /* object: a leaf guard of torch                       */ \
   X(UNIQUE)            /* arg: group, within which no object comes twice      */ \
+  X(UNIQUE_STORAGE)    /* arg: group, within which no storage comes twice     */ \
   X(SAVE)              /* arg: slot                                           */ \
   X(SAME_AS)           /* arg: slot written by SAVE                           */ \
+  X(SHARES_STORAGE)    /* arg: slot written by SAVE                           */ \
   X(OVERLAP)           /* arg: how many overlap; object: (function, slots)    */ \
   X(SHAPE_INT)         /* arg: index of the int                               */ \
   X(SHAPE_FLOAT)       /* arg: index of the float                             */ \
   X(SHAPE_CALL)        /* number: address of int8_t(int64_t*, double*)        */ \
+  X(EXPRESSION)        /* arg: how many slots, from 0, hold the exact ints and floats that it reads; */ \
+                       /* object: function of these, truth; Python code       */ \
+  X(GATHER)            /* arg: index in the list that a check that passes hands out; holds always */ \
   X(TORCH_FUNCTION_OFF) /* from here on no __torch_function__ runs            */
 
 enum class Op : uint8_t {
@@ -126,9 +132,9 @@ struct Counts {
   uint64_t checks = 0, hits = 0, misses = 0, python_callbacks = 0;
 };
 
-// An object that an UNIQUE has seen, and in which group.
+// An object or a storage that was seen, and in which group.
 struct Seen {
-  PyObject* object;
+  const void* object;
   uint32_t group;
 };
 
@@ -137,13 +143,14 @@ struct Scratch {
   std::vector<PyObject*> registers;
   std::vector<PyObject*> owned;  // new references, dropped at the end
   std::vector<PyObject*> saved;
-  std::vector<Seen> unique;  // open addressing; a power of two
+  std::vector<PyObject*> gathered;  // new references, handed out or dropped at the end
+  std::vector<Seen> unique;         // open addressing; a power of two
   std::vector<int64_t> ints;
   std::vector<double> floats;
 };
 
 struct ProgramSize {
-  uint32_t registers = 1, owned = 0, saved = 0, unique = 0, ints = 0, floats = 0;
+  uint32_t registers = 1, owned = 0, saved = 0, gathered = 0, unique = 0, ints = 0, floats = 0;
 };
 
 // Whoever evaluates holds the GIL. Evaluation may run user code (a property, __eq__), which may evaluate the same
@@ -160,10 +167,15 @@ class Program {
   uint32_t add_tensor(TensorSpec spec, const std::vector<int64_t>& dims);
 
   // Merges an accessor with the guard that follows it, and sizes the scratch. Called once, after the last add().
+  // Throws std::invalid_argument when the list of what is gathered would have holes.
   void finish();
 
   // True when every instruction passes on this dict of locals. Never throws, never leaves a Python error set.
-  bool evaluate(PyObject* locals);
+  // `gathered` is given a new list of what was gathered, when it is asked for and the check passes.
+  bool evaluate(PyObject* locals, PyObject** gathered = nullptr);
+
+  // Shows the collector every object that the code holds.
+  int traverse(visitproc visit, void* arg) const;
 
   // Which add(), counted from 0, made the instruction that failed last; -1 when none did.
   int64_t last_failure() const { return last_failure_; }
@@ -175,6 +187,8 @@ class Program {
  private:
   friend class Evaluation;
   Scratch make_scratch() const;
+  void merge();
+  void check_gathered() const;
   void find_root();
 
   std::vector<Instruction> code_;

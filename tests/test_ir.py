@@ -237,6 +237,27 @@ def test_a_source_reads_like_python(text: str) -> None:
     assert str(TEXTS[text]) == text
 
 
+X, Y = local("x"), local("y")
+ROWS = X.child(Access.TENSOR_SIZE, 0)
+GUARD_TEXTS = {
+    "list(L['x']) is ('a', 1), in order": guard(Test.KEYS, (X,), (("a", 1),)),
+    "L['x'].size()[0] > 2*L['y'] + 10": guard(Test.EXPRESSION, (ROWS, Y), ("v0 > 2*v1 + 10",)),
+    "no two of (L['x'], L['y']) share memory": guard(Test.UNIQUE_STORAGE, (X, Y)),
+    "L['y'] shares the memory of L['x']": guard(Test.SHARES_STORAGE, (X, Y)),
+}
+
+
+@pytest.mark.parametrize("text", GUARD_TEXTS)
+def test_a_guard_reads_like_python(text: str) -> None:
+    assert str(GUARD_TEXTS[text]) == text
+
+
+@pytest.mark.parametrize("text", GUARD_TEXTS)
+def test_a_guard_made_again_is_the_same_object(text: str) -> None:
+    made = GUARD_TEXTS[text]
+    assert guard(made.test, made.sources, copy.deepcopy(made.params)) is made
+
+
 @pytest.mark.parametrize("access", list(Access), ids=lambda access: access.name)
 def test_every_access_has_a_text(access: Access) -> None:
     assert Source.frame().child(access, 0).text is not None
@@ -487,6 +508,48 @@ def test_every_access_can_be_lowered() -> None:
         lower(set_of(exists(Source.frame().child(access, 0))))
 
 
+def test_all_expressions_are_one_call_at_the_end() -> None:
+    x, y, z = (local(name) for name in "xyz")
+    first, second = guard(Test.EXPRESSION, (x, y), ("v0 < v1",)), guard(Test.EXPRESSION, (y, z), ("v0 < v1",))
+    program = lower(set_of(first, guard(Test.SAME, (z, x)), second, equals(x, 1)))
+    names = [OP_NAMES[row[0]] for row in program.rows]
+    assert names.count("EXPRESSION") == 1
+    assert names[-1] == "EXPRESSION"
+    assert str(program.meaning[-1]) == "(L['x'] < L['y']) and (L['y'] < L['z'])"
+
+
+def test_one_expression_stands_for_itself() -> None:
+    only = guard(Test.EXPRESSION, (local("x"), local("y")), ("v0 < v1",))
+    assert lower(set_of(only)).meaning[-1] is only
+
+
+@pytest.mark.parametrize("text", ["exit()", "v0 <", "v0 < v1"])
+def test_an_expression_outside_of_the_grammar_cannot_be_lowered(text: str) -> None:
+    with pytest.raises(CannotLower):
+        lower(set_of(guard(Test.EXPRESSION, (local(),), (text,))))
+
+
+def test_a_source_is_gathered_where_the_walk_leaves_it() -> None:
+    a, b = item("a"), item("b")
+    program = lower(set_of(equals(a, 1), equals(b, 2)), [b, local(), a])
+    assert [OP_NAMES[row[0]] for row in program.rows] == [
+        *("TORCH_FUNCTION_OFF", "DICT_ITEM", "DICT_ITEM", "EQUALS", "GATHER"),
+        *("DICT_ITEM", "EQUALS", "GATHER", "GATHER"),
+    ]
+    gathered = [
+        (row[2], meaning)
+        for row, meaning in zip(program.rows, program.meaning, strict=True)
+        if OP_NAMES[row[0]] == "GATHER"
+    ]
+    assert gathered == [(2, a), (0, b), (1, local())]
+
+
+def test_a_gathered_source_without_a_guard_is_reached() -> None:
+    assert [OP_NAMES[row[0]] for row in lower(GuardSet([]), [item("a"), item("a")]).rows] == [
+        *("TORCH_FUNCTION_OFF", "DICT_ITEM", "DICT_ITEM", "GATHER", "GATHER")
+    ]
+
+
 def test_a_negative_index_is_never_there() -> None:
     guard_set = set_of(equals(local().child(Access.LIST_ITEM, -1), 3))
     assert not make_checker(lower(guard_set)).check({"x": [3]})
@@ -524,6 +587,7 @@ PORTABLE: dict[str, Guard] = {
     "tuple iterator": guard(Test.TUPLE_ITER_LEN, (local(),), (2, id(type(iter(()))))),
     "range iterator": guard(Test.RANGE_ITER, (local(),), (0, 4, 2, id(type(iter(range(0)))))),
     "keys": guard(Test.MAPPING_KEYS, (local(),), (("a", 1),)),
+    "exact keys": guard(Test.KEYS, (local(),), (("a", 1, (True, 2.0)),)),
     "contains": guard(Test.DICT_CONTAINS, (local(),), ((1, "a"), False)),
     "no attribute": guard(Test.NO_ATTR, (local(),), ("a",)),
     "mode stack": guard(Test.MODE_STACK, (Source.frame(),), ((nn.Linear, int),)),
@@ -535,6 +599,9 @@ PORTABLE: dict[str, Guard] = {
     "unique": guard(Test.UNIQUE, (local("x"), local("y"), local("z"))),
     "same": guard(Test.SAME, (local("x"), local("y"))),
     "overlap": guard(Test.OVERLAP, (local("x"), local("y")), (1,)),
+    "no shared memory": guard(Test.UNIQUE_STORAGE, (local("x"), local("y"), local("z"))),
+    "shared memory": guard(Test.SHARES_STORAGE, (local("x"), local("y"))),
+    "an expression": guard(Test.EXPRESSION, (X, ROWS), ("v0 <= max(v1, 4) and not math.isnan(v1)",)),
     "a deep source": equals(item((1, "a"), local().child(Access.ATTR, "b").child(Access.LIST_ITEM, 2)), 3),
     "an imported module": exists(Source.frame().child(Access.CONSTANT, torch.nn).child(Access.ATTR, "a")),
     "a callable on the way": exists(local().child(Access.CALL1, len)),
@@ -705,6 +772,8 @@ MALFORMED: dict[str, Any] = {
     "a source out of range": GOOD | {"guards": [["EQUALS", [3], [3], [["dynamo", "", None]]]]},
     "no source": GOOD | {"guards": [["EQUALS", [], [3], [["dynamo", "", None]]]]},
     "too many params": GOOD | {"guards": [["EQUALS", [2], [3, 4], [["dynamo", "", None]]]]},
+    "an expression that is none": GOOD | {"guards": [["EXPRESSION", [2], ["exit()"], [["dynamo", "", None]]]]},
+    "an expression of more": GOOD | {"guards": [["EXPRESSION", [2], ["v0 < v1"], [["dynamo", "", None]]]]},
     "a wrong param": GOOD | {"guards": [["LENGTH", [2], ["3", True], [["dynamo", "", None]]]]},
     "an unknown kind of value": GOOD | {"guards": [["EQUALS", [2], [{"pickle": "x"}], [["dynamo", "", None]]]]},
     "a value of two kinds": GOOD | {"guards": [["EQUALS", [2], [{"int": "1", "float": "1"}], [["dynamo", "", None]]]]},

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import ctypes
 import dataclasses
+import enum
 import itertools
 import subprocess
 import sys
@@ -32,7 +33,7 @@ import unified_guards
 from unified_guards import _C, reference
 from unified_guards.dynamo import compat, tap
 from unified_guards.dynamo import lift as lifting
-from unified_guards.ir import GuardSet, Test
+from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
 from unified_guards.lower import lower, make_checker
 from unified_guards.serialize import dumps, loads
 from unified_guards.simplify import simplify
@@ -2036,6 +2037,287 @@ def epilogue_of_a_throwing_tree() -> Case:
         add(root, "add_epilogue_lambda_guard", lambda f_locals: asked.append(f_locals["x"]) or len(asked) > 0)
 
     return values(build, {"passes": None}, {"fails": 3})
+
+
+# -- kinds that torch does not have ------------------------------------------------------------------------------------
+
+#: By name: the guards, and what to show them with what is to be said of it.
+OWN: dict[str, tuple[list[Guard], dict[str, tuple[Values, bool]]]] = {}
+X, Y, Z = (Source.frame().child(Access.LOCAL, name) for name in "xyz")
+
+
+def own(name: str, guards: list[Guard], passes: dict[str, Any], fails: dict[str, Any]) -> None:
+    """What is shown is the value of each local in turn (a tuple), or of x alone."""
+
+    def shown(value: Any) -> Values:
+        return dict(zip("xyz", value, strict=False)) if type(value) is tuple else {"x": value}
+
+    table = {label: (shown(value), True) for label, value in passes.items()}
+    table |= {label: (shown(value), False) for label, value in fails.items()}
+    OWN[name] = (guards, table | {"missing": ({}, False)})
+
+
+class StrSubclass(str):
+    __slots__ = ()
+
+
+class IntSubclass(int):
+    pass
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class DictSubclass(dict):  # type: ignore[type-arg]
+    pass
+
+
+class EqualKey:
+    """Equal to others of its type, but only for those that ask."""
+
+    def __init__(self, answer: Any = True) -> None:
+        self.answer = answer
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return bool(self.answer)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class EmptyingKey:
+    """Comparing it empties the dict that it is in."""
+
+    def __init__(self) -> None:
+        self.within: dict[Any, Any] = {self: 1, "b": 2}
+
+    def __eq__(self, other: object) -> bool:
+        if self is not other:
+            self.within.clear()
+        return True
+
+    def __hash__(self) -> int:
+        return 7
+
+
+def not_interned(text: str) -> str:
+    return "".join(list(text))
+
+
+def filled_backwards() -> Bag:
+    """The instance shares its keys with its class, in another order than its own."""
+
+    class Shared(Bag):
+        def __init__(self, names: str) -> None:
+            for name in names:
+                setattr(self, name, name)
+
+    Shared("ab")
+    return Shared("ba")
+
+
+KEY_OBJECT, NAN = EqualKey(), float("nan")
+
+own(
+    "keys",
+    [guard(Test.KEYS, (X,), (("a", "b"),))],
+    {
+        "passes": {"a": 1, "b": 2},
+        "equal": {not_interned("a"): 1, "b": 2},
+        "after a deletion": deleted({"c": 0, "a": 1, "b": 2}, "c"),
+        "of an instance": Bag(a=1, b=2).__dict__,
+    },
+    {
+        "order": {"b": 2, "a": 1},
+        "order of an instance": filled_backwards().__dict__,
+        "fewer": {"a": 1},
+        "more": {"a": 1, "b": 2, "c": 3},
+        "other": {"a": 1, "c": 2},
+        "a key of a subclass": {StrSubclass("a"): 1, "b": 2},
+        "an OrderedDict": collections.OrderedDict(a=1, b=2),
+        "a subclass": DictSubclass(a=1, b=2),
+        "a list": ["a", "b"],
+        "no dict": 3,
+        "lying": LyingClass(dict),
+        "raising": Raises(),
+    },
+)
+own("no keys", [guard(Test.KEYS, (X,), ((),))], {"passes": {}}, {"more": {"a": 1}, "an OrderedDict": moved_to_end()})
+own(
+    "keys of many types",
+    [guard(Test.KEYS, (X,), ((1, None, (2, "a"), NAN),))],
+    {"passes": {1: 0, None: 0, (2, "a"): 0, NAN: 0}},
+    {
+        "True for 1": {True: 0, None: 0, (2, "a"): 0, NAN: 0},
+        "1.0 for 1": {1.0: 0, None: 0, (2, "a"): 0, NAN: 0},
+        "another nan": {1: 0, None: 0, (2, "a"): 0, float("nan"): 0},
+    },
+)
+own(
+    "a key with an equality of its own",
+    [guard(Test.KEYS, (X,), ((KEY_OBJECT, "b"),))],
+    {"the same": {KEY_OBJECT: 1, "b": 2}, "an equal one": {EqualKey(): 1, "b": 2}},
+    {"another": {EqualKey(False): 1, "b": 2}, "raising": {EqualKey(ValueError()): 1, "b": 2}},
+)
+EMPTYING = EmptyingKey()
+own(
+    "a key that empties the dict",
+    [guard(Test.KEYS, (X,), ((EMPTYING, "b"),))],
+    {"the same": EMPTYING.within},
+    {"an equal one": EmptyingKey().within},
+)
+
+own(
+    "an expression",
+    [guard(Test.EXPRESSION, (X, Y), ("v0 < 2*v1",))],
+    {
+        "passes": (3, 2),
+        "floats": (2.5, 1.5),
+        "beyond 64 bits": (2**70, 2**70),
+        "minus infinity": (float("-inf"), 0),
+    },
+    {
+        "fails": (4, 2),
+        "beyond 64 bits": (2**71, 2**70),
+        "bool": (True, 2),
+        "int subclass": (IntSubclass(1), 2),
+        "float subclass": (FloatSubclass(1.0), 2),
+        "an enum": (Number.ONE, 2),
+        "nan": (NAN, 2),
+        "no number": ("a", 2),
+        "None": (None, 2),
+        "a tensor": (torch.tensor(3), 2),
+        "raising": (Raises(), 2),
+        "half is missing": (3,),
+    },
+)
+own(
+    "an expression that divides",
+    [guard(Test.EXPRESSION, (X, Y), ("v0 % v1 == 0 and v0 // v1 > 2",))],
+    {"passes": (9, 3), "big": (2**100, 2**50)},
+    {"fails": (9, 2), "by zero": (9, 0), "by a float zero": (9, 0.0)},
+)
+own(
+    "an expression whose truth is a number",
+    [guard(Test.EXPRESSION, (X,), ("v0 - 1",))],
+    {"passes": 2, "nan": NAN},
+    {"fails": 1, "a float": 1.0, "bool": False},
+)
+own(
+    "an expression over a tensor",
+    [
+        guard(
+            Test.EXPRESSION,
+            (X.child(Access.TENSOR_SIZE, 0), X.child(Access.TENSOR_STRIDE, 0), X.child(Access.TENSOR_OFFSET)),
+            ("v0 > 2 and v1 == 1 and v2 == 0",),
+        )
+    ],
+    {"passes": torch.ones(3)},
+    {"size": torch.ones(2), "stride": torch.ones(6)[::2], "offset": torch.ones(4)[1:], "no dimension": torch.ones(())},
+)
+own(
+    "several expressions and another relation",
+    [
+        guard(Test.EXPRESSION, (Z, Y), ("v0 < v1",)),
+        guard(Test.SAME, (X, X)),
+        guard(Test.EXPRESSION, (X, Y, X), ("v0 == v2 and v0 > v1",)),
+        guard(Test.TYPE_IS, (Y,), (id(int), "int")),
+    ],
+    {"passes": (3, 2, 1)},
+    {"first": (3, 2, 2), "second": (2, 2, 1), "type": (3, 2.0, 1), "bool in the last": (3, 2, False)},
+)
+
+MEMORY, OTHER_MEMORY = torch.arange(12.0), torch.arange(12.0)
+SPARSE = torch.eye(3).to_sparse()
+own(
+    "unique storage",
+    [guard(Test.UNIQUE_STORAGE, (X, Y, Z))],
+    {
+        "passes": (MEMORY, OTHER_MEMORY, torch.ones(2)),
+        "views of others": (MEMORY[2:], OTHER_MEMORY.view(3, 4), torch.ones(2).t()),
+        "sparse": (SPARSE, SPARSE, MEMORY),
+        "compressed": (torch.eye(3).to_sparse_csr(), SPARSE, MEMORY),
+        "on no device": (torch.ones(2, device="meta"), torch.ones(2, device="meta"), MEMORY),
+        "a parameter": (torch.nn.Parameter(torch.ones(2)), MEMORY, OTHER_MEMORY),
+        "empty": (torch.empty(0), torch.empty(0), MEMORY),
+    },
+    {
+        "the same": (MEMORY, OTHER_MEMORY, MEMORY),
+        "a view": (MEMORY, MEMORY[3:], OTHER_MEMORY),
+        "apart in one storage": (MEMORY[:3], OTHER_MEMORY, MEMORY[6:]),
+        "detached": (MEMORY, MEMORY.detach(), OTHER_MEMORY),
+        "a subclass": (MEMORY, MEMORY.as_subclass(Subclass), OTHER_MEMORY),
+        "no tensor": (MEMORY, 3, OTHER_MEMORY),
+        "None": (MEMORY, None, OTHER_MEMORY),
+        "lying": (MEMORY, LyingClass(torch.Tensor), OTHER_MEMORY),
+        "half is missing": (MEMORY, OTHER_MEMORY),
+    },
+)
+own(
+    "unique storage within groups only",
+    [
+        guard(Test.UNIQUE_STORAGE, (X, Y)),
+        guard(Test.UNIQUE_STORAGE, (Y, Z)),
+        guard(Test.UNIQUE, (X, Y, Z)),
+    ],
+    {"passes": (MEMORY, OTHER_MEMORY, MEMORY[1:])},
+    {
+        "first": (MEMORY, MEMORY[1:], OTHER_MEMORY),
+        "second": (MEMORY, OTHER_MEMORY, OTHER_MEMORY[1:]),
+        "objects": (MEMORY, OTHER_MEMORY, MEMORY),
+    },
+)
+own(
+    "shared storage",
+    [guard(Test.SHARES_STORAGE, (X, Y)), guard(Test.EXISTS, (Z,))],
+    {"the same": (MEMORY, MEMORY, 1), "a view": (MEMORY[1:], MEMORY.view(3, 4), 1)},
+    {
+        "other": (MEMORY, OTHER_MEMORY, 1),
+        "sparse": (SPARSE, SPARSE, 1),
+        "the first is no tensor": (3, MEMORY, 1),
+        "the second is no tensor": (MEMORY, None, 1),
+        "no tensors": (3, 3, 1),
+        "missing": (MEMORY,),
+    },
+)
+
+
+def own_set(name: str) -> GuardSet:
+    return GuardSet((item, Provenance("aot")) for item in OWN[name][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [pytest.param(name, label, id=f"{name}-{label}".replace(" ", "_")) for name in OWN for label in OWN[name][1]],
+)
+def test_native_and_reference_agree(name: str, label: str) -> None:
+    guard_set = own_set(name)
+    f_locals, holds = OWN[name][1][label]
+    loaded = loads(dumps(guard_set))
+    verdicts = {
+        "native": make_checker(lower(guard_set)).check(f_locals),
+        "reference": reference.evaluate(guard_set, f_locals),
+    }
+    if all(item.test is not Test.OPAQUE for item in loaded):
+        verdicts["from JSON"] = make_checker(lower(loaded)).check(f_locals)
+    assert verdicts == dict.fromkeys(verdicts, holds)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_one_checker_of_our_own_kinds_asked_in_turn(name: str) -> None:
+    table = OWN[name][1]
+    checker = make_checker(lower(own_set(name)))
+    for f_locals, holds in [*table.values(), *reversed(table.values())]:
+        assert checker.check(f_locals) is holds
+
+
+def test_an_expression_is_one_python_callback() -> None:
+    checker = make_checker(lower(own_set("several expressions and another relation")))
+    assert checker.check({"x": 3, "y": 2, "z": 1})
+    assert checker.counts == (1, 1, 0, 1)
 
 
 # -- the tests ---------------------------------------------------------------------------------------------------------

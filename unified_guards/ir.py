@@ -79,6 +79,7 @@ class Test(_Texts):
     TUPLE_ITER_LEN = "length_hint({0}) == {p[0]}"  # (items left, type address)
     RANGE_ITER = "{0} == iter(range({p[0]}, {p[1]}, {p[2]}))"  # (start, stop, step, type address)
     MAPPING_KEYS = "list({0}.keys()) == {p[0]!r}"  # (tuple of keys,)
+    KEYS = "list({0}) is {p[0]!r}, in order"  # (tuple of keys,): an exact dict with exactly these
     DICT_CONTAINS = "({p[0]!r} in {0}) is {p[1]}"  # (key, expected)
     SET_CONTAINS = "({p[0]!r} in {0}) is {p[1]}"  # (item, expected)
     NO_ATTR = "not hasattr({0}, {p[0]!r})"  # (name,)
@@ -101,12 +102,25 @@ class Test(_Texts):
     UNIQUE = "no two of ({s}) are the same object"
     SAME = "{0} is {1}"
     OVERLAP = "of ({s}) exactly the first {p[0]} may overlap"  # (how many,)
+    UNIQUE_STORAGE = "no two of ({s}) share memory"  # tensors; one without storage shares it with none
+    SHARES_STORAGE = "{1} shares the memory of {0}"
     SHAPE_CALL = "{p[3]}"  # (ints, floats, address, text, keepalive)
+    EXPRESSION = "{p[0]}"  # (text,): of shapes.py, over v0, v1, …: the exact ints and floats of its sources
     OPAQUE = "<{p[0]}>"  # (reason,): came from JSON and cannot be checked here; never holds
 
 
 #: Guards that relate several sources.
-RELATIONAL = frozenset({Test.UNIQUE, Test.SAME, Test.OVERLAP, Test.SHAPE_CALL})
+RELATIONAL = frozenset(
+    {
+        Test.UNIQUE,
+        Test.SAME,
+        Test.OVERLAP,
+        Test.UNIQUE_STORAGE,
+        Test.SHARES_STORAGE,
+        Test.SHAPE_CALL,
+        Test.EXPRESSION,
+    }
+)
 #: Guards on the state of the thread, read under the torch-function state of the caller.
 AMBIENT = frozenset({Test.DUAL_LEVEL, Test.DEFAULT_DEVICE, Test.GLOBAL_STATE, Test.MODE_STACK, Test.SAVED_HOOKS})
 #: Guards of the frame that run after all others.
@@ -128,7 +142,7 @@ def _atom(value: object) -> object:
         return (slice, _atom(value.start), _atom(value.stop), _atom(value.step))  # type: ignore[attr-defined]
     if kind is TensorFacts:
         return value
-    return (kind, id(value))
+    return (id, id(value))
 
 
 class TensorFacts(NamedTuple):
@@ -227,6 +241,10 @@ class Guard(_Frozen):
 
     def __str__(self) -> str:
         sources = [str(source) for source in self.sources]
+        if self.test is Test.EXPRESSION:
+            from unified_guards.shapes import with_sources  # not above: it loads sympy
+
+            return with_sources(self.params[0], sources)
         return self.test.text.format(*sources, p=self.params, s=", ".join(sources))
 
     def __repr__(self) -> str:
@@ -284,7 +302,8 @@ def _source(access: Access, key: object, base: Source | None) -> Source:
 
 def guard(test: Test, sources: tuple[Source, ...], params: tuple[Any, ...] = ()) -> Guard:
     """The guard that asks ``test`` with ``params`` of ``sources``."""
-    identity = (test, sources, tuple(map(_atom, params)))
+    # By address: the table must not keep alive what a source leads to. The guard keeps its sources.
+    identity = (test, tuple(map(id, sources)), tuple(map(_atom, params)))
     reference = _guards.get(identity)
     if reference is not None:
         found: Guard | None = reference()

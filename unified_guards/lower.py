@@ -7,14 +7,15 @@ emitted once for all guards below it and parents come before children. Entry poi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch._C._dynamo import guards as native
 
 from unified_guards import _C
-from unified_guards.ir import RELATIONAL, Access, Guard, GuardSet, Source, Test
+from unified_guards.ir import RELATIONAL, Access, Guard, GuardSet, Source, Test, guard
+from unified_guards.shapes import NotAnExpression, conjunction, function_of
 
 Row = tuple[int, int, int, Any, int]
 _OPS: dict[str, int] = _C.OPS
@@ -25,7 +26,7 @@ class CannotLower(Exception):
 
 
 class Program(NamedTuple):
-    """Rows, and for each the guard (or, for an accessor, the source) that it stands for."""
+    """Rows, and for each the guard (or, for an accessor and GATHER, the source) that it stands for."""
 
     rows: list[Row]
     meaning: list[Guard | Source]
@@ -45,7 +46,10 @@ _INDEXED = frozenset(
     }
 )
 _DICT_ITEM, _CONSTANT = _OPS["DICT_ITEM"], _OPS["CONSTANT"]
-_SAVE, _SAME_AS, _UNIQUE = _OPS["SAVE"], _OPS["SAME_AS"], _OPS["UNIQUE"]
+_SAVE, _GATHER = _OPS["SAVE"], _OPS["GATHER"]
+#: Relations within a group of sources, and those of the second of two sources to the first.
+_GROUPED = {Test.UNIQUE: _OPS["UNIQUE"], Test.UNIQUE_STORAGE: _OPS["UNIQUE_STORAGE"]}
+_PAIRED = {Test.SAME: _OPS["SAME_AS"], Test.SHARES_STORAGE: _OPS["SHARES_STORAGE"]}
 
 #: The deepest path a program can hold.
 MAX_DEPTH = 65_000
@@ -66,29 +70,38 @@ def _accessor(source: Source) -> Row:
 
 
 class _Lowering:
-    def __init__(self, guard_set: GuardSet) -> None:
+    def __init__(self, guard_set: GuardSet, gather: Sequence[Source]) -> None:
         self.rows: list[Row] = []
         self.meaning: list[Guard | Source] = []
         self.path: list[Source] = [Source.frame()]
-        self.visits: dict[Source, list[tuple[Callable[[int], Row], Guard]]] = {}
+        self.visits: dict[Source, list[tuple[Callable[[int], Row], Guard | Source]]] = {}
         self.slots: dict[Source, int] = {}
         self.guard_set = guard_set
+        self.gather = gather
+        self.expression = _all_expressions(guard_set)
         self.torch_function_off = False
         self.shape_functions: set[int] = set()
-        self.groups = 0  # of objects of which no two may be the same
+        self.groups = 0  # of objects of which no two may be the same, or share memory
 
     def run(self) -> Program:
         plain: list[Guard] = []
+        if self.expression is not None:
+            self._save(self.expression)  # before all others: it reads the slots from 0
         for item in self.guard_set:
             if item.test in RELATIONAL:
                 self._plan(item)
             else:
                 plain.append(item)
+        for index, source in enumerate(self.gather):
+            self._visit(source, source, _collect(_GATHER, index))
         for item in plain:
             self._plain(item)
         for item in self.guard_set:
             if item.test in RELATIONAL:
                 self._finish(item)
+        self._finish_visits(self.gather)
+        if self.expression is not None:
+            self._finish_expression(self.expression)
         return Program(self.rows, self.meaning)
 
     def emit(self, row: Row, meaning: Guard | Source) -> None:
@@ -152,40 +165,69 @@ class _Lowering:
     # -- relations -------------------------------------------------------------------------------------------------
 
     def _plan(self, item: Guard) -> None:
-        if item.test is Test.UNIQUE:
+        if item.test in _GROUPED:
             group = self.groups
             self.groups += 1
             for source in item.sources:
-                self._visit(source, item, _collect(_UNIQUE, group))
+                self._visit(source, item, _collect(_GROUPED[item.test], group))
         elif item.test is Test.SHAPE_CALL:
             ints = item.params[0]
             for index, source in enumerate(item.sources):
                 op, at = ("SHAPE_INT", index) if index < ints else ("SHAPE_FLOAT", index - ints)
                 self._visit(source, item, _collect(_OPS[op], at))
-        else:
-            for source in item.sources:
-                if source not in self.slots:
-                    slot = self.slots[source] = len(self.slots)
-                    self._visit(source, item, _collect(_SAVE, slot))
+        elif item.test is not Test.EXPRESSION:
+            self._save(item)
 
-    def _visit(self, source: Source, item: Guard, row: Callable[[int], Row]) -> None:
+    def _save(self, item: Guard) -> None:
+        for source in item.sources:
+            if source not in self.slots:
+                slot = self.slots[source] = len(self.slots)
+                self._visit(source, item, _collect(_SAVE, slot))
+
+    def _visit(self, source: Source, item: Guard | Source, row: Callable[[int], Row]) -> None:
         self.visits.setdefault(source, []).append((row, item))
 
-    def _finish(self, item: Guard) -> None:
+    def _finish_visits(self, sources: Sequence[Source]) -> None:
         self._leave()
-        for source in item.sources:
+        for source in sources:
             if source in self.visits:
                 self.reach(source)
                 self._leave()
-        if item.test is Test.SAME:
+
+    def _finish(self, item: Guard) -> None:
+        if item.test is Test.EXPRESSION:
+            return  # one call evaluates all of them, at the end
+        self._finish_visits(item.sources)
+        if item.test in _PAIRED:
             first, second = item.sources
             self.reach(second)
-            self.emit((_SAME_AS, second.depth, self.slots[first], None, 0), item)
+            self.emit((_PAIRED[item.test], second.depth, self.slots[first], None, 0), item)
         elif item.test is Test.OVERLAP:
             slots = tuple(self.slots[source] for source in item.sources)
             self.emit((_OPS["OVERLAP"], 0, item.params[0], (native.compute_overlapping_tensors, slots), 0), item)
         elif item.test is Test.SHAPE_CALL:
             self.emit((_OPS["SHAPE_CALL"], 0, 0, item.params[4], item.params[2]), item)
+
+    def _finish_expression(self, item: Guard) -> None:
+        self._finish_visits(item.sources)
+        function = function_of(item.params[0], len(item.sources))
+        self.emit((_OPS["EXPRESSION"], 0, len(item.sources), function, 0), item)
+
+
+def _all_expressions(guard_set: GuardSet) -> Guard | None:
+    """One guard that says all EXPRESSION guards of a set, of which the values are the first that are saved."""
+    found = [item for item in guard_set if item.test is Test.EXPRESSION]
+    if not found:
+        return None
+    try:
+        for item in found:
+            function_of(item.params[0], len(item.sources))
+    except NotAnExpression as error:
+        raise CannotLower(str(error)) from None
+    if len(found) == 1 and len(set(found[0].sources)) == len(found[0].sources):
+        return found[0]
+    text, sources = conjunction([(item.params[0], item.sources) for item in found])
+    return guard(Test.EXPRESSION, sources, (text,))
 
 
 def _collect(op: int, arg: int) -> Callable[[int], Row]:
@@ -256,6 +298,7 @@ _ROWS: dict[Test, Callable[[Guard, int], Row]] = {
     Test.DICT_LENGTH: _count("DICT_LENGTH"),
     Test.TUPLE_ITER_LEN: lambda item, depth: (_OPS["TUPLE_ITER_LEN"], depth, item.params[0], None, item.params[1]),
     Test.RANGE_ITER: lambda item, depth: (_OPS["RANGE_ITER"], depth, 0, item.params[:3], item.params[3]),
+    Test.KEYS: _object("KEYS"),
     Test.MAPPING_KEYS: lambda item, depth: (_OPS["MAPPING_KEYS"], depth, 0, list(item.params[0]), 0),
     Test.DICT_CONTAINS: _contains("DICT_CONTAINS"),
     Test.SET_CONTAINS: _contains("SET_CONTAINS"),
@@ -286,13 +329,17 @@ _ROWS: dict[Test, Callable[[Guard, int], Row]] = {
 }
 
 
-def lower(guard_set: GuardSet) -> Program:
+def lower(guard_set: GuardSet, gather: Sequence[Source] = ()) -> Program:
     """The program that checks ``guard_set``.
+
+    Args:
+        guard_set: what must hold.
+        gather: sources of which a program that passes hands out the values, in this order; one may come twice.
 
     Raises:
         CannotLower: a guard has no native form.
     """
-    return _Lowering(guard_set).run()
+    return _Lowering(guard_set, gather).run()
 
 
 def make_checker(program: Program, oracle: Callable[[dict[str, Any], bool], None] | None = None) -> _C.Checker:

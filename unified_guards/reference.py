@@ -26,6 +26,7 @@ from torch.autograd import forward_ad
 from torch.utils import _device, _python_dispatch
 
 from unified_guards.ir import EPILOGUE, RELATIONAL, Access, Guard, GuardSet, Source, TensorFacts, Test
+from unified_guards.shapes import function_of
 
 
 class _Missing(Exception):
@@ -322,6 +323,15 @@ def _mapping_keys(value: Any, params: tuple[Any, ...]) -> bool:
     return bool(list(value.keys()) == list(params[0]))
 
 
+def _keys(value: Any, params: tuple[Any, ...]) -> bool:
+    (expected,) = params
+    return (
+        type(value) is dict
+        and len(value) == len(expected)
+        and all(_equals(found, (key,)) for found, key in zip(value, expected, strict=True))
+    )
+
+
 def _dict_contains(value: Any, params: tuple[Any, ...]) -> bool:
     key, expected = params
     return (_is_a(value, dict) and dict.__contains__(value, key)) is bool(expected)
@@ -462,6 +472,7 @@ _TESTS: dict[Test, Callable[[Any, tuple[Any, ...]], Any]] = {
     Test.TUPLE_ITER_LEN: _tuple_iterator_length,
     Test.RANGE_ITER: _range_iterator,
     Test.MAPPING_KEYS: _mapping_keys,
+    Test.KEYS: _keys,
     Test.DICT_CONTAINS: _dict_contains,
     Test.SET_CONTAINS: _set_contains,
     Test.NO_ATTR: lambda value, params: not _has_attribute(value, params[0]),
@@ -494,6 +505,27 @@ def _overlap(values: list[Any], params: tuple[Any, ...]) -> bool:
     return bool(found == set(range(params[0])))
 
 
+def _storage(value: Any) -> int | None:
+    """The address of a tensor's storage; None for one that has none (a sparse one)."""
+    _need(_is_a(value, torch.Tensor))
+    return int(torch.Tensor.untyped_storage(value)._cdata) if torch._C._has_storage(value) else None
+
+
+def _unique_storage(values: list[Any], _: tuple[Any, ...]) -> bool:
+    found = [storage for storage in map(_storage, values) if storage is not None]
+    return len(set(found)) == len(found)
+
+
+def _shares_storage(values: list[Any], _: tuple[Any, ...]) -> bool:
+    first, second = map(_storage, values)
+    return first is not None and first == second
+
+
+def _expression(values: list[Any], params: tuple[Any, ...]) -> bool:
+    exact = all(type(value) in (int, float) for value in values)
+    return exact and bool(function_of(params[0], len(values))(*values))
+
+
 _ShapeFunction = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_double))
 
 
@@ -511,5 +543,8 @@ _RELATIONS: dict[Test, Callable[[list[Any], tuple[Any, ...]], bool]] = {
     Test.UNIQUE: lambda values, _: len({id(value) for value in values}) == len(values),
     Test.SAME: lambda values, _: values[0] is values[1],
     Test.OVERLAP: _overlap,
+    Test.UNIQUE_STORAGE: _unique_storage,
+    Test.SHARES_STORAGE: _shares_storage,
+    Test.EXPRESSION: _expression,
     Test.SHAPE_CALL: _shape_call,
 }

@@ -26,6 +26,7 @@ from torch._C._dynamo import guards as native
 from torch._functorch._aot_autograd import utils as saved_hooks
 
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.shapes import function_of
 
 #: Of the format; a text of another version is refused.
 VERSION = 1
@@ -240,6 +241,7 @@ _PARAMS: dict[Test, tuple[type, ...]] = {
     Test.TUPLE_ITER_LEN: (int, int),
     Test.RANGE_ITER: (int, int, int, int),
     Test.MAPPING_KEYS: (tuple,),
+    Test.KEYS: (tuple,),
     Test.DICT_CONTAINS: (object, bool),
     Test.SET_CONTAINS: (object, bool),
     Test.NO_ATTR: (str,),
@@ -256,6 +258,7 @@ _PARAMS: dict[Test, tuple[type, ...]] = {
     Test.PREDICATE: (object, str),
     Test.SHAPE: (object, str),
     Test.OVERLAP: (int,),
+    Test.EXPRESSION: (str,),
     Test.OPAQUE: (str,),
 }
 
@@ -281,6 +284,9 @@ _SOURCES: dict[Test, range] = {
     Test.SAME: range(2, 3),
     Test.UNIQUE: range(1, sys.maxsize),
     Test.OVERLAP: range(1, sys.maxsize),
+    Test.UNIQUE_STORAGE: range(1, sys.maxsize),
+    Test.SHARES_STORAGE: range(2, 3),
+    Test.EXPRESSION: range(1, sys.maxsize),
     Test.OPAQUE: range(1, sys.maxsize),
 }
 
@@ -461,7 +467,10 @@ class _Reader:
             known: Guard | None = _written.get((test.name, tuple(map(id, sources)), _text(params)))
             if known is not None and known.sources == sources and _encode_params(known) == params:
                 return known
-            return guard(test, sources, _decode_params(test, params))
+            found = _decode_params(test, params)
+            if test is Test.EXPRESSION:
+                function_of(found[0], len(sources))  # raises for what is none
+            return guard(test, sources, found)
         except _Stays as reason:
             return guard(Test.OPAQUE, sources, (f"{test.name}: {reason}",))
 

@@ -1,0 +1,57 @@
+// How the result of an entry is made again from the flat list that its compiled function returns.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace unified_guards {
+
+// Every kind of step: what `count` and `object` mean to it. Steps are in prefix order.
+#define UG_REBUILD(X)                                                          \
+  X(LEAF)     /* count: index in the flat list                              */ \
+  X(CONSTANT) /* object: the value                                          */ \
+  X(TUPLE)    /* count: of the children that follow                         */ \
+  X(LIST)     /* count: of the children that follow                         */ \
+  X(DICT)     /* object: tuple of `count` keys, one for each child          */ \
+  X(CALL)     /* count: of the children, given as one list; object: callable */
+
+enum class Step : uint8_t {
+#define UG_STEP(name) name,
+  UG_REBUILD(UG_STEP)
+#undef UG_STEP
+      kCount
+};
+
+class Rebuild {
+ public:
+  Rebuild() = default;
+  Rebuild(const Rebuild&) = delete;
+  ~Rebuild();
+
+  // `steps` is a list of (kind, count, object). False with a Python error set when it is not one tree.
+  bool set(PyObject* steps);
+
+  // The result made of `flat`, a list or tuple: a new reference, or null with an error set.
+  PyObject* run(PyObject* flat) const;
+
+  int traverse(visitproc visit, void* arg) const;
+  size_t bytes() const { return steps_.capacity() * sizeof(One); }
+
+ private:
+  friend class Builder;
+  struct One {
+    Step kind;
+    uint32_t count;
+    PyObject* object;  // owned; null where the kind has none
+  };
+
+  bool add(PyObject* step);
+
+  std::vector<One> steps_;
+  Py_ssize_t leaves_ = 0;  // how long the flat list must be
+};
+
+}  // namespace unified_guards

@@ -1,0 +1,58 @@
+// See rows.h.
+#include "rows.h"
+
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace unified_guards {
+namespace {
+
+void append_dims(std::vector<int64_t>& out, py::handle dims) {
+  for (py::handle dim : dims) out.push_back(dim.is_none() ? kAnyDim : dim.cast<int64_t>());
+}
+
+// (type address, key set after apply, dtype number, device index, requires_grad, sizes, strides, device is current)
+uint32_t add_tensor(Program& program, py::tuple facts) {
+  TensorSpec spec{};
+  std::vector<int64_t> dims;
+  append_dims(dims, facts[5]);
+  spec.rank = static_cast<uint16_t>(dims.size());
+  append_dims(dims, facts[6]);
+  spec.type = reinterpret_cast<PyTypeObject*>(facts[0].cast<uint64_t>());
+  spec.keys = facts[1].cast<uint64_t>();
+  spec.dtype = facts[2].cast<int8_t>();
+  spec.device_index = facts[3].cast<int8_t>();
+  spec.requires_grad = facts[4].cast<bool>();
+  spec.device_is_current = facts[7].cast<bool>();
+  return program.add_tensor(spec, dims);
+}
+
+void add_row(Program& program, PyObject* row) {
+  if (!PyTuple_CheckExact(row) || PyTuple_GET_SIZE(row) != 5) throw std::invalid_argument("a row has five fields");
+  const auto op = static_cast<Op>(PyLong_AsLong(PyTuple_GET_ITEM(row, 0)));
+  const auto base = PyLong_AsLong(PyTuple_GET_ITEM(row, 1));
+  auto arg = static_cast<uint32_t>(PyLong_AsUnsignedLongMask(PyTuple_GET_ITEM(row, 2)));
+  PyObject* object = PyTuple_GET_ITEM(row, 3);
+  const uint64_t number = PyLong_AsUnsignedLongLongMask(PyTuple_GET_ITEM(row, 4));
+  if (PyErr_Occurred()) throw py::error_already_set();
+  if (base < 0 || base > UINT16_MAX) throw std::invalid_argument("a path is deeper than 65535 accessors");
+  if (op == Op::TENSOR) {
+    arg = add_tensor(program, py::reinterpret_borrow<py::tuple>(object));
+    object = Py_None;
+  }
+  program.add(op, static_cast<uint16_t>(base), arg, object, number);
+}
+
+}  // namespace
+
+void add_rows(Program& program, PyObject* rows) {
+  if (!PyList_Check(rows)) throw py::type_error("rows are a list");
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(rows); i++) add_row(program, PyList_GET_ITEM(rows, i));
+  program.finish();
+}
+
+}  // namespace unified_guards
