@@ -89,3 +89,11 @@ def measures_sets() -> bool:
 def is_loaded_from_a_package(arguments: dict[str, Any]) -> bool:
     """Whether a CheckFunctionManager is being made from saved guards."""
     return arguments.get("shape_code_parts") is not None or arguments.get("runtime_global_scope") is not None
+
+
+def shape_env_changed(shape_env: Any) -> None:
+    """Makes a ShapeEnv forget what it computed from the state that it had before (from 2.13 there are two counts)."""
+    for counter in ("_version_counter", "_replacements_version_counter"):
+        if hasattr(shape_env, counter):
+            setattr(shape_env, counter, getattr(shape_env, counter) + 1)
+    shape_env._prev_cache_key = shape_env._get_key()

@@ -21,11 +21,12 @@ from typing import Any
 
 import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
-from torch._guards import CompileContext
+from torch._guards import CompileContext, TracingContext
 
 from unified_guards import _C
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.lift import CannotLift, lift
+from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
 from unified_guards.ir import GuardSet, Source
 from unified_guards.lower import CannotLower, Program, lower, make_checker
@@ -170,9 +171,9 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
 
-def _unify(wrapper: Any, records: list[Any]) -> None:
+def _unify(wrapper: Any, records: list[Any], origins: Origins) -> None:
     """Replaces the root of a finished wrapper by the native checker."""
-    frame = Frame(lift(records, wrapper.root))
+    frame = Frame(lift(records, wrapper.root, origins))
     if not len(frame.guard_set):
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
@@ -187,10 +188,10 @@ def _unify(wrapper: Any, records: list[Any]) -> None:
     tally.lifted += 1
 
 
-def _finish(manager: Any, code: types.CodeType, records: list[Any]) -> None:
+def _finish(manager: Any, code: types.CodeType, records: list[Any], origins: Origins) -> None:
     """Unifies, or leaves torch's tree in place and counts why. Raises only when asked to."""
     try:
-        _unify(manager.guard_manager, records)
+        _unify(manager.guard_manager, records, origins)
         return
     except (CannotLift, CannotLower) as reason:
         why = str(reason)
@@ -227,8 +228,12 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(original)
 
     def __init__(self: Any, f_code: types.CodeType, output_graph: Any, *args: Any, **kwargs: Any) -> None:
-        with _collector_paused():
-            with recording() as records:
+        context = getattr(output_graph, "tracing_context", None)
+        if not (is_installed() or context in _marked):
+            original(self, f_code, output_graph, *args, **kwargs)
+            return
+        with _released(context), _collector_paused():
+            with recording() as records, collecting(output_graph) as origins:
                 original(self, f_code, output_graph, *args, **kwargs)
             if getattr(output_graph, "export", False):
                 return  # never looked up
@@ -236,7 +241,7 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
             if compat.is_loaded_from_a_package(given):
                 tally.left("loaded from a package")
             else:
-                _finish(self, f_code, records)
+                _finish(self, f_code, records, origins)
             records.clear()
 
     __init__.__doc__ = original.__doc__
@@ -249,6 +254,7 @@ class _Installation:
     def __init__(self) -> None:
         self.before: list[tuple[Any, str, Any]] = []
         self.tap = Tap(self.put)
+        self.watch = Watch(self.put)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 
@@ -265,17 +271,21 @@ _lock = threading.RLock()
 _current: _Installation | None = None
 _asked_for = False  # by install()
 _inside = 0  # `with installed()` blocks that are open, in any thread
+#: Frames that are being compiled by unified_guards.backend(); each keeps torch patched until its guards are built.
+_marked: weakref.WeakKeyDictionary[TracingContext, weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
+_held = 0  # of those, how many are not yet released
 
 
 def _settle() -> None:
     """Brings what is patched in line with what is asked for. Holds the lock."""
     global _current
-    wanted = _asked_for or _inside > 0
-    if wanted and _current is None:
-        _current = _Installation()
-    elif not wanted and _current is not None:
-        _current.undo()
-        _current = None
+    # Again until it fits: the collector may end a frame's mark in between.
+    while (wanted := _asked_for or _inside > 0 or _held > 0) is not (_current is not None):
+        if wanted:
+            _current = _Installation()
+        elif _current is not None:
+            _current.undo()
+            _current = None
 
 
 def install() -> None:
@@ -305,7 +315,40 @@ def uninstall() -> None:
 
 def is_installed() -> bool:
     """Whether frames that are compiled now get a native checker."""
-    return _current is not None
+    return _asked_for or _inside > 0
+
+
+def _hold(count: int) -> None:
+    global _held
+    with _lock:
+        _held += count
+        _settle()
+
+
+def mark(context: TracingContext) -> None:
+    """The guards of the frame that ``context`` belongs to are to be lifted, whether installed or not.
+
+    Ends when they were, at :func:`release`, or at the latest when ``context`` is gone: its compilation failed.
+    """
+    if context not in _marked:
+        _hold(1)
+        _marked[context] = end = weakref.finalize(context, _hold, -1)
+        end.atexit = False
+
+
+def release(context: TracingContext | None) -> None:
+    """Ends :func:`mark`."""
+    found = _marked.pop(context, None) if context is not None else None
+    if found is not None:
+        found()
+
+
+@contextlib.contextmanager
+def _released(context: TracingContext | None) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        release(context)
 
 
 @contextlib.contextmanager
@@ -334,5 +377,7 @@ __all__ = [
     "install",
     "installed",
     "is_installed",
+    "mark",
+    "release",
     "uninstall",
 ]

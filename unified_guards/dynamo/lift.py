@@ -17,6 +17,7 @@ from torch._C._dynamo import guards as native
 
 from unified_guards import _C
 from unified_guards.dynamo import compat
+from unified_guards.dynamo.provenance import Origins
 from unified_guards.dynamo.tap import LAMBDA_PARTS, TENSOR_FACTS
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 
@@ -120,7 +121,9 @@ def _described(address: int) -> str:
 
 
 class _Lift:
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, origins: Origins) -> None:
+        self.origins = origins
+        self.tensors: dict[str, Guard] = {}
         self.root = _Node(Source.frame(), root)
         self.nodes: dict[int, _Node] = {id(root): self.root}
         self.relations: list[tuple[Guard, Provenance]] = []
@@ -203,7 +206,7 @@ class _Lift:
             return
         if method == TENSOR_FACTS:
             code, stack = kwargs["verbose_code_parts"], kwargs["user_stack"]
-            made = self._tensor(node.source, args, kwargs)
+            made = self.tensors[kwargs["tensor_name"]] = self._tensor(node.source, args, kwargs)
         else:
             code, stack = args[-2], args[-1]
             make = _LEAVES.get(method)
@@ -248,18 +251,33 @@ class _Lift:
             return  # below an empty dict: torch never gets to all of its parts, and so never to the guard
         if method == "install_object_aliasing_guard":
             pair = (self.nodes[id(args[0])].source, self.nodes[id(args[1])].source)
-            self.relations.append((guard(Test.SAME, pair), Provenance("dynamo", args[2][0], args[3])))
+            # Dynamo's own say the same with a stack.
+            maker = "dynamo" if args[3] is not None else "aot"
+            self.relations += self._made_by(guard(Test.SAME, pair), maker, args[2][0], args[3])
         elif method == "install_no_tensor_aliasing_guard":
             made = guard(Test.UNIQUE, self._sources(args[0]))
             self.relations.append((made, Provenance("dynamo", args[2][0], args[3])))
         elif method == "install_storage_overlapping_guard":
             made = guard(Test.OVERLAP, self._sources(args[0]) + self._sources(args[1]), (len(args[0]),))
-            self.relations.append((made, Provenance("aot", args[2][0], args[3])))
+            self.relations += self._made_by(made, "aot", args[2][0], args[3])
         else:
             managers, ints, floats, address, keepalive, code, stack = args
             params = (ints, floats, address, " and ".join(code), keepalive)
             made = guard(Test.SHAPE_CALL, self._sources(managers), params)
-            self.relations.append((made, Provenance("shape_env", params[3], stack)))
+            self.relations += [(made, maker) for maker in self._makers(code, stack)]
+
+    def _made_by(self, made: Guard, maker: str, code: str, stack: Any = None) -> list[tuple[Guard, Provenance]]:
+        """The guard, once for each line that is known to have caused it."""
+        lines = [stack] if stack is not None else self.origins.lines.get(code, [None])
+        return [(made, Provenance(maker, code, line)) for line in lines]
+
+    def _makers(self, parts: list[str], stack: Any) -> Iterable[Provenance]:
+        """Who asked for the parts of a guard that checks them all."""
+        for maker in ("shape_env", "aot"):
+            found = [part for part in parts if (part in self.origins.asked) is (maker == "aot")]
+            lines = [line for part in found for line in self.origins.lines.get(part, ())]
+            if found:
+                yield Provenance(maker, " and ".join(found), stack or next(iter(lines), None))
 
     def _sources(self, managers: Iterable[Any]) -> tuple[Source, ...]:
         nodes = (self.nodes[id(manager)] for manager in managers)
@@ -271,18 +289,27 @@ class _Lift:
         (parts, verbose, maker), self.parts = self.parts or (verbose, verbose, "dynamo"), None
         pairs = [_same_object(part, function) for part in parts]
         for part, code, pair in zip(parts, verbose, pairs, strict=False):
-            provenance = Provenance(maker, code, stack)
+            asked = maker == "shape_env" and part in self.origins.asked
+            maker_of_part = "aot" if asked else maker
             if pair is not None:
-                self.relations.append((guard(Test.SAME, pair), provenance))
+                self.relations += self._made_by(guard(Test.SAME, pair), maker_of_part, code, stack)
             else:
-                self.epilogue.append((guard(Test.SHAPE, (Source.frame(),), (function, part)), provenance))
+                made = guard(Test.SHAPE, (Source.frame(),), (function, part))
+                self.epilogue += self._made_by(made, maker_of_part, code, stack)
 
     # -- writing the set -------------------------------------------------------------------------------------------
 
     def guard_set(self) -> GuardSet:
         entries: list[tuple[Guard, Provenance]] = []
         _write(self.root, entries)
-        return GuardSet([*entries, *self.relations, *self.epilogue])
+        return GuardSet([*entries, *self._constant_sizes(), *self.relations, *self.epilogue])
+
+    def _constant_sizes(self) -> Iterable[tuple[Guard, Provenance]]:
+        """Tensor guards that check a size because the backend made it constant: a maker more for each such size."""
+        for name, sizes in self.origins.tensors.items():
+            made = self.tensors.get(name)
+            if made is not None:
+                yield from ((made, Provenance("aot", code, stack)) for code, stack in sizes)
 
 
 def _same_object(part: str, function: Callable[..., Any]) -> tuple[Source, Source] | None:
@@ -470,18 +497,19 @@ _LEAVES: dict[str, Callable[[_Lift, Source, tuple[Any, ...]], Guard]] = {
 }
 
 
-def lift(records: Iterable[Any], root: Any) -> GuardSet:
+def lift(records: Iterable[Any], root: Any, origins: Origins | None = None) -> GuardSet:
     """The guards of the tree under ``root``, from the calls that built it.
 
     Args:
         records: what :func:`unified_guards.dynamo.tap.recording` collected.
         root: torch's ``RootGuardManager``, still alive, and every guarded object with it.
+        origins: what is known of who caused which guard, beyond what torch passes on.
 
     Raises:
         CannotLift: some accessor or guard has no exact counterpart here.
     """
     with torch._C.DisableTorchFunction():  # reading an example must not run its class's code
-        reader = _Lift(root)
+        reader = _Lift(root, origins or Origins())
         reader.read(records)
         return reader.guard_set()
 
