@@ -13,6 +13,10 @@ from unified_guards._environment import check as _check_environment
 
 _check_environment()
 
+from unified_guards.aot.errors import GuardError, RecompileLimitError  # noqa: E402
+from unified_guards.aot.functions import aot_function, aot_module, aot_module_simplified  # noqa: E402
+from unified_guards.aot.fx import make_fx  # noqa: E402
+from unified_guards.dynamo.backend import backend  # noqa: E402
 from unified_guards.dynamo.install import (  # noqa: E402
     FallbackError,
     GuardDisagreement,
@@ -32,15 +36,22 @@ __all__ = [
     "FrameReport",
     "Guard",
     "GuardDisagreement",
+    "GuardError",
     "GuardSet",
     "Provenance",
+    "RecompileLimitError",
     "Report",
     "Source",
     "Stats",
+    "aot_function",
+    "aot_module",
+    "aot_module_simplified",
+    "backend",
     "explain",
     "install",
     "installed",
     "is_installed",
+    "make_fx",
     "stats",
     "uninstall",
 ]

@@ -153,7 +153,7 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
     """The unified guards of a compiled function, module or code object.
 
     Args:
-        target: what was given to ``torch.compile``, what it returned, or a code object.
+        target: what was given to ``torch.compile``, what it or an AOT entry point returned, or a code object.
 
     Returns:
         A :class:`Report`; printing it shows every guard with who asked for it, what was merged or removed, and what
@@ -162,6 +162,9 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
     Raises:
         TypeError: ``target`` is nothing that Dynamo compiles.
     """
+    if hasattr(target, "cache_info") and hasattr(target, "explain"):
+        found: Report = target.explain()  # what aot_function or aot_module returned
+        return found
     codes = list(dict.fromkeys(_codes(target)))
     if not codes:
         raise TypeError(

@@ -20,6 +20,8 @@ class Stats:
         misses: how often it said no.
         python_callbacks: how many Python functions and torch leaf guards the checks called.
         disagreements: under ``UNIFIED_GUARDS_VERIFY=1``, what was raised.
+        aot_entries: versions that the AOT entry points compiled.
+        aot_run_eagerly: why calls through them were run without compiled code, and how many times each.
     """
 
     frames_lifted: int
@@ -29,6 +31,8 @@ class Stats:
     misses: int
     python_callbacks: int
     disagreements: tuple[str, ...]
+    aot_entries: int = 0
+    aot_run_eagerly: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         left = sum(self.frames_left_to_torch.values())
@@ -37,6 +41,8 @@ class Stats:
             *(f"  {count} because: {reason}" for reason, count in self.frames_left_to_torch.items()),
             f"checks: {self.checks} ({self.hits} hits, {self.misses} misses), {self.python_callbacks} Python callbacks",
             *(f"disagreement: {text}" for text in self.disagreements),
+            f"aot: {self.aot_entries} versions compiled, {sum(self.aot_run_eagerly.values())} calls run eagerly",
+            *(f"  {count} because: {reason}" for reason, count in self.aot_run_eagerly.items()),
         ]
         return "\n".join(lines)
 
@@ -47,11 +53,17 @@ class _Tally:
         self.reasons: dict[str, int] = {}
         self.disagreements: list[str] = []
         self.warned = False
+        self.aot_entries = 0
+        self.eager: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def left(self, reason: str) -> None:
         with self._lock:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def ran_eagerly(self, reason: str) -> None:
+        with self._lock:
+            self.eager[reason] = self.eager.get(reason, 0) + 1
 
 
 tally = _Tally()
@@ -63,4 +75,14 @@ def stats() -> Stats:
     Counts only grow; take the difference of two snapshots to measure a part of a program.
     """
     checks, hits, misses, callbacks = _C.counts()
-    return Stats(tally.lifted, dict(tally.reasons), checks, hits, misses, callbacks, tuple(tally.disagreements))
+    return Stats(
+        tally.lifted,
+        dict(tally.reasons),
+        checks,
+        hits,
+        misses,
+        callbacks,
+        tuple(tally.disagreements),
+        tally.aot_entries,
+        dict(tally.eager),
+    )

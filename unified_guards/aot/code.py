@@ -1,0 +1,53 @@
+"""Which names a function reads beside its arguments. Entry point: :func:`names_read`."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import types
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Read(NamedTuple):
+    """A name that code loads, and the attributes that it takes of it one after another."""
+
+    name: str
+    is_global: bool
+    attributes: tuple[str, ...]
+
+
+_GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
+_CELL = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS"})
+_ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
+#: May stand between a name and its attribute.
+_TRANSPARENT = frozenset({"PUSH_NULL", "PRECALL", "EXTENDED_ARG", "CACHE", "NOP", "RESUME"})
+
+
+def _reads(code: types.CodeType) -> Iterator[Read]:
+    name: str | None = None
+    is_global = False
+    attributes: list[str] = []
+    for step in dis.get_instructions(code):
+        kind = step.opname
+        if kind in _TRANSPARENT:
+            continue
+        if kind in _ATTRIBUTE and name is not None:
+            attributes.append(step.argval)
+            continue
+        if name is not None:
+            yield Read(name, is_global, tuple(attributes))
+            name = None
+        if kind in _GLOBAL or kind in _CELL:
+            name, is_global, attributes = step.argval, kind in _GLOBAL, []
+    if name is not None:
+        yield Read(name, is_global, tuple(attributes))
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _reads(constant)
+
+
+@functools.lru_cache(maxsize=1024)
+def names_read(code: types.CodeType) -> tuple[Read, ...]:
+    """The globals and closure variables that ``code``, or a function that it defines, loads; each once."""
+    return tuple(dict.fromkeys(_reads(code)))

@@ -1,0 +1,179 @@
+"""One compiled version of a function, and the GuardSet that says when it may be used.
+
+Entry points: :class:`Entry`, :func:`lift_call`, :func:`guard_set_of`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C._dynamo.guards import GlobalStateGuard
+from torch.autograd import forward_ad
+from torch.utils import _device
+
+from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported
+from unified_guards.aot.shapes import shape_guards
+from unified_guards.aot.state import State, defined_at
+from unified_guards.dynamo.install import GuardDisagreement
+from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower import Program, lower
+from unified_guards.reference import explain_failure
+from unified_guards.simplify import Removed, simplify
+from unified_guards.statistics import tally
+
+ARGS = Source.frame().child(Access.LOCAL, "args")
+KWARGS = Source.frame().child(Access.LOCAL, "kwargs")
+
+
+class Lifted:
+    """One call, lifted: before anything is traced.
+
+    Attributes:
+        template: from traced leaves to ``(args, kwargs)``.
+        lifting: guards and leaves.
+        state: what the function reads beside its arguments.
+        ambient: guards on the state of the thread and of torch.
+    """
+
+    def __init__(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        dimensions: Dimensions,
+        static_arguments: int = 0,
+    ) -> None:
+        self.ambient = _ambient_guards()
+        self.lifting = Lifting(dimensions, static_arguments)
+        maker = Provenance("aot", "an argument", defined_at(getattr(target, "forward", target)))
+        parts = [self.lifting.argument(args, ARGS, maker), self.lifting.argument(kwargs, KWARGS, maker)]
+        self.template: Template = lambda traced: tuple([part(traced) for part in parts])
+        self.state = State(self.lifting)
+        self.state.callable(target)
+        for leaf in self.lifting.leaves:
+            if isinstance(leaf.value, torch.Tensor):
+                check_supported(leaf.value, leaf.source)
+
+
+def _ambient_guards() -> list[tuple[Guard, Provenance]]:
+    """What torch guards in every frame: grad mode, autocast and the like, modes, the default device, the dual level."""
+    frame = (Source.frame(),)
+    modes = [torch._C._get_function_stack_at(at) for at in range(torch._C._len_torch_function_stack())]
+    state = GlobalStateGuard()
+    found = [
+        (guard(Test.GLOBAL_STATE, frame, (state,)), "global state of torch"),
+        (guard(Test.MODE_STACK, frame, (tuple(type(mode) for mode in modes),)), "torch function modes"),
+        (guard(Test.DEFAULT_DEVICE, frame, (_device.CURRENT_DEVICE,)), "default device"),
+        (guard(Test.DUAL_LEVEL, frame, (forward_ad._current_level,)), "forward-mode level"),
+    ]
+    return [(item, Provenance("aot", code)) for item, code in found]
+
+
+def guard_set_of(lifted: Lifted, shape_env: Any, *, leaves: list[Leaf], storages: bool, offsets: bool) -> GuardSet:
+    """Everything that must hold for the compiled code to be used again.
+
+    Args:
+        lifted: the call; its leaves have their fakes.
+        shape_env: what tracing guarded on, or None.
+        leaves: in the order in which they were made fake.
+        storages: whether it matters which tensors share memory.
+        offsets: whether it matters where a tensor begins in its storage.
+    """
+    lifting = lifted.lifting
+    entries = [*lifted.ambient, *lifting.entries(), *lifting.relations]
+    maker = Provenance("aot", "tensors of one call")
+    tensors = [leaf for leaf in lifting.leaves if isinstance(leaf.value, torch.Tensor)]
+    if len(tensors) > 1:
+        entries.append((guard(Test.UNIQUE, tuple(leaf.source for leaf in tensors)), maker))
+    if storages:
+        entries += _storage_guards(tensors, maker)
+    if offsets:
+        entries += [item for leaf in tensors for item in _offset_guard(leaf)]
+    entries += shape_guards(leaves, shape_env)
+    return GuardSet(entries)
+
+
+def _offset_guard(leaf: Leaf) -> list[tuple[Guard, Provenance]]:
+    offset = leaf.value.storage_offset()
+    if type(offset) is not int:
+        return []
+    source = leaf.source.child(Access.TENSOR_OFFSET)
+    return [(guard(Test.EQUALS, (source,), (offset,)), Provenance("aot", "the function reads an offset"))]
+
+
+def _storage(value: torch.Tensor) -> int:
+    try:
+        return int(value.untyped_storage()._cdata)
+    except (RuntimeError, NotImplementedError):
+        return id(value)
+
+
+def _storage_guards(tensors: list[Leaf], maker: Provenance) -> list[tuple[Guard, Provenance]]:
+    """The partition of the tensors by storage; where several share one, also where in it each begins."""
+    groups: dict[int, list[Leaf]] = {}
+    for leaf in tensors:
+        groups.setdefault(_storage(leaf.value), []).append(leaf)
+    found = []
+    if len(groups) > 1:
+        first = tuple(group[0].source for group in groups.values())
+        found.append((guard(Test.UNIQUE_STORAGE, first), maker))
+    for group in groups.values():
+        for one, other in itertools.pairwise(group):
+            found.append((guard(Test.SHARES_STORAGE, (one.source, other.source)), maker))
+        if len(group) > 1:
+            found += [item for leaf in group for item in _offset_guard(leaf)]
+    return found
+
+
+class Entry:
+    """One compiled version.
+
+    Attributes:
+        guard_set: everything that was lifted.
+        checked: what is left to check after simplification.
+        removed: the rest, each with the rule that removed it.
+        kept: what the guards know by address.
+    """
+
+    def __init__(self, guard_set: GuardSet, gather: list[Source], kept: list[Any]) -> None:
+        self.guard_set = guard_set
+        self.checked: GuardSet
+        self.removed: list[Removed]
+        self.checked, self.removed = simplify(guard_set)
+        self.program: Program = lower(self.checked, gather)
+        self.kept = kept
+
+    def failure(self, row: int | None, frame: dict[str, Any]) -> tuple[Guard | None, str]:
+        """The guard at a row of the program, which failed on ``frame``, and what to say of it."""
+        if row is None:
+            return None, "never checked"
+        meaning = self.program.meaning[row]
+        if isinstance(meaning, Source):
+            return None, f"{meaning} is missing"
+        if meaning.test is Test.EXPRESSION:  # one instruction stands for all of them
+            expressions = GuardSet(item for item in self.guard_set.entries() if item[0].test is Test.EXPRESSION)
+            meaning = explain_failure(expressions, frame) or next(iter(expressions))
+        makers = "; ".join(dict.fromkeys(map(str, self.guard_set.provenance(meaning))))
+        return meaning, f"{meaning}  # {makers}"
+
+    def oracle(self) -> Callable[[dict[str, Any], bool], None] | None:
+        """Under ``UNIFIED_GUARDS_VERIFY=1``: compares a verdict with the slow evaluator's on the unsimplified set."""
+        if os.environ.get("UNIFIED_GUARDS_VERIFY", "") in ("", "0"):
+            return None
+
+        def compare(frame: dict[str, Any], verdict: bool) -> None:
+            failed = explain_failure(self.guard_set, frame)
+            if (failed is None) != verdict:
+                message = (
+                    f"the native checker says {verdict}; the reference evaluator says {failed is None}"
+                    f"{'' if failed is None else f', failing at: {failed}'}. This is a bug in unified_guards: please "
+                    "report it with the program."
+                )
+                tally.disagreements.append(message)
+                raise GuardDisagreement(message)
+
+        return compare

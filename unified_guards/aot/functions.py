@@ -1,0 +1,207 @@
+"""The public entry points: functorch's, with guards. Entry points: :func:`aot_function`, :func:`aot_module`,
+:func:`aot_module_simplified`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._functorch import aot_autograd as torch_aot
+from torch._functorch.partitioners import default_partition
+from torch._guards import TracingContext
+
+from unified_guards.aot.cache import UnifiedCache, make_policy
+from unified_guards.aot.trace import Compilers
+
+_STATE = """
+    Beside the arguments, these are guarded as far as they can be seen: grad mode, autocast and the rest of torch's
+    global state; closure variables, defaults and the globals that the code names, in the function and in every
+    function that it reaches by name; of modules the parameters, buffers, flags, plain attributes and forward hooks; of
+    other objects their attributes. Not seen are names that are computed (``getattr(x, name)``, ``globals()[name]``),
+    what torch, the standard library and numpy keep to themselves, methods put into a class later, the insides of C
+    objects, and what lies behind a property. A function that writes to what it reads (a counter, a list) or takes what
+    cannot be guarded (an iterator, a numpy array) is run eagerly, counted in ``cache_info().eager``.
+"""
+
+
+def _check_callable(name: str, value: object) -> None:
+    if not callable(value):
+        raise TypeError(
+            f"{name} must be a function of a graph module and its example inputs that returns a callable, such as "
+            f"functorch.compile.nop; got {type(value).__name__}"
+        )
+
+
+def aot_function(
+    fn: Callable[..., Any],
+    fw_compiler: Callable[..., Any],
+    bw_compiler: Callable[..., Any] | None = None,
+    partition_fn: Callable[..., Any] = default_partition,
+    decompositions: dict[Any, Callable[..., Any]] | None = None,
+    num_params_buffers: int = 0,
+    keep_inference_input_mutations: bool = False,
+    inference_compiler: Callable[..., Any] | None = None,
+    *,
+    dynamic: bool | None = False,
+    enable_log: bool = True,
+    disable_functionalization: bool = False,
+    _disable_torch_fn_metadata_mode: bool = False,
+    recompile_limit: int | None = None,
+    on_recompile_limit: str = "eager",
+    max_entries: int | None = None,
+    **compiler_options: Any,
+) -> UnifiedCache:
+    """``functorch.compile.aot_function`` whose compiled code is only used where it is right.
+
+    Every call checks, natively, the guards of the versions compiled so far; when none fits, one more is compiled.
+
+    Args:
+        fn: a function of tensors, Python values and pytrees of them, by position and by keyword.
+        fw_compiler, bw_compiler, partition_fn, decompositions, num_params_buffers, keep_inference_input_mutations,
+            inference_compiler, enable_log, disable_functionalization: as torch's.
+        dynamic: True makes all sizes and integers symbolic, False none, None those that changed between calls.
+        recompile_limit: how many versions are compiled; by default ``torch._dynamo.config.recompile_limit``.
+        on_recompile_limit: what calls that need one more do: ``"eager"`` or ``"error"``.
+        max_entries: how many versions are kept, the least recently used leaving first; by default all.
+        compiler_options: handed to every compiler as keyword arguments.
+
+    Returns:
+        A callable with ``cache_info()``, ``cache_clear()``, ``recompiles()`` and ``explain()``.
+
+    Raises:
+        TypeError: a compiler is not callable.
+        ValueError: a limit or policy is not one.
+        RecompileLimitError: on a call, with ``on_recompile_limit="error"``.
+    """
+    _check_callable("fw_compiler", fw_compiler)
+    compilers = Compilers(
+        fw_compiler,
+        bw_compiler,
+        partition_fn,
+        decompositions,
+        num_params_buffers,
+        keep_inference_input_mutations,
+        inference_compiler,
+        compiler_options,
+        {
+            "enable_log": enable_log,
+            "disable_functionalization": disable_functionalization,
+            "_disable_torch_fn_metadata_mode": _disable_torch_fn_metadata_mode,
+        },
+    )
+    policy = make_policy(recompile_limit, on_recompile_limit, max_entries)
+    return UnifiedCache(fn, compilers, dynamic=dynamic, policy=policy)
+
+
+class AOTModule(torch.nn.Module):
+    """What :func:`aot_module` returns: ``orig_module`` behind a :class:`UnifiedCache`."""
+
+    def __init__(self, module: torch.nn.Module, compiled: UnifiedCache) -> None:
+        super().__init__()
+        self.orig_module = module
+        self.compiled = compiled
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the version that fits."""
+        return self.compiled(*args, **kwargs)
+
+    def cache_info(self) -> Any:
+        """As :meth:`UnifiedCache.cache_info`."""
+        return self.compiled.cache_info()
+
+    def cache_clear(self) -> None:
+        """As :meth:`UnifiedCache.cache_clear`."""
+        self.compiled.cache_clear()
+
+    def explain(self) -> Any:
+        """As :meth:`UnifiedCache.explain`."""
+        return self.compiled.explain()
+
+
+def aot_module(mod: torch.nn.Module, *args: Any, **kwargs: Any) -> AOTModule:
+    """``functorch.compile.aot_module`` with guards. Parameters and buffers are read on every call.
+
+    Args:
+        mod: a module.
+        args, kwargs: as :func:`aot_function` takes them after the function.
+
+    Raises:
+        TypeError: ``mod`` is not a module.
+        AssertionError: a parameter or buffer is fake, as torch has it.
+    """
+    if not isinstance(mod, torch.nn.Module):
+        raise TypeError(f"aot_module takes a torch.nn.Module; got {type(mod).__name__}. For functions: aot_function")
+    torch._dynamo.utils.assert_no_fake_params_or_buffers(mod)
+    return AOTModule(mod, aot_function(mod, *args, **kwargs))
+
+
+_SIMPLIFIED = inspect.signature(torch_aot.aot_module_simplified).parameters
+
+
+def aot_module_simplified(
+    mod: torch.nn.Module,
+    args: Sequence[Any],
+    fw_compiler: Callable[..., Any],
+    bw_compiler: Callable[..., Any] | None = None,
+    partition_fn: Callable[..., Any] = default_partition,
+    decompositions: dict[Any, Callable[..., Any]] | None = None,
+    keep_inference_input_mutations: bool = False,
+    inference_compiler: Callable[..., Any] | None = None,
+    *,
+    dynamic: bool | None = False,
+    **options: Any,
+) -> Callable[..., Any]:
+    """``torch._functorch.aot_autograd.aot_module_simplified`` with guards: compiles for ``args`` at once.
+
+    Called by a Dynamo backend, it is torch's: what its tracing guards on becomes part of the frame's guards (see
+    :func:`unified_guards.install`). Called on its own, it returns a callable that checks its inputs.
+
+    Args:
+        mod: a module whose inputs and outputs are flat.
+        args: its example inputs.
+        fw_compiler, bw_compiler, partition_fn, decompositions, keep_inference_input_mutations, inference_compiler:
+            as torch's.
+        dynamic: as :func:`aot_function`'s; on its own only.
+        options: what else torch's takes in this version goes to torch's; the rest to every compiler.
+    """
+    _check_callable("fw_compiler", fw_compiler)
+    own = {name: value for name, value in options.items() if name in _SIMPLIFIED}
+    rest = {name: value for name, value in options.items() if name not in _SIMPLIFIED}
+    if TracingContext.try_get() is not None:
+        compilers = Compilers(fw_compiler, bw_compiler, inference_compiler=inference_compiler, options=rest)
+        return torch_aot.aot_module_simplified(  # type: ignore[no-any-return]
+            mod,
+            args,
+            compilers.with_options(fw_compiler),
+            compilers.with_options(bw_compiler),
+            partition_fn,
+            decompositions,
+            keep_inference_input_mutations,
+            compilers.with_options(inference_compiler),
+            **own,
+        )
+    policy = {name: rest.pop(name) for name in ("recompile_limit", "on_recompile_limit", "max_entries") if name in rest}
+    forward = aot_function(
+        mod,
+        fw_compiler,
+        bw_compiler,
+        partition_fn,
+        decompositions,
+        0,
+        keep_inference_input_mutations,
+        inference_compiler,
+        dynamic=dynamic,
+        disable_functionalization=own.get("disable_functionalization", False),
+        **policy,
+        **rest,
+    )
+    forward.compile(*args)
+    for name in ("zero_grad", "named_parameters", "named_buffers"):
+        setattr(forward, name, getattr(mod, name))
+    return forward
+
+
+for _function in (aot_function, aot_module, aot_module_simplified):
+    _function.__doc__ = (_function.__doc__ or "") + _STATE

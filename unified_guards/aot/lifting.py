@@ -1,0 +1,420 @@
+"""From the arguments of a call, and the state that it reads, to guards and the leaves of a graph.
+
+A :class:`Lifting` walks values along their sources. Containers become guards on their structure; tensors, and integers
+that are to be symbolic, become :class:`Leaf` objects, whose guards wait until the fake tensors say which dimensions are
+symbolic; everything else becomes a constant. Entry points: :class:`Lifting`, :class:`Dimensions`.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import enum
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._subclasses import FakeTensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from unified_guards import _C
+from unified_guards.aot.errors import Unguardable
+from unified_guards.dynamo.lift import _described as described
+from unified_guards.ir import Access, Guard, Provenance, Source, TensorFacts, Test, guard
+
+
+class Role(enum.Enum):
+    """What a leaf is to the graph. Parameters and buffers keep static shapes, as torch has it."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    ARGUMENT = "argument"
+    CAPTURED = "captured"
+
+
+class Leaf:
+    """A value that goes into the graph: a tensor, or an integer that is to be symbolic.
+
+    Attributes:
+        source: where it is found.
+        value: the real one.
+        role: what it is to the graph.
+        dynamic: of a tensor, which dimensions are to be symbolic.
+        places: items of a module's dicts that hold it: while tracing they hold the traced one.
+        fake: what it was converted to, once.
+        maker: the provenance of its guards.
+    """
+
+    __slots__ = ("dynamic", "fake", "maker", "places", "role", "source", "value")
+
+    def __init__(self, source: Source, value: Any, role: Role, dynamic: tuple[bool, ...], maker: Provenance) -> None:
+        self.source = source
+        self.value = value
+        self.role = role
+        self.dynamic = dynamic
+        self.places: list[tuple[dict[str, Any], str]] = []
+        self.fake: Any = None
+        self.maker = maker
+
+
+class Dimensions:
+    """Which sizes and integers are symbolic: all (``dynamic=True``), none (False), or those that changed (None)."""
+
+    def __init__(self, dynamic: bool | None) -> None:
+        self.dynamic = dynamic
+        self._sizes: dict[str, list[int | None]] = {}
+        self._ints: dict[str, int | None] = {}
+
+    def of_tensor(self, source: Source, value: torch.Tensor) -> tuple[bool, ...]:
+        """For each dimension of the tensor at ``source``, whether it is to be symbolic."""
+        sizes = tuple(value.shape)
+        if self.dynamic is not None:
+            return (self.dynamic,) * len(sizes)
+        seen = self._sizes.get(str(source))
+        if seen is None or len(seen) != len(sizes):
+            self._sizes[str(source)] = list(sizes)
+            return (False,) * len(sizes)
+        for dim, size in enumerate(sizes):
+            if seen[dim] != size:
+                seen[dim] = None
+        return tuple(size is None for size in seen)
+
+    def of_int(self, source: Source, value: int) -> bool:
+        """Whether the integer at ``source`` is to be symbolic. 0 and 1 never are, as in torch."""
+        if value in (0, 1) or not -(2**62) < value < 2**62:
+            return False
+        if self.dynamic is not None:
+            return self.dynamic
+        seen = self._ints.setdefault(str(source), value)
+        if seen != value:
+            self._ints[str(source)] = None
+        return seen != value
+
+
+#: Compared by type and ``==``; immutable, and equal means interchangeable.
+_EQUAL = frozenset({int, str, bytes, torch.dtype, torch.device, torch.layout, torch.memory_format})
+_BITS = frozenset({float, complex})
+_SINGLETONS = (None, True, False, Ellipsis, NotImplemented)
+#: Their contents can change in a way that no guard sees.
+_BUFFERS: tuple[type, ...] = (bytearray, memoryview, array.array)
+
+#: Builds a value out of the traced leaves.
+Template = Callable[[dict[Leaf, Any]], Any]
+
+
+def is_constant(value: object) -> bool:
+    """Whether ``value`` is immutable and stands for itself."""
+    return type(value) in _EQUAL or type(value) in _BITS or any(value is known for known in _SINGLETONS)
+
+
+def _has_hidden_state(value: object) -> bool:
+    kind = type(value)
+    if isinstance(value, _BUFFERS) or hasattr(kind, "__next__"):
+        return True
+    return kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "__array_interface__")
+
+
+class _Flatten:
+    """A pytree node of a registered class, as (children, context)."""
+
+    def __init__(self, kind: type) -> None:
+        self.node = pytree.SUPPORTED_NODES[kind]
+        self.__name__ = f"flatten_{kind.__name__}"
+
+    def __call__(self, value: Any) -> tuple[tuple[Any, ...], Any]:
+        children, context = self.node.flatten_fn(value)
+        return tuple(children), context
+
+
+class _Inner:
+    """The names of the inner tensors of a wrapper subclass, and its other metadata."""
+
+    __name__ = "__tensor_flatten__"
+
+    def __call__(self, value: Any) -> tuple[tuple[str, ...], Any]:
+        names, metadata = value.__tensor_flatten__()
+        return tuple(names), metadata
+
+
+_inner = _Inner()
+_flattens: dict[type, _Flatten] = {}
+
+
+def flatten_function(kind: type) -> _Flatten:
+    """One function for each class, so that equal sources are one source."""
+    known = _flattens.get(kind)
+    if known is None or known.node is not pytree.SUPPORTED_NODES[kind]:
+        known = _flattens[kind] = _Flatten(kind)
+    return known
+
+
+def tensor_facts(value: torch.Tensor, sizes: Sequence[Any], strides: Sequence[Any]) -> TensorFacts:
+    """What a tensor guard expects of ``value``; a size or stride that is not a plain int is not guarded."""
+    keys, dtype, device_index, requires_grad = _C.tensor_facts(value, None)
+    kind = type(value)
+    return TensorFacts(
+        id(kind),
+        keys,
+        dtype,
+        device_index,
+        requires_grad,
+        tuple(size if type(size) is int else None for size in sizes),
+        tuple(stride if type(stride) is int else None for stride in strides),
+        False,
+        described(id(kind)),
+        str(value.dtype).removeprefix("torch."),
+    )
+
+
+def _strides(value: torch.Tensor) -> tuple[Any, ...]:
+    if value.layout is not torch.strided:
+        raise Unguardable(f"a tensor of layout {value.layout}")
+    return tuple(value.stride())
+
+
+class Deaths:
+    """Told when an object that a guard knows by address is gone. Apart from the lifting, which must not live on."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[], None] | None = None
+
+    def __call__(self, _: object) -> None:
+        if self.tell is not None:
+            self.tell()
+
+
+class Lifting:
+    """Collects what one call depends on.
+
+    Args:
+        dimensions: which sizes and integers are to be symbolic.
+        static_arguments: how many of the tensors among the arguments, from the first, are not to be.
+
+    Attributes:
+        items: guards with their provenance, and leaves, in the order of their sources.
+        leaves: each tensor once, however often it was found.
+        relations: what holds between several sources.
+        kept: objects that a guard knows by address, as weak references where they allow it.
+        deaths: told when one of those is gone.
+    """
+
+    def __init__(self, dimensions: Dimensions, static_arguments: int = 0) -> None:
+        self.dimensions = dimensions
+        self.static_arguments = static_arguments
+        self.items: list[tuple[Guard, Provenance] | Leaf] = []
+        self.leaves: list[Leaf] = []
+        self.relations: list[tuple[Guard, Provenance]] = []
+        self.kept: dict[int, Any] = {}
+        self.constants: set[int] = set()
+        self.deaths = Deaths()
+        self._leaf_of: dict[int, Leaf] = {}
+
+    # -- guards ----------------------------------------------------------------------------------------------------
+
+    def add(self, test: Test, source: Source, params: tuple[Any, ...], maker: Provenance) -> None:
+        """Notes a guard on one source."""
+        self.items.append((guard(test, (source,), params), maker))
+
+    def is_type(self, value: object, source: Source, maker: Provenance) -> None:
+        """The exact type of ``value``."""
+        kind = type(value)
+        self.keep(kind)
+        self.add(Test.TYPE_IS, source, (id(kind), described(id(kind))), maker)
+
+    def is_object(self, value: object, source: Source, maker: Provenance) -> None:
+        """The identity of ``value``."""
+        self.keep(value)
+        self.constants.add(id(value))
+        self.add(Test.IS, source, (id(value), described(id(value))), maker)
+
+    def keep(self, value: object) -> None:
+        """An address may not be given to another object while a guard knows it."""
+        if id(value) not in self.kept:
+            try:
+                self.kept[id(value)] = weakref.ref(value, self.deaths)
+            except TypeError:
+                self.kept[id(value)] = value
+
+    def constant(self, value: Any, source: Source, maker: Provenance) -> bool:
+        """Guards a value that stands for itself; says whether it does."""
+        if any(value is known for known in _SINGLETONS):
+            self.add(Test.IS, source, (id(value), repr(value)), maker)
+        elif type(value) in _BITS:
+            self.add(Test.SAME_BITS, source, (value,), maker)
+        elif type(value) in _EQUAL:
+            self.add(Test.EQUALS, source, (value,), maker)
+        else:
+            return False
+        return True
+
+    # -- leaves ----------------------------------------------------------------------------------------------------
+
+    def tensor(self, value: torch.Tensor, source: Source, role: Role, maker: Provenance) -> Leaf:
+        """The leaf of a tensor; a second source of the same one is guarded to stay the same."""
+        known = self._leaf_of.get(id(value))
+        if known is not None:
+            self.relations.append((guard(Test.SAME, (known.source, source)), maker))
+            return known
+        if isinstance(value, FakeTensor) and not all(type(size) is int for size in value.shape):
+            raise Unguardable(f"a fake tensor with symbolic sizes ({source})")
+        static = role is Role.PARAMETER or role is Role.BUFFER or len(self._leaf_of) < self.static_arguments
+        dims = (False,) * value.dim() if static else self.dimensions.of_tensor(source, value)
+        leaf = self._leaf(source, value, role, dims, maker)
+        self._leaf_of[id(value)] = leaf
+        return leaf
+
+    def _leaf(self, source: Source, value: Any, role: Role, dims: tuple[bool, ...], maker: Provenance) -> Leaf:
+        leaf = Leaf(source, value, role, dims, maker)
+        self.leaves.append(leaf)
+        self.items.append(leaf)
+        return leaf
+
+    def known_leaf(self, value: object) -> Leaf | None:
+        """The leaf that was made of this very object."""
+        return self._leaf_of.get(id(value))
+
+    # -- arguments -------------------------------------------------------------------------------------------------
+
+    def argument(self, value: Any, source: Source, maker: Provenance) -> Template:
+        """Lifts an argument, of any structure, and says how to build it again out of traced leaves."""
+        if isinstance(value, torch.Tensor):
+            leaf = self.tensor(value, source, Role.ARGUMENT, maker)
+            return lambda traced: traced[leaf]
+        kind = type(value)
+        if kind is int and self.dimensions.of_int(source, value):
+            self.is_type(value, source, maker)
+            number = self._leaf(source, value, Role.ARGUMENT, (), maker)
+            return lambda traced: traced[number]
+        if self.constant(value, source, maker):
+            return lambda traced: value
+        if isinstance(value, tuple) or kind is list:
+            return self._sequence(value, source, maker)
+        if kind is dict or kind is collections.OrderedDict:
+            return self._mapping(value, source, maker)
+        if kind in pytree.SUPPORTED_NODES:
+            return self._node(value, source, maker)
+        self.opaque(value, source, maker)
+        return lambda traced: value
+
+    def _sequence(self, value: Any, source: Source, maker: Provenance) -> Template:
+        kind = type(value)
+        self.is_type(value, source, maker)
+        self.add(Test.LENGTH, source, (len(value), True), maker)
+        access = Access.LIST_ITEM if kind is list else Access.TUPLE_ITEM
+        parts = [self.argument(item, source.child(access, at), maker) for at, item in enumerate(value)]
+        if kind is tuple:
+            return lambda traced: tuple([part(traced) for part in parts])
+        if kind is list:
+            return lambda traced: [part(traced) for part in parts]
+        if hasattr(kind, "_make"):
+            return lambda traced: kind._make(part(traced) for part in parts)
+        return lambda traced: kind([part(traced) for part in parts])
+
+    def _mapping(self, value: Any, source: Source, maker: Provenance) -> Template:
+        kind, keys = type(value), tuple(value)
+        for key in keys:
+            if not is_constant(key):
+                self.is_hashed_by_identity(key)
+        self.is_type(value, source, maker)
+        self.add(Test.KEYS if kind is dict else Test.MAPPING_KEYS, source, (keys,), maker)
+        parts = [self.argument(value[key], source.child(Access.DICT_ITEM, key), maker) for key in keys]
+        return lambda traced: kind(zip(keys, [part(traced) for part in parts], strict=True))
+
+    def is_hashed_by_identity(self, key: object) -> None:
+        """Keys are compared by value; one that is compared by address must stay alive."""
+        self.keep(key)
+
+    def _node(self, value: Any, source: Source, maker: Provenance) -> Template:
+        """An instance of a class that is registered with pytree: its own function takes it apart, on every call."""
+        flatten = flatten_function(type(value))
+        children, context = flatten(value)
+        self.is_type(value, source, maker)
+        flat = source.child(Access.CALL1, flatten)
+        self.add(Test.EQUALS, flat.child(Access.TUPLE_ITEM, 1), (context,), maker)
+        items = flat.child(Access.TUPLE_ITEM, 0)
+        self.add(Test.LENGTH, items, (len(children), True), maker)
+        parts = [self.argument(child, items.child(Access.TUPLE_ITEM, at), maker) for at, child in enumerate(children)]
+        unflatten = flatten.node.unflatten_fn
+        return lambda traced: unflatten([part(traced) for part in parts], context)
+
+    def opaque(self, value: Any, source: Source, maker: Provenance) -> None:
+        """Anything else is the same object, or of the same content where the content is plain."""
+        kind = type(value)
+        if kind is slice or kind is range:
+            self.constants.add(id(value))
+            self.is_type(value, source, maker)
+            for name in ("start", "stop", "step"):
+                self.constant_or_identity(getattr(value, name), source.child(Access.ATTR, name), maker)
+        elif kind is frozenset or kind is set:
+            self._set(value, source, maker)
+        elif _has_hidden_state(value):
+            raise Unguardable(f"the contents of a {kind.__module__}.{kind.__qualname__} cannot be guarded ({source})")
+        else:
+            self.is_object(value, source, maker)
+
+    def constant_or_identity(self, value: Any, source: Source, maker: Provenance) -> None:
+        """A constant by value, anything else by identity."""
+        if not self.constant(value, source, maker):
+            self.is_object(value, source, maker)
+
+    def _set(self, value: Any, source: Source, maker: Provenance) -> None:
+        if type(value) is frozenset:
+            self.constants.add(id(value))
+        self.is_type(value, source, maker)
+        self.add(Test.LENGTH, source, (len(value), True), maker)
+        for at, item in enumerate(value):
+            self.constant_or_identity(item, source.child(Access.SET_ITEM, at), maker)
+
+    # -- after tracing ---------------------------------------------------------------------------------------------
+
+    def leaf_guards(self, leaf: Leaf) -> list[tuple[Guard, Provenance]]:
+        """The guards of a leaf, whose fake counterpart says which dimensions are symbolic."""
+        value, source = leaf.value, leaf.source
+        if not isinstance(value, torch.Tensor):
+            return []
+        facts = tensor_facts(value, leaf.fake.size(), leaf.fake.stride())
+        found = [(guard(Test.TENSOR, (source,), (facts,)), leaf.maker)]
+        if isinstance(value, FakeTensor):
+            mode, device = source.child(Access.ATTR, "fake_mode"), source.child(Access.ATTR, "fake_device")
+            self.keep(value.fake_mode)
+            found.append((guard(Test.IS, (mode,), (id(value.fake_mode), "that FakeTensorMode")), leaf.maker))
+            found.append((guard(Test.EQUALS, (device,), (value.fake_device,)), leaf.maker))
+        if is_traceable_wrapper_subclass(value):
+            self._inner_guards(value, leaf.fake, source, leaf.maker, found)
+        return found
+
+    def _inner_guards(
+        self, value: Any, fake: Any, source: Source, maker: Provenance, found: list[tuple[Guard, Provenance]]
+    ) -> None:
+        names, metadata = _inner(value)
+        parts = source.child(Access.CALL1, _inner)
+        for at, expected in enumerate((names, metadata)):
+            found.append((guard(Test.EQUALS, (parts.child(Access.TUPLE_ITEM, at),), (expected,)), maker))
+        for name in names:
+            inner, inner_fake = getattr(value, name), getattr(fake, name)
+            if not isinstance(inner, torch.Tensor):
+                continue
+            below = source.child(Access.ATTR, name)
+            facts = tensor_facts(inner, inner_fake.size(), inner_fake.stride())
+            found.append((guard(Test.TENSOR, (below,), (facts,)), maker))
+            if is_traceable_wrapper_subclass(inner):
+                self._inner_guards(inner, inner_fake, below, maker, found)
+
+    def entries(self) -> list[tuple[Guard, Provenance]]:
+        """Every guard on one source, in order. The leaves have their fakes."""
+        return list(
+            itertools.chain.from_iterable(
+                self.leaf_guards(item) if isinstance(item, Leaf) else (item,) for item in self.items
+            )
+        )
+
+
+def check_supported(value: torch.Tensor, source: Source) -> None:
+    """Raises :class:`Unguardable` for a tensor whose metadata cannot be guarded."""
+    try:
+        _strides(value)
+    except RuntimeError:
+        raise Unguardable(f"a tensor without strides ({source})") from None
