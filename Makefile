@@ -66,7 +66,7 @@ test-matrix: ## the tests on the main pin, then on Python 3.12 with torch 2.15
 # The extension alone is instrumented: python, torch and the packages are those of $(VENV), seen through a .pth file.
 ASAN_PRELOAD = $(shell for library in libasan.so libubsan.so libstdc++.so.6; do \
   $(or $(CXX),g++) -print-file-name=$$library; done | tr '\n' ':')
-ASAN_TESTS ?= tests/test_kinds.py tests/test_checker.py tests/test_differential.py tests/test_behaviour_unified.py \
+ASAN_TESTS ?= tests/test_kinds.py tests/test_checker.py tests/test_lookup.py tests/test_differential.py tests/test_behaviour_unified.py \
   tests/test_survives.py
 # Memory is held back by the sanitizer itself, so tests of how much is held say nothing here.
 ASAN_ARGS ?= -k "not memory and not leaks"

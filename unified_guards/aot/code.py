@@ -1,4 +1,5 @@
-"""Which names a function reads beside its arguments. Entry point: :func:`names_read`."""
+"""Which names a function reads and writes beside its arguments. Entry points: :func:`names_read`,
+:func:`globals_written`."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ class Read(NamedTuple):
 
 _GLOBAL = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
 _CELL = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "LOAD_FROM_DICT_OR_GLOBALS"})
+_WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 #: May stand between a name and its attribute.
 _TRANSPARENT = frozenset({"PUSH_NULL", "PRECALL", "EXTENDED_ARG", "CACHE", "NOP", "RESUME"})
@@ -42,12 +44,23 @@ def _reads(code: types.CodeType) -> Iterator[Read]:
             name, is_global, attributes = step.argval, kind in _GLOBAL, []
     if name is not None:
         yield Read(name, is_global, tuple(attributes))
+
+
+@functools.lru_cache(maxsize=1024)
+def globals_written(code: types.CodeType) -> tuple[str, ...]:
+    """The globals that ``code``, or a function that it defines, assigns or deletes; each once."""
+    steps = (step for part in _nested(code) for step in dis.get_instructions(part))
+    return tuple(dict.fromkeys(step.argval for step in steps if step.opname in _WRITES))
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _reads(constant)
+            yield from _nested(constant)
 
 
 @functools.lru_cache(maxsize=1024)
 def names_read(code: types.CodeType) -> tuple[Read, ...]:
     """The globals and closure variables that ``code``, or a function that it defines, loads; each once."""
-    return tuple(dict.fromkeys(_reads(code)))
+    return tuple(dict.fromkeys(read for part in _nested(code) for read in _reads(part)))

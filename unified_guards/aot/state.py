@@ -9,6 +9,7 @@ Entry point: :class:`State`.
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
 import functools
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 from torch._subclasses import FakeTensor
 
-from unified_guards.aot.code import Read, names_read
+from unified_guards.aot.code import Read, globals_written, names_read
 from unified_guards.aot.errors import Unguardable
 from unified_guards.aot.lifting import Leaf, Lifting, Role
 from unified_guards.ir import Access, Provenance, Source, Test
@@ -45,6 +46,8 @@ _BOOKKEEPING = frozenset(
 )
 
 
+#: Of the standard library's classes those that are nothing but the attributes that a user gives them.
+_HOLDERS = frozenset({types.SimpleNamespace, argparse.Namespace})
 #: What torch.fx notes on a graph module, for itself.
 _GRAPH_NOTES = frozenset({"meta", "_graph"})
 #: A function that sees more than this sees the whole program, through some object that knows everything.
@@ -101,13 +104,28 @@ def _list_place(source: Source, target: list[Any]) -> _Place:
     return _Place(str(source), restore, lambda: not _same_items(target, copy))
 
 
+_ABSENT = object()
+
+
 def _item_place(source: Source, target: dict[str, Any], name: str) -> _Place:
-    value = target[name]
+    value = target.get(name, _ABSENT)
 
     def restore() -> None:
-        target[name] = value
+        if value is _ABSENT:
+            target.pop(name, None)
+        else:
+            target[name] = value
 
-    return _Place(str(source), restore, lambda: target.get(name) is not value)
+    return _Place(str(source), restore, lambda: target.get(name, _ABSENT) is not value)
+
+
+def _class_place(source: Source, target: type, name: str) -> _Place:
+    value = vars(target)[name]
+
+    def restore() -> None:
+        setattr(target, name, value)
+
+    return _Place(str(source), restore, lambda: vars(target).get(name) is not value)
 
 
 def _cell_place(source: Source, cell: types.CellType) -> _Place:
@@ -183,7 +201,9 @@ class State:
                 self._value(getattr(value, name), source.child(Access.ATTR, name), maker)
         elif isinstance(value, functools._lru_cache_wrapper):
             self._value(value.__wrapped__, source.child(Access.ATTR, "__wrapped__"), maker)
-        elif not isinstance(value, type | types.ModuleType) and not _is_trusted(type(value).__module__):
+        elif isinstance(value, type | types.ModuleType):
+            pass  # only what is taken of them by name
+        elif type(value) in _HOLDERS or not _is_trusted(type(value).__module__):
             self._instance(value, source)
 
     def _container(self, value: Any, source: Source, maker: Provenance) -> None:
@@ -225,6 +245,9 @@ class State:
                 self._value(values, source.child(access), Provenance("aot", f"the defaults of {where}", line))
         reads = names_read(code)
         self._closure(function, source, reads, where)
+        for name in globals_written(code):
+            written = Source.frame().child(Access.GLOBALS, function.__globals__).child(Access.DICT_ITEM, name)
+            self.places.append(_item_place(written, function.__globals__, name))
         for read in reads:
             if read.is_global and read.name in function.__globals__:
                 self._global(function, read, where)
@@ -280,6 +303,7 @@ class State:
             if found is not None:
                 plain = not hasattr(type(found), "__get__")
                 if plain:
+                    self.places.append(_class_place(source, base, attributes[0]))
                     self._path(found, source.child(Access.ATTR, attributes[0]), attributes[1:], maker)
                 else:
                     self._method(found)

@@ -129,7 +129,6 @@ class _FlatFunction:
         self.template = template
         self.leaves = leaves
         self.state = state
-        self.captured = [leaf for leaf in leaves if leaf.role is Role.CAPTURED]
         self.rebuild: Rebuild = []
         self.reads_offset = False
         self.__name__ = getattr(target, "__name__", type(target).__name__)
@@ -138,7 +137,7 @@ class _FlatFunction:
         traced = dict(zip(self.leaves, flat, strict=True))
         args, kwargs = self.template(traced)
         before = pytree.tree_flatten((args, kwargs))
-        mode = StandIn({id(leaf.value): traced[leaf] for leaf in self.captured})
+        mode = StandIn({id(leaf.value): traced[leaf] for leaf in self.leaves if isinstance(leaf.value, torch.Tensor)})
         with standing_in(self.leaves, traced), mode:
             result = self.target(*args, **kwargs)
         self.reads_offset |= mode.reads_offset
