@@ -5,6 +5,7 @@
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/SavedTensorHooks.h>
+#include <c10/core/InferenceMode.h>
 #include <torch/csrc/PyInterpreter.h>
 #include <torch/csrc/autograd/python_variable.h>
 
@@ -522,6 +523,7 @@ class Evaluation {
       case Op::FLOAT_NAN: return float_is_nan(base);
       case Op::COMPLEX_NAN: return complex_is_nan(base);
       case Op::DUAL_LEVEL: return dual_level_is(i.object);
+      case Op::INFERENCE_MODE: return c10::InferenceMode::is_enabled() == static_cast<bool>(i.arg);
       case Op::DEFAULT_DEVICE: return default_device_is(i.object);
       case Op::TORCH_CALL: return call_is_true(i.object, nullptr);
       case Op::MODE_STACK: return mode_stack_is(i.object);

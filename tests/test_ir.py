@@ -592,6 +592,7 @@ PORTABLE: dict[str, Guard] = {
     "no attribute": guard(Test.NO_ATTR, (local(),), ("a",)),
     "mode stack": guard(Test.MODE_STACK, (Source.frame(),), ((nn.Linear, int),)),
     "global state": guard(Test.GLOBAL_STATE, (Source.frame(),), (native.GlobalStateGuard(),)),
+    "inference mode": guard(Test.INFERENCE_MODE, (Source.frame(),), (True,)),
     "default device": guard(Test.DEFAULT_DEVICE, (Source.frame(),), (torch.device("meta"),)),
     "marking": guard(Test.DIM_MARKING, (local(),), ({"_dynamo_dynamic_indices": {0}}, ["a"], {"b": (None, "c")})),
     "tensor": guard(Test.TENSOR, (local(),), (FACTS,)),

@@ -86,6 +86,7 @@ class Test(_Texts):
     FLOAT_NAN = "isnan({0})"
     COMPLEX_NAN = "cmath.isnan({0})"
     DUAL_LEVEL = "torch.autograd.forward_ad._current_level == {p[0]}"  # (level,)
+    INFERENCE_MODE = "torch.is_inference_mode_enabled() is {p[0]}"  # (bool,)
     DEFAULT_DEVICE = "torch.get_default_device() == {p[0]!r}"  # (device or None,)
     GLOBAL_STATE = "___check_global_state()"  # (GlobalStateGuard,)
     MODE_STACK = "torch function modes are {p[0]!r}"  # (tuple of types,)
@@ -122,7 +123,16 @@ RELATIONAL = frozenset(
     }
 )
 #: Guards on the state of the thread, read under the torch-function state of the caller.
-AMBIENT = frozenset({Test.DUAL_LEVEL, Test.DEFAULT_DEVICE, Test.GLOBAL_STATE, Test.MODE_STACK, Test.SAVED_HOOKS})
+AMBIENT = frozenset(
+    {
+        Test.DUAL_LEVEL,
+        Test.INFERENCE_MODE,
+        Test.DEFAULT_DEVICE,
+        Test.GLOBAL_STATE,
+        Test.MODE_STACK,
+        Test.SAVED_HOOKS,
+    }
+)
 #: Guards of the frame that run after all others.
 EPILOGUE = frozenset({Test.SHAPE})
 

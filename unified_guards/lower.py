@@ -306,6 +306,7 @@ _ROWS: dict[Test, Callable[[Guard, int], Row]] = {
     Test.FLOAT_NAN: _bare("FLOAT_NAN"),
     Test.COMPLEX_NAN: _bare("COMPLEX_NAN"),
     Test.DUAL_LEVEL: _dual_level,
+    Test.INFERENCE_MODE: lambda item, depth: (_OPS["INFERENCE_MODE"], depth, int(item.params[0]), None, 0),
     Test.DEFAULT_DEVICE: _default_device,
     # The bound method of torch's own object: a C function that reads the state of this thread.
     Test.GLOBAL_STATE: lambda item, depth: (_OPS["TORCH_CALL"], depth, 0, item.params[0].check, 0),

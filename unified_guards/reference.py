@@ -479,6 +479,7 @@ _TESTS: dict[Test, Callable[[Any, tuple[Any, ...]], Any]] = {
     Test.FLOAT_NAN: _float_nan,
     Test.COMPLEX_NAN: _complex_nan,
     Test.DUAL_LEVEL: _dual_level,
+    Test.INFERENCE_MODE: lambda value, params: torch.is_inference_mode_enabled() is params[0],
     Test.DEFAULT_DEVICE: _default_device,
     Test.GLOBAL_STATE: lambda value, params: params[0].check(),
     Test.MODE_STACK: _mode_stack,

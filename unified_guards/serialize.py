@@ -246,6 +246,7 @@ _PARAMS: dict[Test, tuple[type, ...]] = {
     Test.SET_CONTAINS: (object, bool),
     Test.NO_ATTR: (str,),
     Test.DUAL_LEVEL: (int,),
+    Test.INFERENCE_MODE: (bool,),
     Test.DEFAULT_DEVICE: (object,),
     Test.GLOBAL_STATE: (native.GlobalStateGuard,),
     Test.MODE_STACK: (tuple,),

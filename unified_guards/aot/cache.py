@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from unified_guards import _C
 from unified_guards.aot.entry import ARGS, KWARGS, Entry, Lifted, guard_set_of
-from unified_guards.aot.errors import DataDependent, RecompileLimitError, Unguardable
+from unified_guards.aot.errors import RecompileLimitError, Unguardable
 from unified_guards.aot.lifting import Dimensions
 from unified_guards.aot.trace import Compilers, Rebuild, compile_entry
 from unified_guards.ir import GuardSet, Source
@@ -136,7 +136,7 @@ class UnifiedCache(_C.Lookup):
         return CacheInfo(
             self._hits - self._hits_before,
             self._misses - self._misses_before,
-            len(self._keys()),
+            len(self._compiled_entries()),
             self._policy.max_entries,
             max(0, self._compilations - 1),
             dict(self._eager),
@@ -149,6 +149,8 @@ class UnifiedCache(_C.Lookup):
         self._dimensions = Dimensions(self._dynamic)
         self._hits_before, self._misses_before = self._hits, self._misses
         self._compilations = 0
+        self._refusals = 0
+        self._gave_up: str | None = None
         self._conversions = 0
         self._eager: dict[str, int] = {}
         self._history: list[Recompile] = []
@@ -185,41 +187,45 @@ class UnifiedCache(_C.Lookup):
         if not self._may_compile(recompile):
             return False
         try:
-            self._add_entry(args, kwargs)
-        except (Unguardable, CannotLower) as reason:
+            lifted = Lifted(self._target, args, kwargs, self._dimensions, self._compilers.num_params_buffers)
+        except Unguardable as reason:
             self._run_eagerly(str(reason))
             return False
-        if recompile is not None:
-            self._history.append(recompile)
+        try:
+            if lifted.refused is not None:
+                raise Unguardable(lifted.refused)
+            self._add_compiled(lifted)
+        except (Unguardable, CannotLower) as reason:
+            return self._refuse(lifted, str(reason), frame)
         entry = self._keys()[0]
         if self._find(args, kwargs) is not entry:
-            row = self._last_failure(entry)
+            _, why = entry.failure(self._last_failure(entry), frame)
             self._drop(entry)
-            self._run_eagerly(f"the function changes what it depends on: {entry.failure(row, frame)[1]}")
-            return False
+            return self._refuse(lifted, f"the function changes what it depends on: {why}", frame)
+        self._compilations += 1
+        if recompile is not None and self._compilations > 1:
+            self._history.append(recompile)
         self._evict()
         return True
 
-    def _add_entry(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        lifted = Lifted(self._target, args, kwargs, self._dimensions, self._compilers.num_params_buffers)
-        self._compilations += 1
-        try:
-            compiled, shape_env = compile_entry(
-                self._target, lifted.template, lifted.lifting, lifted.state, self._compilers
-            )
-        except DataDependent as reason:
-            self._add_eager_entry(lifted, str(reason))
-            return
+    def _add_compiled(self, lifted: Lifted) -> None:
+        compiled, shape_env = compile_entry(
+            self._target, lifted.template, lifted.lifting, lifted.state, self._compilers
+        )
         self._conversions += len(compiled.leaves)
         guard_set = guard_set_of(
             lifted, shape_env, leaves=compiled.leaves, storages=compiled.mutates, offsets=compiled.reads_offset
         )
         gather = [leaf.source for leaf in compiled.leaves]
-        self._install(lifted, guard_set, gather, compiled.function, compiled.rebuild)
+        self._install(lifted, guard_set, gather, compiled.function, compiled.rebuild, eager=False)
         tally.aot_entries += 1
 
-    def _add_eager_entry(self, lifted: Lifted, reason: str) -> None:
-        """Calls like this one are not traced again: their version is the function itself."""
+    def _refuse(self, lifted: Lifted, reason: str, frame: dict[str, Any]) -> bool:
+        """Calls like this one are not traced again: their version is the function itself. False when not even that."""
+        self._refusals += 1
+        if self._refusals >= self._policy.recompile_limit:
+            self._gave_up = reason
+            _log.warning("%s runs eagerly from now on, because %s", self.name, reason)
 
         def run(flat: list[Any]) -> list[Any]:
             args, kwargs = flat
@@ -229,17 +235,34 @@ class UnifiedCache(_C.Lookup):
         for leaf in lifted.lifting.leaves:
             leaf.fake = leaf.value
         guard_set = guard_set_of(lifted, None, leaves=[], storages=False, offsets=False)
-        self._install(lifted, guard_set, [ARGS, KWARGS], run, [(_C.REBUILD["LEAF"], 0, None)])
+        self._install(lifted, guard_set, [ARGS, KWARGS], run, [(_C.REBUILD["LEAF"], 0, None)], eager=True)
+        entry = self._keys()[0]
+        if self._find(frame["args"], frame["kwargs"]) is entry:
+            self._evict()
+            return True
+        self._drop(entry)
+        self._run_eagerly(reason)
+        return False
 
     def _install(
-        self, lifted: Lifted, guard_set: GuardSet, gather: list[Source], function: Callable[..., Any], rebuild: Rebuild
+        self,
+        lifted: Lifted,
+        guard_set: GuardSet,
+        gather: list[Source],
+        function: Callable[..., Any],
+        rebuild: Rebuild,
+        *,
+        eager: bool,
     ) -> None:
-        entry = Entry(guard_set, gather, list(lifted.lifting.kept.values()))
+        entry = Entry(guard_set, gather, list(lifted.lifting.kept.values()), eager=eager)
         lifted.lifting.deaths.tell = functools.partial(_forget, weakref.ref(self), weakref.ref(entry))
         self._add(entry, entry.program.rows, function, rebuild, entry.oracle())
 
+    def _compiled_entries(self) -> list[Entry]:
+        return [entry for entry in self._keys() if not entry.eager]
+
     def _reason(self, frame: dict[str, Any]) -> Recompile | None:
-        failures = [(entry, self._last_failure(entry)) for entry in self._keys()]
+        failures = [(entry, self._last_failure(entry)) for entry in self._compiled_entries()]
         if not failures:
             return None
         reason = Recompile(tuple(entry.failure(row, frame)[1] for entry, row in failures))
@@ -248,6 +271,9 @@ class UnifiedCache(_C.Lookup):
 
     def _may_compile(self, recompile: Recompile | None) -> bool:
         limit, policy, _ = self._policy
+        if self._gave_up is not None:
+            self._run_eagerly(self._gave_up)
+            return False
         if self._compilations < limit:
             return True
         because = f" The last reasons:\n{recompile}" if recompile is not None else ""

@@ -1,5 +1,5 @@
 """Which names a function reads and writes beside its arguments. Entry points: :func:`names_read`,
-:func:`globals_written`."""
+:func:`globals_written`, :func:`modules_imported`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CELL = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DEREF", "
 _WRITES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 _ATTRIBUTE = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 #: May stand between a name and its attribute.
-_TRANSPARENT = frozenset({"PUSH_NULL", "PRECALL", "EXTENDED_ARG", "CACHE", "NOP", "RESUME"})
+_TRANSPARENT = frozenset({"COPY", "DUP_TOP", "PUSH_NULL", "PRECALL", "EXTENDED_ARG", "CACHE", "NOP", "RESUME"})
 
 
 def _reads(code: types.CodeType) -> Iterator[Read]:
@@ -51,6 +51,20 @@ def globals_written(code: types.CodeType) -> tuple[str, ...]:
     """The globals that ``code``, or a function that it defines, assigns or deletes; each once."""
     steps = (step for part in _nested(code) for step in dis.get_instructions(part))
     return tuple(dict.fromkeys(step.argval for step in steps if step.opname in _WRITES))
+
+
+@functools.lru_cache(maxsize=1024)
+def modules_imported(code: types.CodeType) -> tuple[str, ...]:
+    """The modules that ``code``, or a function that it defines, imports when it runs; each once."""
+    steps = (step for part in _nested(code) for step in dis.get_instructions(part))
+    return tuple(dict.fromkeys(step.argval for step in steps if step.opname == "IMPORT_NAME"))
+
+
+@functools.lru_cache(maxsize=1024)
+def attributes_named(code: types.CodeType) -> frozenset[str]:
+    """The attributes that ``code``, or a function that it defines, takes of anything."""
+    steps = (step for part in _nested(code) for step in dis.get_instructions(part))
+    return frozenset(step.argval for step in steps if step.opname in _ATTRIBUTE or step.opname == "LOAD_SUPER_ATTR")
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -12,8 +12,11 @@ from typing import Any
 
 import torch
 from torch._C._dynamo.guards import GlobalStateGuard
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.utils import _device
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported
 from unified_guards.aot.shapes import shape_guards
@@ -37,6 +40,7 @@ class Lifted:
         lifting: guards and leaves.
         state: what the function reads beside its arguments.
         ambient: guards on the state of the thread and of torch.
+        refused: why it is not to be traced; None when it may be.
     """
 
     def __init__(
@@ -47,16 +51,29 @@ class Lifted:
         dimensions: Dimensions,
         static_arguments: int = 0,
     ) -> None:
+        self.refused = _users_mode()
         self.ambient = _ambient_guards()
         self.lifting = Lifting(dimensions, static_arguments)
+        self.state = State(self.lifting)
         maker = Provenance("aot", "an argument", defined_at(getattr(target, "forward", target)))
         parts = [self.lifting.argument(args, ARGS, maker), self.lifting.argument(kwargs, KWARGS, maker)]
         self.template: Template = lambda traced: tuple([part(traced) for part in parts])
-        self.state = State(self.lifting)
         self.state.callable(target)
+        if self.lifting.mixed is not None:
+            self.refused = f"{self.lifting.mixed} is an argument and is read beside the arguments, too"
         for leaf in self.lifting.leaves:
             if isinstance(leaf.value, torch.Tensor):
                 check_supported(leaf.value, leaf.source)
+
+
+def _users_mode() -> str | None:
+    """A mode of the user's sees what is traced, and decides by a state of its own what becomes of it."""
+    modes = [torch._C._get_function_stack_at(at) for at in range(torch._C._len_torch_function_stack())]
+    modes += _get_current_dispatch_mode_stack()
+    for mode in modes:
+        if not isinstance(mode, DeviceContext | FakeTensorMode):
+            return f"a mode is active ({type(mode).__qualname__})"
+    return None
 
 
 def _ambient_guards() -> list[tuple[Guard, Provenance]]:
@@ -68,6 +85,7 @@ def _ambient_guards() -> list[tuple[Guard, Provenance]]:
         (guard(Test.GLOBAL_STATE, frame, (state,)), "global state of torch"),
         (guard(Test.MODE_STACK, frame, (tuple(type(mode) for mode in modes),)), "torch function modes"),
         (guard(Test.DEFAULT_DEVICE, frame, (_device.CURRENT_DEVICE,)), "default device"),
+        (guard(Test.INFERENCE_MODE, frame, (torch.is_inference_mode_enabled(),)), "inference mode"),
         (guard(Test.DUAL_LEVEL, frame, (forward_ad._current_level,)), "forward-mode level"),
     ]
     return [(item, Provenance("aot", code)) for item, code in found]
@@ -137,10 +155,12 @@ class Entry:
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
         kept: what the guards know by address.
+        eager: whether it stands for the function itself, which could not be compiled.
     """
 
-    def __init__(self, guard_set: GuardSet, gather: list[Source], kept: list[Any]) -> None:
+    def __init__(self, guard_set: GuardSet, gather: list[Source], kept: list[Any], *, eager: bool = False) -> None:
         self.guard_set = guard_set
+        self.eager = eager
         self.checked: GuardSet
         self.removed: list[Removed]
         self.checked, self.removed = simplify(guard_set)

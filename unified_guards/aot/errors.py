@@ -25,7 +25,3 @@ class RecompileLimitError(RuntimeError):
 
 class Unguardable(Exception):
     """This call is run eagerly: something that it depends on cannot be checked later. The message says what."""
-
-
-class DataDependent(Unguardable):
-    """The function's Python looks at the values of tensors: calls like this one can only be run eagerly."""

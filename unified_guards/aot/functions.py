@@ -21,8 +21,11 @@ _STATE = """
     function that it reaches by name; of modules the parameters, buffers, flags, plain attributes and forward hooks; of
     other objects their attributes. Not seen are names that are computed (``getattr(x, name)``, ``globals()[name]``),
     what torch, the standard library and numpy keep to themselves, methods put into a class later, the insides of C
-    objects, and what lies behind a property. A function that writes to what it reads (a counter, a list) or takes what
-    cannot be guarded (an iterator, a numpy array) is run eagerly, counted in ``cache_info().eager``.
+    objects, attributes that a program puts on tensors, and what a callback of C code does. A function that writes to
+    what it reads (a counter, a list), that cannot be traced, or that takes what cannot be guarded (an iterator, a numpy
+    array, a mode of the user's) is run eagerly, counted in ``cache_info().eager``. It is called several times while it
+    is traced, as by torch; its effects on what is seen are undone. With ``dynamic`` a symbolic size is a
+    ``torch.SymInt`` to Python: ``isinstance(x.shape[0], int)`` is False and its text is a symbol's.
 """
 
 

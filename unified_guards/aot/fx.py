@@ -16,7 +16,7 @@ from unified_guards.aot.entry import Entry, Lifted, guard_set_of
 from unified_guards.aot.errors import GuardError, Unguardable
 from unified_guards.aot.lifting import Dimensions, Leaf, Role
 from unified_guards.aot.shapes import fake_mode_for, make_fake
-from unified_guards.aot.trace import StandIn
+from unified_guards.aot.stand_in import StandIn
 from unified_guards.ir import GuardSet, Test, guard
 
 _ON_FAILURE = ("raise", "retrace", "ignore")

@@ -7,7 +7,6 @@ symbolic; everything else becomes a constant. Entry points: :class:`Lifting`, :c
 
 from __future__ import annotations
 
-import array
 import collections
 import enum
 import itertools
@@ -98,8 +97,8 @@ class Dimensions:
 _EQUAL = frozenset({int, str, bytes, torch.dtype, torch.device, torch.layout, torch.memory_format})
 _BITS = frozenset({float, complex})
 _SINGLETONS = (None, True, False, Ellipsis, NotImplemented)
-#: Their contents can change in a way that no guard sees.
-_BUFFERS: tuple[type, ...] = (bytearray, memoryview, array.array)
+#: Of these, keys that are equal and of one type are interchangeable.
+_EXACT_KEYS = frozenset({str, int, bool, bytes, type(None)})
 
 #: Builds a value out of the traced leaves.
 Template = Callable[[dict[Leaf, Any]], Any]
@@ -108,13 +107,6 @@ Template = Callable[[dict[Leaf, Any]], Any]
 def is_constant(value: object) -> bool:
     """Whether ``value`` is immutable and stands for itself."""
     return type(value) in _EQUAL or type(value) in _BITS or any(value is known for known in _SINGLETONS)
-
-
-def _has_hidden_state(value: object) -> bool:
-    kind = type(value)
-    if isinstance(value, _BUFFERS) or hasattr(kind, "__next__"):
-        return True
-    return kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "__array_interface__")
 
 
 class _Flatten:
@@ -151,8 +143,16 @@ def flatten_function(kind: type) -> _Flatten:
     return known
 
 
+def known_int(number: Any) -> int | None:
+    """A size, if it is known: a symbolic one is known once something made it a constant."""
+    if isinstance(number, torch.SymInt):
+        found: int | None = number.node.maybe_as_int()
+        return found
+    return int(number)
+
+
 def tensor_facts(value: torch.Tensor, sizes: Sequence[Any], strides: Sequence[Any]) -> TensorFacts:
-    """What a tensor guard expects of ``value``; a size or stride that is not a plain int is not guarded."""
+    """What a tensor guard expects of ``value``; a symbolic size or stride is not guarded."""
     keys, dtype, device_index, requires_grad = _C.tensor_facts(value, None)
     kind = type(value)
     return TensorFacts(
@@ -161,8 +161,8 @@ def tensor_facts(value: torch.Tensor, sizes: Sequence[Any], strides: Sequence[An
         dtype,
         device_index,
         requires_grad,
-        tuple(size if type(size) is int else None for size in sizes),
-        tuple(stride if type(stride) is int else None for stride in strides),
+        tuple(map(known_int, sizes)),
+        tuple(map(known_int, strides)),
         False,
         described(id(kind)),
         str(value.dtype).removeprefix("torch."),
@@ -199,6 +199,8 @@ class Lifting:
         relations: what holds between several sources.
         kept: objects that a guard knows by address, as weak references where they allow it.
         deaths: told when one of those is gone.
+        beyond: lifts what is no leaf, no constant and no tree (:class:`unified_guards.aot.state.State`).
+        mixed: a tensor that is an argument and was captured, too.
     """
 
     def __init__(self, dimensions: Dimensions, static_arguments: int = 0) -> None:
@@ -210,6 +212,8 @@ class Lifting:
         self.kept: dict[int, Any] = {}
         self.constants: set[int] = set()
         self.deaths = Deaths()
+        self.mixed: Source | None = None
+        self.beyond: Callable[[Any, Source, Provenance], None]
         self._leaf_of: dict[int, Leaf] = {}
 
     # -- guards ----------------------------------------------------------------------------------------------------
@@ -257,6 +261,8 @@ class Lifting:
         known = self._leaf_of.get(id(value))
         if known is not None:
             self.relations.append((guard(Test.SAME, (known.source, source)), maker))
+            if known.role is Role.ARGUMENT and role is not Role.ARGUMENT:
+                self.mixed = source
             return known
         if isinstance(value, FakeTensor) and not all(type(size) is int for size in value.shape):
             raise Unguardable(f"a fake tensor with symbolic sizes ({source})")
@@ -296,7 +302,7 @@ class Lifting:
             return self._mapping(value, source, maker)
         if kind in pytree.SUPPORTED_NODES:
             return self._node(value, source, maker)
-        self.opaque(value, source, maker)
+        self.beyond(value, source, maker)
         return lambda traced: value
 
     def _sequence(self, value: Any, source: Source, maker: Provenance) -> Template:
@@ -314,18 +320,60 @@ class Lifting:
         return lambda traced: kind([part(traced) for part in parts])
 
     def _mapping(self, value: Any, source: Source, maker: Provenance) -> Template:
-        kind, keys = type(value), tuple(value)
-        for key in keys:
-            if not is_constant(key):
-                self.is_hashed_by_identity(key)
-        self.is_type(value, source, maker)
-        self.add(Test.KEYS if kind is dict else Test.MAPPING_KEYS, source, (keys,), maker)
-        parts = [self.argument(value[key], source.child(Access.DICT_ITEM, key), maker) for key in keys]
+        kind, keys = type(value), list(value)
+        self.keys(value, source, maker)
+        order = {id(key): at for at, key in enumerate(dict.keys(value))}
+        parts = [self.argument(value[key], self.item_source(source, key, order[id(key)]), maker) for key in keys]
         return lambda traced: kind(zip(keys, [part(traced) for part in parts], strict=True))
 
-    def is_hashed_by_identity(self, key: object) -> None:
-        """Keys are compared by value; one that is compared by address must stay alive."""
-        self.keep(key)
+    def keys(self, value: dict[Any, Any], source: Source, maker: Provenance) -> None:
+        """The exact class and the exact keys of a dict, in order."""
+        kind, keys = type(value), tuple(dict.keys(value))
+        for key in keys:
+            self.keep(key)
+        if kind is not dict:
+            self.is_type(value, source, maker)
+        if kind is collections.OrderedDict:  # in an order of its own
+            self.add(Test.MAPPING_KEYS, source, (tuple(value),), maker)
+        if kind is dict and all(type(key) in _EXACT_KEYS for key in keys):
+            self.add(Test.KEYS, source, (keys,), maker)
+            return
+        if kind is dict:
+            self.is_type(value, source, maker)
+        self.add(Test.DICT_LENGTH, source, (len(keys),), maker)
+        for at, key in enumerate(keys):
+            self.exact(key, source.child(Access.DICT_KEY_AT, at), maker)
+
+    def item_source(self, source: Source, key: Any, at: int) -> Source:
+        """Where the value of a key is, the ``at``-th in the dict's own order."""
+        if type(key) is str:
+            return source.child(Access.DICT_ITEM, key)
+        return source.child(Access.DICT_VALUE_AT, at)
+
+    def exact(self, value: Any, source: Source, maker: Provenance) -> None:
+        """Plain data, compared by type all the way down; other objects by ``==`` where they define it."""
+        if self.constant(value, source, maker):
+            return
+        self.is_type(value, source, maker)
+        if type(value) in (tuple, list):
+            self.add(Test.LENGTH, source, (len(value), True), maker)
+            access = Access.LIST_ITEM if type(value) is list else Access.TUPLE_ITEM
+            for at, item in enumerate(value):
+                self.exact(item, source.child(access, at), maker)
+        elif type(value) is dict:
+            self.keys(value, source, maker)
+            for at, (key, item) in enumerate(value.items()):
+                self.exact(item, self.item_source(source, key, at), maker)
+        else:
+            self.keep(value)
+            self.add(Test.EQUALS, source, (value,), maker)
+
+    def parts(self, value: Any, names: tuple[str, ...], source: Source, maker: Provenance) -> None:
+        """An immutable object that is what its attributes are: a slice, a range."""
+        self.constants.add(id(value))
+        self.is_type(value, source, maker)
+        for name in names:
+            self.exact(getattr(value, name), source.child(Access.ATTR, name), maker)
 
     def _node(self, value: Any, source: Source, maker: Provenance) -> Template:
         """An instance of a class that is registered with pytree: its own function takes it apart, on every call."""
@@ -333,40 +381,12 @@ class Lifting:
         children, context = flatten(value)
         self.is_type(value, source, maker)
         flat = source.child(Access.CALL1, flatten)
-        self.add(Test.EQUALS, flat.child(Access.TUPLE_ITEM, 1), (context,), maker)
+        self.exact(context, flat.child(Access.TUPLE_ITEM, 1), maker)
         items = flat.child(Access.TUPLE_ITEM, 0)
         self.add(Test.LENGTH, items, (len(children), True), maker)
         parts = [self.argument(child, items.child(Access.TUPLE_ITEM, at), maker) for at, child in enumerate(children)]
         unflatten = flatten.node.unflatten_fn
         return lambda traced: unflatten([part(traced) for part in parts], context)
-
-    def opaque(self, value: Any, source: Source, maker: Provenance) -> None:
-        """Anything else is the same object, or of the same content where the content is plain."""
-        kind = type(value)
-        if kind is slice or kind is range:
-            self.constants.add(id(value))
-            self.is_type(value, source, maker)
-            for name in ("start", "stop", "step"):
-                self.constant_or_identity(getattr(value, name), source.child(Access.ATTR, name), maker)
-        elif kind is frozenset or kind is set:
-            self._set(value, source, maker)
-        elif _has_hidden_state(value):
-            raise Unguardable(f"the contents of a {kind.__module__}.{kind.__qualname__} cannot be guarded ({source})")
-        else:
-            self.is_object(value, source, maker)
-
-    def constant_or_identity(self, value: Any, source: Source, maker: Provenance) -> None:
-        """A constant by value, anything else by identity."""
-        if not self.constant(value, source, maker):
-            self.is_object(value, source, maker)
-
-    def _set(self, value: Any, source: Source, maker: Provenance) -> None:
-        if type(value) is frozenset:
-            self.constants.add(id(value))
-        self.is_type(value, source, maker)
-        self.add(Test.LENGTH, source, (len(value), True), maker)
-        for at, item in enumerate(value):
-            self.constant_or_identity(item, source.child(Access.SET_ITEM, at), maker)
 
     # -- after tracing ---------------------------------------------------------------------------------------------
 
@@ -374,7 +394,8 @@ class Lifting:
         """The guards of a leaf, whose fake counterpart says which dimensions are symbolic."""
         value, source = leaf.value, leaf.source
         if not isinstance(value, torch.Tensor):
-            return []
+            constant = known_int(leaf.fake)
+            return [] if constant is None else [(guard(Test.EQUALS, (source,), (constant,)), leaf.maker)]
         facts = tensor_facts(value, leaf.fake.size(), leaf.fake.stride())
         found = [(guard(Test.TENSOR, (source,), (facts,)), leaf.maker)]
         if isinstance(value, FakeTensor):

@@ -20,13 +20,14 @@ from torch._functorch._aot_autograd.schemas import AOTConfig
 from torch._functorch.partitioners import default_partition
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from unified_guards import _C
-from unified_guards.aot.errors import DataDependent, Unguardable
+from unified_guards.aot.errors import Unguardable
 from unified_guards.aot.lifting import Leaf, Lifting, Role, Template, is_constant
+from unified_guards.aot.places import Ambient
 from unified_guards.aot.shapes import fake_mode_for, make_fake
+from unified_guards.aot.stand_in import StandIn
 from unified_guards.aot.state import State, standing_in
 
 _REBUILD: dict[str, int] = _C.REBUILD
@@ -52,9 +53,8 @@ class Compilers:
         """A compiler that is given the options, too."""
         return functools.partial(compiler, **self.options) if compiler is not None and self.options else compiler
 
-    def lower(self, state: Any, flat_fn: Callable[..., Any]) -> Callable[[list[Any]], Any]:
-        """The graphs of ``flat_fn``, compiled."""
-        captured = torch_aot.aot_stage1_graph_capture(state, flat_fn)
+    def lower(self, state: Any, captured: Any) -> Callable[[list[Any]], Any]:
+        """The captured graphs, compiled."""
         compiled, _ = torch_aot.aot_stage2_compile(
             state,
             captured,
@@ -85,42 +85,6 @@ class Compiled:
     reads_offset: bool
 
 
-_OFFSET_READERS = frozenset(
-    {torch.Tensor.storage_offset, torch.Tensor.as_strided, torch.as_strided, torch.Tensor.as_strided_,
-     torch.Tensor.as_strided_scatter, torch.as_strided_scatter}
-)  # fmt: skip
-
-
-class StandIn(TorchFunctionMode):
-    """While tracing: gives torch the traced tensor wherever the function hands it a real one that it captured.
-
-    A mode, because what the function captured (a variable around it, a global) is not ours to write to.
-    """
-
-    def __init__(self, traced: dict[int, Any]) -> None:
-        super().__init__()
-        self.traced = traced
-        self.reads_offset = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _OFFSET_READERS:
-            self.reads_offset = True
-        if not self.traced:
-            return func(*args, **(kwargs or {}))
-        return func(*self.swap(args), **self.swap(kwargs or {}))
-
-    def swap(self, value: Any) -> Any:
-        """``value`` with every captured tensor replaced, in tuples, lists and dicts too."""
-        kind = type(value)
-        if isinstance(value, torch.Tensor):
-            return self.traced.get(id(value), value)
-        if kind is tuple or kind is list:
-            return kind([self.swap(item) for item in value])
-        if kind is dict:
-            return {key: self.swap(item) for key, item in value.items()}
-        return value
-
-
 class _FlatFunction:
     """The function over the flat leaves, as AOTAutograd traces it, several times."""
 
@@ -138,10 +102,17 @@ class _FlatFunction:
         args, kwargs = self.template(traced)
         before = pytree.tree_flatten((args, kwargs))
         mode = StandIn({id(leaf.value): traced[leaf] for leaf in self.leaves if isinstance(leaf.value, torch.Tensor)})
-        with standing_in(self.leaves, traced), mode:
-            result = self.target(*args, **kwargs)
+        ambient, attributes = Ambient(), _own_attributes(traced)
+        try:
+            with standing_in(self.leaves, traced), mode:
+                result = self.target(*args, **kwargs)
+        finally:
+            changed = self.state.restore() or ambient.restore()
         self.reads_offset |= mode.reads_offset
-        changed = self.state.restore()
+        if mode.refused is not None:
+            raise Unguardable(f"the function {mode.refused}")  # and caught the first one
+        if _own_attributes(traced) != attributes:
+            changed = "an attribute of a tensor"
         if changed is not None:
             raise Unguardable(f"the function changes {changed}")
         after = pytree.tree_flatten((args, kwargs))
@@ -155,6 +126,8 @@ class _FlatFunction:
     def _output(self, value: Any, outputs: list[Any]) -> None:
         """Writes how to build ``value`` out of the outputs of the graph."""
         kind, rows = type(value), self.rebuild
+        if isinstance(value, torch.nn.Parameter) and not any(value is leaf.value for leaf in self.leaves):
+            raise Unguardable("the function returns a new torch.nn.Parameter")
         if isinstance(value, torch.Tensor | torch.SymInt | torch.SymFloat):
             rows.append((_REBUILD["LEAF"], len(outputs), None))
             outputs.append(value)
@@ -242,25 +215,37 @@ def compile_entry(
     )
     flat_fn = _FlatFunction(target, template, leaves, state)
     fakes = [leaf.fake for leaf in leaves]
-    with contextlib.ExitStack() as stack, _state_kept(state), _data_is_not_read():
-        made = torch_aot.create_aot_state(
-            stack, flat_fn, fakes, [PlainAOTInput(at) for at in range(len(fakes))], config, mode, mode.shape_env
-        )
-        mutates = any(info.mutates_data or info.mutates_metadata for info in made.fw_metadata.input_info)
-        function = compilers.lower(made, flat_fn)
+    with contextlib.ExitStack() as stack, _state_kept(state):
+        with _tracing_may_fail():
+            made = torch_aot.create_aot_state(
+                stack, flat_fn, fakes, [PlainAOTInput(at) for at in range(len(fakes))], config, mode, mode.shape_env
+            )
+            mutates = any(info.mutates_data or info.mutates_metadata for info in made.fw_metadata.input_info)
+            captured = torch_aot.aot_stage1_graph_capture(made, flat_fn)
+        function = compilers.lower(made, captured)
     return Compiled(function, flat_fn.rebuild, leaves, mutates, flat_fn.reads_offset), mode.shape_env
 
 
 @contextlib.contextmanager
-def _data_is_not_read() -> Iterator[None]:
-    """Python that looks at the values of tensors can only be run, not compiled."""
+def _tracing_may_fail() -> Iterator[None]:
+    """What cannot be traced can be run: if the function itself is wrong, it will say so then, as eager does."""
     try:
         yield
-    except (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not _is_torchs(frame.filename)]
-        line = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-        raise DataDependent(f"the function depends on the values of tensors{line}") from None
+    except Unguardable:
+        raise
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_torchs(frame.filename)]
+        line = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        if isinstance(error, DataDependentOutputException | DynamicOutputShapeException | GuardOnDataDependentSymNode):
+            raise Unguardable(f"the function depends on the values of tensors{line}") from None
+        said = str(error).partition("\n")[0]
+        raise Unguardable(f"it cannot be traced{line}: {type(error).__name__}: {said}") from error
+
+
+def _own_attributes(traced: dict[Leaf, Any]) -> list[set[str]]:
+    """The names that the program gave to attributes of the traced tensors; torch's begin with an underscore."""
+    tensors = (tensor for tensor in traced.values() if isinstance(tensor, torch.Tensor))
+    return [{name for name in vars(tensor) if not name.startswith("_")} for tensor in tensors]
 
 
 def _is_torchs(path: str) -> bool:
