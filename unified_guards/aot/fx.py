@@ -23,9 +23,9 @@ _ON_FAILURE = ("raise", "retrace", "ignore")
 
 
 class _Version(NamedTuple):
-    """A graph and its guards."""
+    """A graph and its guards. The first version's graph is that of the module which is called, a copy perhaps: None."""
 
-    graph: torch.fx.GraphModule
+    graph: torch.fx.GraphModule | None
     entry: Entry
 
 
@@ -38,21 +38,19 @@ class Guards(_C.Lookup):
         self.on_guard_failure = on_guard_failure
         self.first: Entry
 
-    def add(self, graph: torch.fx.GraphModule, entry: Entry) -> None:
+    def add(self, graph: torch.fx.GraphModule | None, entry: Entry) -> None:
         """A version, tried before the others."""
         if not self._keys():
             self.first = entry
         self._add(_Version(graph, entry), entry.program.rows, list, [(_C.REBUILD["LEAF"], 0, None)], entry.oracle())
 
-    def version_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.fx.GraphModule | None:
-        """The graph to run; None when no guards hold and nothing else was asked for."""
-        found = self._find(args, kwargs)
-        if found is not None:
-            return found.graph
-        if self.on_guard_failure == "retrace" and not kwargs:
+    def version_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Version | None:
+        """What to run; None when no guards hold and nothing else was asked for."""
+        found: _Version | None = self._find(args, kwargs)
+        if found is None and self.on_guard_failure == "retrace" and not kwargs:
             self.add(*self.trace(*args))
-            return self._keys()[0].graph
-        return None
+            found = self._keys()[0]
+        return found
 
     def error(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GuardError:
         """What to raise after a failed check of the version that was traced first."""
@@ -99,6 +97,11 @@ class GuardedGraphModule(torch.fx.GraphModule):
             raise RuntimeError("this graph module has no guards: it was not made by unified_guards.make_fx")
         return self._unified
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuardedGraphModule:
+        made: GuardedGraphModule = super().__deepcopy__(memo)
+        object.__setattr__(made, "_unified", self._unified)
+        return made
+
     def recompile(self) -> Any:
         """As torch's; the call that it generates is put behind the check."""
         made = super().recompile()
@@ -109,12 +112,12 @@ class GuardedGraphModule(torch.fx.GraphModule):
             held = self._unified
             if held is None or held.on_guard_failure == "ignore":
                 return unchecked(self, *args, **kwargs)
-            graph = held.version_for(args, kwargs)
-            if graph is None:
-                if not is_being_traced(args, kwargs):
-                    raise held.error(args, kwargs)
-                graph = self
-            return unchecked(self, *args, **kwargs) if graph is self else graph.forward(*args, **kwargs)
+            version = held.version_for(args, kwargs)
+            if version is None and not is_being_traced(args, kwargs):
+                raise held.error(args, kwargs)
+            if version is None or version.graph is None:
+                return unchecked(self, *args, **kwargs)
+            return version.graph.forward(*args, **kwargs)
 
         cls.__call__ = __call__
         return made
@@ -160,7 +163,7 @@ def make_fx(
         made.__dict__.update({name: value for name, value in vars(graph).items() if name not in vars(made)})
         made.meta.update(graph.meta)
         held = Guards(trace, on_guard_failure)
-        held.add(made, entry)
+        held.add(None, entry)
         object.__setattr__(made, "_unified", held)
         return made
 

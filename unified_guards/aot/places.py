@@ -40,11 +40,14 @@ def _differ(found: Iterable[Any], expected: list[Any]) -> bool:
     return len(now) != len(expected) or any(a is not b for a, b in zip(now, expected, strict=True))
 
 
-def dict_place(text: str, target: dict[Any, Any]) -> Place:
-    """A dict, of any class; its own methods are not asked."""
+def dict_place(text: str, target: dict[Any, Any], derived: frozenset[Any] = frozenset()) -> Place:
+    """A dict, of any class; its own methods are not asked. Items named in ``derived`` are put back without a word."""
     keys, values = list(dict.keys(target)), list(dict.values(target))
+    kept = [(key, value) for key, value in zip(keys, values, strict=True) if key in derived] if derived else []
 
     def changed() -> bool:
+        for key, value in kept:
+            dict.__setitem__(target, key, value)
         return _differ(dict.keys(target), keys) or _differ(dict.values(target), values)
 
     def restore() -> None:

@@ -84,6 +84,8 @@ _NOT_CALLED = frozenset(
         "class_getitem",
     ]
 )
+#: What a recurrent module makes of its parameters, whenever these are other objects.
+_FLAT_WEIGHTS = frozenset({"_flat_weights", "_flat_weight_refs"})
 #: What torch.fx notes on a graph module, for itself.
 _GRAPH_NOTES = frozenset({"meta", "_graph"})
 #: A function that sees more than this sees the whole program, through some object that knows everything.
@@ -429,7 +431,8 @@ class State:
         names = vars(module)
         below = source.child(Access.GENERIC_DICT)
         maker = Provenance("aot", f"an attribute of {type(module).__module__}.{type(module).__qualname__}")
-        self.places.append(dict_place(str(below), names))
+        weights = _FLAT_WEIGHTS if isinstance(module, torch.nn.RNNBase) else frozenset()
+        self.places.append(dict_place(str(below), names, weights))
         self.lifting.keys(names, below, maker)
         skipped = _BOOKKEEPING | _GRAPH_NOTES if isinstance(module, torch.fx.GraphModule) else _BOOKKEEPING
         for name, value in names.items():
