@@ -1,5 +1,6 @@
 // Running a Program: the exact tier. Each case mirrors one accessor or leaf guard of torch's guard tree
 // (torch/csrc/dynamo/guards.cpp); where torch would throw or leave an error set, the guard fails instead.
+#include "global_state.h"
 #include "tensor.h"
 
 #include <ATen/DeviceAccelerator.h>
@@ -525,6 +526,7 @@ class Evaluation {
       case Op::DUAL_LEVEL: return dual_level_is(i.object);
       case Op::INFERENCE_MODE: return c10::InferenceMode::is_enabled() == static_cast<bool>(i.arg);
       case Op::DEFAULT_DEVICE: return default_device_is(i.object);
+      case Op::GLOBAL_STATE: return *reinterpret_cast<const GlobalState*>(i.number) == GlobalState::now();
       case Op::TORCH_CALL: return call_is_true(i.object, nullptr);
       case Op::MODE_STACK: return mode_stack_is(i.object);
       case Op::SAVED_HOOKS:

@@ -1,5 +1,6 @@
 // Registers the extension; conversion only.
 #include "checker.h"
+#include "global_state.h"
 #include "lookup.h"
 #include "rows.h"
 #include "tensor.h"
@@ -121,6 +122,9 @@ PYBIND11_MODULE(_C, m) {
   PyObject* lookup = make_lookup_type();
   if (lookup == nullptr) throw py::error_already_set();
   m.attr("Lookup") = py::reinterpret_steal<py::object>(lookup);
+  py::class_<GlobalState>(m, "GlobalState", "What decides what operators do, as it was when this was made.")
+      .def(py::init(&GlobalState::now))
+      .def("check", [](const GlobalState& self) { return self == GlobalState::now(); });
   m.def("counts", [] { return as_tuple(total_counts); });
   m.def(
       "apply_dispatch_state",

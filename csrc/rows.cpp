@@ -1,6 +1,8 @@
 // See rows.h.
 #include "rows.h"
 
+#include "global_state.h"
+
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>
@@ -37,13 +39,14 @@ void add_row(Program& program, PyObject* row) {
   const auto base = PyLong_AsLong(PyTuple_GET_ITEM(row, 1));
   auto arg = static_cast<uint32_t>(PyLong_AsUnsignedLongMask(PyTuple_GET_ITEM(row, 2)));
   PyObject* object = PyTuple_GET_ITEM(row, 3);
-  const uint64_t number = PyLong_AsUnsignedLongLongMask(PyTuple_GET_ITEM(row, 4));
+  uint64_t number = PyLong_AsUnsignedLongLongMask(PyTuple_GET_ITEM(row, 4));
   if (PyErr_Occurred()) throw py::error_already_set();
   if (base < 0 || base > UINT16_MAX) throw std::invalid_argument("a path is deeper than 65535 accessors");
   if (op == Op::TENSOR) {
     arg = add_tensor(program, py::reinterpret_borrow<py::tuple>(object));
     object = Py_None;
   }
+  if (op == Op::GLOBAL_STATE) number = reinterpret_cast<uint64_t>(py::handle(object).cast<GlobalState*>());
   program.add(op, static_cast<uint16_t>(base), arg, object, number);
 }
 

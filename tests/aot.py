@@ -41,7 +41,8 @@ def outcome(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     outputs = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
     wanted = [leaf for leaf in outputs if leaf.requires_grad]
     if wanted:
-        sum(leaf.sum() * (at + 1) for at, leaf in enumerate(wanted)).backward()
+        with torch.enable_grad():
+            sum(leaf.sum() * (at + 1) for at, leaf in enumerate(wanted)).backward()
     grads = [leaf.grad for leaf in inputs if leaf.is_leaf]
     return result, [leaf.requires_grad for leaf in outputs], grads, inputs
 

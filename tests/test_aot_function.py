@@ -382,6 +382,26 @@ def test_equal_sizes_may_part() -> None:
     assert any("size()[0] ==" in str(reason) for reason in compiled.recompiles())
 
 
+def test_an_integer_whose_type_is_asked_for_is_not_symbolic() -> None:
+    check(lambda x, n: x * 2 if isinstance(n, int) else x * 3, *((ones(2), n) for n in (5, 6, 0.5)), dynamic=True)
+
+
+def test_a_view_of_a_strided_input_that_was_written_to() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        x.add_(1)
+        return x.reshape(-1, 1)
+
+    compiled = unified_guards.aot_function(function, nop, dynamic=True)
+    for step in (2, 3, 2):
+        mine, theirs = torch.arange(12.0), torch.arange(12.0)
+        torch.testing.assert_close(compiled(mine[::step]), function(theirs[::step]))
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_size_that_tracing_made_constant_is_guarded() -> None:
+    check(lambda x: [x * at for at in range(x.shape[0])], *((ones(n),) for n in (3, 4, 3)), compiles=2, dynamic=True)
+
+
 def test_symbolic_strides() -> None:
     x = torch.arange(60.0).reshape(6, 10)
     check(lambda x: x * 2 if x.stride(0) > 8 else x * 3, (x,), (x[:, :7],), (x[:, :7].contiguous(),), dynamic=True)

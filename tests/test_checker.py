@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch._C._dynamo import guards as native
 
 from unified_guards import _C
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
@@ -165,3 +168,58 @@ def test_a_guard_that_cannot_be_checked_here_is_refused() -> None:
 def test_dict_layouts_are_known() -> None:
     """On the interpreters that are tested; elsewhere dicts are asked through the public API."""
     assert _C.DICT_SLOTS is (sys.version_info < (3, 14))
+
+
+def _autocast_dtype() -> Callable[[], None]:
+    torch.set_autocast_enabled("cpu", True)
+    before = torch.get_autocast_dtype("cpu")
+    torch.set_autocast_dtype("cpu", torch.float16)
+
+    def undo() -> None:
+        torch.set_autocast_dtype("cpu", before)
+        torch.set_autocast_enabled("cpu", False)
+
+    return undo
+
+
+def _switch(get: Callable[[], Any], put: Callable[[Any], Any], other: Any) -> Callable[[], Callable[[], None]]:
+    def switch() -> Callable[[], None]:
+        before = get()
+        put(other)
+        return lambda: put(before)
+
+    return switch
+
+
+GLOBAL_STATES: dict[str, Callable[[], Callable[[], None]]] = {
+    "grad mode": _switch(torch.is_grad_enabled, torch.set_grad_enabled, False),
+    "autocast": _switch(
+        lambda: torch.is_autocast_enabled("cpu"), lambda on: torch.set_autocast_enabled("cpu", on), True
+    ),
+    "dtype of autocast": _autocast_dtype,
+    "cache of autocast": _switch(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, False),
+    "deterministic": _switch(
+        torch.are_deterministic_algorithms_enabled, lambda on: torch.use_deterministic_algorithms(on), True
+    ),
+    "threads": _switch(torch.get_num_threads, torch.set_num_threads, torch.get_num_threads() + 1),
+    "default dtype": _switch(torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    "tf32": _switch(torch._C._get_cublas_allow_tf32, torch._C._set_cublas_allow_tf32, True),
+    "torch function": _switch(_C.torch_function_state, _C.set_torch_function_state, 1),
+}
+
+
+@pytest.mark.parametrize("name", GLOBAL_STATES)
+def test_our_global_state_changes_with_torchs(name: str) -> None:
+    theirs, ours = native.GlobalStateGuard(), _C.GlobalState()
+    made = guard(Test.GLOBAL_STATE, (Source.frame(),), (ours,))
+    native_check = checker(made)
+    assert theirs.check() and ours.check() and native_check.check({})
+    undo = GLOBAL_STATES[name]()
+    try:
+        assert not theirs.check()
+        assert not ours.check()
+        assert not native_check.check({})
+    finally:
+        undo()
+    assert theirs.check()
+    assert native_check.check({}) or name == "tf32"  # not set and set to its default are two values to us

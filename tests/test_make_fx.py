@@ -90,7 +90,8 @@ def test_guards_are_text_and_travel_as_json(mode: str) -> None:
     assert "L['args'][0]" in str(gm.guards)
     again = GuardSet.from_json(gm.guards.to_json())
     assert len(again) == len(gm.guards)  # what is known by address travels as its text
-    assert {line for line in str(gm.guards).splitlines() if " is that " not in line} <= set(str(again).splitlines())
+    here = {line for line in str(gm.guards).splitlines() if " is that " not in line and "global_state" not in line}
+    assert here <= set(str(again).splitlines())
     assert again.to_json() == gm.guards.to_json()
 
 

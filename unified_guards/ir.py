@@ -88,7 +88,7 @@ class Test(_Texts):
     DUAL_LEVEL = "torch.autograd.forward_ad._current_level == {p[0]}"  # (level,)
     INFERENCE_MODE = "torch.is_inference_mode_enabled() is {p[0]}"  # (bool,)
     DEFAULT_DEVICE = "torch.get_default_device() == {p[0]!r}"  # (device or None,)
-    GLOBAL_STATE = "___check_global_state()"  # (GlobalStateGuard,)
+    GLOBAL_STATE = "___check_global_state()"  # (torch's GlobalStateGuard or our GlobalState,)
     MODE_STACK = "torch function modes are {p[0]!r}"  # (tuple of types,)
     SAVED_HOOKS = "saved tensor hooks are {p[0]!r}"  # (ids or None, callable)
     DICT_VERSION = "dict_version({0}) == {p[0]}"  # (version,)

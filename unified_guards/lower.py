@@ -279,6 +279,14 @@ def _default_device(item: Guard, depth: int) -> Row:
     return (_OPS["DEFAULT_DEVICE"], depth, 0, (vars(_device), "CURRENT_DEVICE", item.params[0]), 0)
 
 
+def _global_state(item: Guard, depth: int) -> Row:
+    state = item.params[0]
+    if isinstance(state, _C.GlobalState):
+        return (_OPS["GLOBAL_STATE"], depth, 0, state, 0)
+    # The bound method of torch's own object: a C function that reads the state of this thread.
+    return (_OPS["TORCH_CALL"], depth, 0, state.check, 0)
+
+
 def _marking(item: Guard, depth: int) -> Row:
     expected, absent, dependent = item.params
     return (_OPS["DIM_MARKING"], depth, 0, ("_has_dynamo_dim_marking", expected, absent, dependent), 0)
@@ -308,8 +316,7 @@ _ROWS: dict[Test, Callable[[Guard, int], Row]] = {
     Test.DUAL_LEVEL: _dual_level,
     Test.INFERENCE_MODE: lambda item, depth: (_OPS["INFERENCE_MODE"], depth, int(item.params[0]), None, 0),
     Test.DEFAULT_DEVICE: _default_device,
-    # The bound method of torch's own object: a C function that reads the state of this thread.
-    Test.GLOBAL_STATE: lambda item, depth: (_OPS["TORCH_CALL"], depth, 0, item.params[0].check, 0),
+    Test.GLOBAL_STATE: _global_state,
     Test.MODE_STACK: _object("MODE_STACK"),
     Test.SAVED_HOOKS: _saved_hooks,
     Test.DICT_VERSION: lambda item, depth: (_OPS["DICT_VERSION"], depth, 0, native.dict_version, item.params[0]),

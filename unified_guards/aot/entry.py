@@ -11,14 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._C._dynamo.guards import GlobalStateGuard
 from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.utils import _device
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported
+from unified_guards import _C
+from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported, storage_of
 from unified_guards.aot.shapes import shape_guards
 from unified_guards.aot.state import State, defined_at
 from unified_guards.dynamo.install import GuardDisagreement
@@ -59,6 +59,8 @@ class Lifted:
         parts = [self.lifting.argument(args, ARGS, maker), self.lifting.argument(kwargs, KWARGS, maker)]
         self.template: Template = lambda traced: tuple([part(traced) for part in parts])
         self.state.callable(target)
+        if self.state.asks_for_types:
+            self.lifting.keep_ints()  # a symbolic integer is no int
         if self.lifting.mixed is not None:
             self.refused = f"{self.lifting.mixed} is an argument and is read beside the arguments, too"
         for leaf in self.lifting.leaves:
@@ -80,7 +82,7 @@ def _ambient_guards() -> list[tuple[Guard, Provenance]]:
     """What torch guards in every frame: grad mode, autocast and the like, modes, the default device, the dual level."""
     frame = (Source.frame(),)
     modes = [torch._C._get_function_stack_at(at) for at in range(torch._C._len_torch_function_stack())]
-    state = GlobalStateGuard()
+    state = _C.GlobalState()
     found = [
         (guard(Test.GLOBAL_STATE, frame, (state,)), "global state of torch"),
         (guard(Test.MODE_STACK, frame, (tuple(type(mode) for mode in modes),)), "torch function modes"),
@@ -123,18 +125,11 @@ def _offset_guard(leaf: Leaf) -> list[tuple[Guard, Provenance]]:
     return [(guard(Test.EQUALS, (source,), (offset,)), Provenance("aot", "the function reads an offset"))]
 
 
-def _storage(value: torch.Tensor) -> int:
-    try:
-        return int(value.untyped_storage()._cdata)
-    except (RuntimeError, NotImplementedError):
-        return id(value)
-
-
 def _storage_guards(tensors: list[Leaf], maker: Provenance) -> list[tuple[Guard, Provenance]]:
     """The partition of the tensors by storage; where several share one, also where in it each begins."""
     groups: dict[int, list[Leaf]] = {}
     for leaf in tensors:
-        groups.setdefault(_storage(leaf.value), []).append(leaf)
+        groups.setdefault(storage_of(leaf.value), []).append(leaf)
     found = []
     if len(groups) > 1:
         first = tuple(group[0].source for group in groups.values())

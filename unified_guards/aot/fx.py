@@ -14,7 +14,7 @@ from unified_guards import _C
 from unified_guards.aot.cache import is_being_traced
 from unified_guards.aot.entry import Entry, Lifted, guard_set_of
 from unified_guards.aot.errors import GuardError, Unguardable
-from unified_guards.aot.lifting import Dimensions, Leaf, Role
+from unified_guards.aot.lifting import Dimensions, Leaf, Role, keep_shared_memory_static
 from unified_guards.aot.shapes import fake_mode_for, make_fake
 from unified_guards.aot.stand_in import StandIn
 from unified_guards.ir import GuardSet, Test, guard
@@ -219,6 +219,7 @@ def _make_inputs(leaves: list[Leaf], lifted: Lifted, tracing_mode: str, allow_re
     if tracing_mode == "real":
         return None
     symbolic = tracing_mode == "symbolic"
+    keep_shared_memory_static(leaves)
     mode = fake_mode_for(
         [leaf.value for leaf in leaves],
         symbolic=True,

@@ -278,6 +278,13 @@ class Lifting:
         self.items.append(leaf)
         return leaf
 
+    def keep_ints(self) -> None:
+        """Makes symbolic integers constants after all."""
+        for leaf in self.leaves:
+            if not isinstance(leaf.value, torch.Tensor):
+                leaf.fake = leaf.value
+        self.leaves = [leaf for leaf in self.leaves if isinstance(leaf.value, torch.Tensor)]
+
     def known_leaf(self, value: object) -> Leaf | None:
         """The leaf that was made of this very object."""
         return self._leaf_of.get(id(value))
@@ -293,7 +300,7 @@ class Lifting:
         if kind is int and self.dimensions.of_int(source, value):
             self.is_type(value, source, maker)
             number = self._leaf(source, value, Role.ARGUMENT, (), maker)
-            return lambda traced: traced[number]
+            return lambda traced: traced.get(number, value)
         if self.constant(value, source, maker):
             return lambda traced: value
         if isinstance(value, tuple) or kind is list:
@@ -431,6 +438,32 @@ class Lifting:
                 self.leaf_guards(item) if isinstance(item, Leaf) else (item,) for item in self.items
             )
         )
+
+
+def storage_of(value: torch.Tensor) -> int:
+    """What tensors that share memory have in common."""
+    try:
+        return int(value.untyped_storage()._cdata)
+    except (RuntimeError, NotImplementedError):
+        return id(value)
+
+
+def _sharing(leaves: list[Leaf]) -> list[Leaf]:
+    """Those that share memory with another."""
+    owners = {leaf: storage_of(leaf.value) for leaf in leaves if isinstance(leaf.value, torch.Tensor)}
+    counts = collections.Counter(owners.values())
+    return [leaf for leaf, owner in owners.items() if counts[owner] > 1]
+
+
+def shares_memory(leaves: list[Leaf]) -> bool:
+    """Whether any two do."""
+    return bool(_sharing(leaves))
+
+
+def keep_shared_memory_static(leaves: list[Leaf]) -> None:
+    """Whether two parts of one memory overlap follows from their sizes: these are not made symbolic."""
+    for leaf in _sharing(leaves):
+        leaf.dynamic = (False,) * len(leaf.dynamic)
 
 
 def check_supported(value: torch.Tensor, source: Source) -> None:

@@ -135,6 +135,7 @@ class State:
         self._mentioned: set[str] = set()
         self._methods: list[tuple[str, types.FunctionType]] = []
         self._depth = 0  # of functions that lead here
+        self.asks_for_types = False  # by isinstance() or type()
         lifting.beyond = self.value
 
     def callable(self, target: Callable[..., Any]) -> None:
@@ -301,6 +302,7 @@ class State:
             if module is not None:
                 self._whole_module(module, Provenance("aot", f"{name}, which {where} imports", defined_at(function)))
         for read in names_read(code):
+            self.asks_for_types |= read.name in ("isinstance", "type")
             maker = Provenance("aot", f"{read.name}, a global that {where} names", defined_at(function))
             if not read.is_global:
                 continue

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch._functorch import aot_autograd as torch_aot
 from torch._functorch._aot_autograd.descriptors import PlainAOTInput
-from torch._functorch._aot_autograd.schemas import AOTConfig
+from torch._functorch._aot_autograd.schemas import AOTConfig, OutputType
 from torch._functorch.partitioners import default_partition
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -24,7 +24,15 @@ from torch.utils import _pytree as pytree
 
 from unified_guards import _C
 from unified_guards.aot.errors import Unguardable
-from unified_guards.aot.lifting import Leaf, Lifting, Role, Template, is_constant
+from unified_guards.aot.lifting import (
+    Leaf,
+    Lifting,
+    Role,
+    Template,
+    is_constant,
+    keep_shared_memory_static,
+    shares_memory,
+)
 from unified_guards.aot.places import Ambient
 from unified_guards.aot.shapes import fake_mode_for, make_fake
 from unified_guards.aot.stand_in import StandIn
@@ -178,9 +186,11 @@ def in_order(leaves: list[Leaf]) -> list[Leaf]:
 def fake_leaves(lifting: Lifting) -> tuple[list[Leaf], Any]:
     """The leaves in the order of the graph, each with its fake; and the fake mode."""
     leaves = in_order(lifting.leaves)
+    keep_shared_memory_static(leaves)
     symbolic = any(any(leaf.dynamic) or not isinstance(leaf.value, torch.Tensor) for leaf in leaves)
     mode = fake_mode_for([leaf.value for leaf in leaves], symbolic=symbolic)
-    make_fake(leaves, mode)
+    with _tracing_may_fail():
+        make_fake(leaves, mode)
     return leaves, mode
 
 
@@ -221,9 +231,23 @@ def compile_entry(
                 stack, flat_fn, fakes, [PlainAOTInput(at) for at in range(len(fakes))], config, mode, mode.shape_env
             )
             mutates = any(info.mutates_data or info.mutates_metadata for info in made.fw_metadata.input_info)
+            if mutates:
+                _refuse_views_of_written(leaves, made.fw_metadata)
             captured = torch_aot.aot_stage1_graph_capture(made, flat_fn)
         function = compilers.lower(made, captured)
     return Compiled(function, flat_fn.rebuild, leaves, mutates, flat_fn.reads_offset), mode.shape_env
+
+
+def _refuse_views_of_written(leaves: list[Leaf], metadata: Any) -> None:
+    """Where AOTAutograd makes wrong views of inputs that it wrote to: of memory that inputs share, because it takes
+    them for views of one base; and with symbolic strides, because it applies them to a copy of other strides."""
+    plain = (OutputType.non_alias, OutputType.unsafe_view_alias, OutputType.custom_function_view)
+    for info in metadata.output_info:
+        if info.output_type in plain:
+            continue
+        base = leaves[info.base_idx] if info.base_idx is not None and info.base_idx < len(leaves) else None
+        if shares_memory(leaves) or (base is not None and any(base.dynamic)):
+            raise Unguardable("the function writes to an argument and returns a view of it")
 
 
 @contextlib.contextmanager
