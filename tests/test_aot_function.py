@@ -228,6 +228,15 @@ def test_views_of_one_memory_that_is_written_to() -> None:
     assert compiled.cache_info().entries == 4
 
 
+def test_a_write_that_eager_refuses_is_refused() -> None:
+    compiled = unified_guards.aot_function(lambda x: x.add_(1) * 2, nop)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a leaf Variable that requires grad"):
+            compiled(ones(2, requires_grad=True))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(ones(2, requires_grad=True)).detach(), ones(2) * 4)
+
+
 def test_memory_that_is_only_read_may_be_shared() -> None:
     base = torch.arange(8.0)
     compiled = unified_guards.aot_function(lambda a, b: a + b, nop)
@@ -538,6 +547,7 @@ def test_explain_shows_every_version() -> None:
     compiled(ones(8))
     report = compiled.explain()
     assert len(report.frames) == 2
+    assert [frame.python_callbacks for frame in report.frames] == [1, 1]  # the shape expressions
     assert "recompile 1:" in report.summary()
     assert str(unified_guards.explain(compiled)) == str(report)
 

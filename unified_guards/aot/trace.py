@@ -231,11 +231,18 @@ def compile_entry(
                 stack, flat_fn, fakes, [PlainAOTInput(at) for at in range(len(fakes))], config, mode, mode.shape_env
             )
             mutates = any(info.mutates_data or info.mutates_metadata for info in made.fw_metadata.input_info)
+            if any(map(_is_illegal_write, made.fw_metadata.input_info)):
+                raise Unguardable("the function writes to a leaf that requires grad, which eager refuses")
             if mutates:
                 _refuse_views_of_written(leaves, made.fw_metadata)
             captured = torch_aot.aot_stage1_graph_capture(made, flat_fn)
         function = compilers.lower(made, captured)
     return Compiled(function, flat_fn.rebuild, leaves, mutates, flat_fn.reads_offset), mode.shape_env
+
+
+def _is_illegal_write(info: Any) -> bool:
+    hidden = info.mutations_hidden_from_autograd or info.mutations_under_no_grad_or_inference_mode
+    return bool(info.mutates_data and info.requires_grad and info.is_leaf and not hidden)
 
 
 def _refuse_views_of_written(leaves: list[Leaf], metadata: Any) -> None:

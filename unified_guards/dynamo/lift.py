@@ -102,7 +102,7 @@ _QUALNAME = vars(type)["__qualname__"]
 _NAMED = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
-def _described(address: int) -> str:
+def described(address: int) -> str:
     """A name for the object at an address that is alive; without an address, so that it repeats from run to run.
 
     Asks only what answers without running user code: a module may import others when asked for an attribute.
@@ -216,7 +216,7 @@ class _Lift:
     def _describe(self, address: int) -> str:
         known = self.descriptions.get(address)
         if known is None:
-            known = self.descriptions[address] = _described(address)
+            known = self.descriptions[address] = described(address)
         return known
 
     def _tensor(self, source: Source, found: tuple[Any, ...], given: dict[str, Any]) -> Guard:
@@ -519,4 +519,5 @@ def python_callbacks(guard_set: GuardSet) -> int:
     calls = sum(item.test in (Test.PREDICATE, Test.TORCH_LEAF) for item in guard_set)
     shape = {id(item.params[0]) for item in guard_set if item.test is Test.SHAPE}
     accessors = sum(source.access is Access.CALL1 for source in guard_set.sources())
-    return calls + len(shape) + accessors
+    expressions = any(item.test is Test.EXPRESSION for item in guard_set)  # one function for all of them
+    return calls + len(shape) + accessors + expressions
