@@ -221,5 +221,5 @@ def test_our_global_state_changes_with_torchs(name: str) -> None:
         assert not native_check.check({})
     finally:
         undo()
-    assert theirs.check()
-    assert native_check.check({}) or name == "tf32"  # not set and set to its default are two values to us
+    if name != "tf32":  # not set and set to its default are two values to us, and to torch from 2.15
+        assert theirs.check() and native_check.check({})
