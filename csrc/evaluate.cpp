@@ -277,15 +277,6 @@ bool share_storage(PyObject* first, PyObject* second) {
   return storage != nullptr && storage == storage_of(second);
 }
 
-bool expression_holds(PyObject* function, PyObject* const* values, uint32_t n) {
-  for (uint32_t i = 0; i < n; i++) {
-    if (!PyLong_CheckExact(values[i]) && !PyFloat_CheckExact(values[i])) return false;
-  }
-  Owned result(PyObject_Vectorcall(function, values, n, nullptr));
-  if (result.object == nullptr) PyErr_Clear();
-  return result.object != nullptr && passes(PyObject_IsTrue(result.object));
-}
-
 // Exactly the first `overlapping` of the saved tensors may overlap, as torch's own C function judges it.
 bool overlap_is(const std::vector<PyObject*>& saved, uint32_t overlapping, PyObject* spec) {
   PyObject* slots = PyTuple_GET_ITEM(spec, 1);
@@ -421,7 +412,7 @@ class Evaluation {
  private:
   // Remembers which row it was; a guard that was merged into an accessor was the row after it.
   bool fail(int64_t index, bool merged = false) {
-    program_.last_failure_ = program_.origins_[index] + (merged ? 1 : 0);
+    program_.last_failure_ = shape_failure_ >= 0 ? shape_failure_ : program_.origins_[index] + (merged ? 1 : 0);
     if (PyErr_Occurred()) PyErr_Clear();
     return false;
   }
@@ -559,7 +550,14 @@ class Evaluation {
         return true;
       case Op::SHAPE_CALL:
         return reinterpret_cast<int8_t (*)(int64_t*, double*)>(i.number)(scratch_.ints.data(), scratch_.floats.data());
-      case Op::EXPRESSION: count_callback(); return expression_holds(i.object, scratch_.saved.data(), i.arg);
+      case Op::READ_SIZE:
+      case Op::READ_STRIDE: return read_dim(i, base);
+      case Op::READ_OFFSET: return read_offset(base, i.arg);
+      case Op::READ_INT: return read_int(base, i.arg);
+      case Op::READ_FLOAT:
+        if (PyFloat_CheckExact(base)) return read(i.arg, Number{.d = PyFloat_AS_DOUBLE(base)});
+        return not_exact();
+      case Op::SHAPES: return shapes_hold(i);
       case Op::TORCH_FUNCTION_OFF: turn_torch_function_off(); return true;
       default: return false;
     }
@@ -582,6 +580,49 @@ class Evaluation {
     return overflow == 0;
   }
 
+  bool read(uint32_t at, Number number) {
+    scratch_.numbers[at] = number;
+    return true;
+  }
+
+  // A value that the shape code has no register for (a SymInt, more than 64 bits): the exact function is asked.
+  bool not_exact() { return exact_ = false, true; }
+
+  bool read_int(PyObject* value, uint32_t at) {
+    if (!PyLong_CheckExact(value)) return not_exact();
+    int overflow = 0;
+    const int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
+    return overflow == 0 ? read(at, Number{.i = number}) : not_exact();
+  }
+
+  bool read_dim(const Instruction& i, PyObject* base) {
+    if (!is_tensor(base)) return not_exact();
+    const c10::TensorImpl* impl = tensor_of(base).unsafeGetTensorImpl();
+    if (!has_plain_dims(*impl)) return not_exact();
+    const c10::IntArrayRef dims = i.op == Op::READ_SIZE ? impl->sizes() : impl->strides();
+    return i.number < dims.size() && read(i.arg, Number{.i = dims[i.number]});
+  }
+
+  bool read_offset(PyObject* base, uint32_t at) {
+    if (!is_tensor(base)) return not_exact();
+    const c10::TensorImpl* impl = tensor_of(base).unsafeGetTensorImpl();
+    return has_plain_dims(*impl) ? read(at, Number{.i = impl->storage_offset()}) : not_exact();
+  }
+
+  bool shapes_hold(const Instruction& i) {
+    uint16_t failed = 0;
+    ShapeVerdict verdict = ShapeVerdict::kAsk;
+    if (exact_) verdict = program_.shapes_->run(scratch_.numbers.data(), failed);
+    if (verdict == ShapeVerdict::kFails) return fail_shape(i.number + failed);
+    if (verdict == ShapeVerdict::kHolds && i.arg == 0) return true;
+    return predicate(i.object, scratch_.registers[0]);
+  }
+
+  bool fail_shape(uint64_t which) {
+    shape_failure_ = static_cast<int64_t>(which);
+    return false;
+  }
+
   void turn_torch_function_off() {
     using TLS = at::impl::PythonTorchFunctionTLS;
     torch_function_before_ = TLS::get_disabled_state();
@@ -591,6 +632,8 @@ class Evaluation {
 
   Program& program_;
   Scratch& scratch_;
+  bool exact_ = true;  // every number that the shape code reads was read
+  int64_t shape_failure_ = -1;
   bool torch_function_is_off_ = false;
   at::impl::TorchFunctionDisabledState torch_function_before_ = at::impl::TorchFunctionDisabledState::ENABLED;
 };

@@ -23,6 +23,12 @@ constexpr const char* kOpNames[] = {
 #undef UG_NAME
 };
 
+constexpr const char* kShapeOpNames[] = {
+#define UG_NAME(name) #name,
+    UG_SHAPE_OPS(UG_NAME)
+#undef UG_NAME
+};
+
 constexpr const char* kRebuildNames[] = {
 #define UG_NAME(name) #name,
     UG_REBUILD(UG_NAME)
@@ -97,6 +103,7 @@ PYBIND11_MODULE(_C, m) {
   cpython::self_test();
   m.attr("TORCH_VERSION") = UG_TORCH_VERSION;
   m.attr("OPS") = numbered(kOpNames);
+  m.attr("SHAPE_OPS") = numbered(kShapeOpNames);
   m.attr("REBUILD") = numbered(kRebuildNames);
   m.attr("DICT_SLOTS") = cpython::layouts_known;
 

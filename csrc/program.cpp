@@ -33,8 +33,13 @@ void Program::add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t
     case Op::SHARES_STORAGE:
       if (arg >= size_.saved) throw std::invalid_argument("no such slot");
       break;
-    case Op::EXPRESSION:
-      if (arg > size_.saved) throw std::invalid_argument("no such slot");
+    case Op::READ_SIZE:
+    case Op::READ_STRIDE:
+    case Op::READ_OFFSET:
+    case Op::READ_INT:
+    case Op::READ_FLOAT: size_.read = std::max(size_.read, arg + 1); break;
+    case Op::SHAPES:
+      if (!shapes_ || size_.read > shapes_->leaves()) throw std::invalid_argument("no shape code for what was read");
       break;
     case Op::GATHER: size_.gathered++; break;
     case Op::SHAPE_INT: size_.ints = std::max(size_.ints, arg + 1); break;
@@ -56,7 +61,13 @@ uint32_t Program::add_tensor(TensorSpec spec, const std::vector<int64_t>& dims) 
   return static_cast<uint32_t>(tensors_.size() - 1);
 }
 
+void Program::set_shapes(ShapeCode code) {
+  if (shapes_) throw std::invalid_argument("a program has one shape code");
+  shapes_.emplace(std::move(code));
+}
+
 void Program::finish() {
+  if (size_.read > (shapes_ ? shapes_->leaves() : 0)) throw std::invalid_argument("no shape code for what was read");
   check_gathered();
   merge();
   scratch_ = make_scratch();
@@ -127,6 +138,7 @@ Scratch Program::make_scratch() const {
   scratch.unique.resize(size_.unique ? std::bit_ceil(2 * size_.unique) : 0);
   scratch.ints.resize(size_.ints);
   scratch.floats.resize(size_.floats);
+  if (shapes_) scratch.numbers = shapes_->make_registers();
   return scratch;
 }
 
@@ -136,7 +148,7 @@ size_t Program::bytes() const {
          dims_.capacity() * sizeof(int64_t) + scratch_.registers.capacity() * sizeof(PyObject*) +
          (scratch_.owned.capacity() + scratch_.saved.capacity() + scratch_.gathered.capacity()) * sizeof(PyObject*) +
          scratch_.unique.capacity() * sizeof(Seen) + scratch_.ints.capacity() * sizeof(int64_t) +
-         scratch_.floats.capacity() * sizeof(double) + hints_.bytes();
+         scratch_.floats.capacity() * sizeof(double) + (shapes_ ? shapes_->bytes() : 0) + hints_.bytes();
 }
 
 }  // namespace unified_guards

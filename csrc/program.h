@@ -6,8 +6,10 @@
 
 #include "cpython.h"
 #include "hints.h"
+#include "shape_expr.h"
 
 #include <cstdint>
+#include <optional>
 #include <type_traits>
 #include <vector>
 
@@ -86,8 +88,13 @@ namespace unified_guards {
   X(SHAPE_INT)         /* arg: index of the int                               */ \
   X(SHAPE_FLOAT)       /* arg: index of the float                             */ \
   X(SHAPE_CALL)        /* number: address of int8_t(int64_t*, double*)        */ \
-  X(EXPRESSION)        /* arg: how many slots, from 0, hold the exact ints and floats that it reads; */ \
-                       /* object: function of these, truth; Python code       */ \
+  X(READ_SIZE)         /* arg: register of the shape code; number: dimension  */ \
+  X(READ_STRIDE)       /* arg: register of the shape code; number: dimension  */ \
+  X(READ_OFFSET)       /* arg: register of the shape code                     */ \
+  X(READ_INT)          /* arg: register of the shape code                     */ \
+  X(READ_FLOAT)        /* arg: register of the shape code                     */ \
+  X(SHAPES)            /* arg: the shape code alone decides (0), or (1) holds only together with `object`: exact */ \
+                       /* function of the frame, truth; Python code. number: what follows its row in `meaning`   */ \
   X(GATHER)            /* arg: index in the list that a check that passes hands out; holds always */ \
   X(TORCH_FUNCTION_OFF) /* from here on no __torch_function__ runs            */
 
@@ -149,10 +156,11 @@ struct Scratch {
   std::vector<Seen> unique;         // open addressing; a power of two
   std::vector<int64_t> ints;
   std::vector<double> floats;
+  std::vector<Number> numbers;  // the registers of the shape code
 };
 
 struct ProgramSize {
-  uint32_t registers = 1, owned = 0, saved = 0, gathered = 0, unique = 0, ints = 0, floats = 0;
+  uint32_t registers = 1, owned = 0, saved = 0, gathered = 0, unique = 0, ints = 0, floats = 0, read = 0;
 };
 
 // Whoever evaluates holds the GIL. Evaluation may run user code (a property, __eq__), which may evaluate the same
@@ -167,6 +175,8 @@ class Program {
   // legal.
   void add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t number);
   uint32_t add_tensor(TensorSpec spec, const std::vector<int64_t>& dims);
+  // What the READ_* instructions read for, and a SHAPES instruction runs. Throws std::invalid_argument on a second one.
+  void set_shapes(ShapeCode code);
 
   // Merges an accessor with the guard that follows it, and sizes the scratch. Called once, after the last add().
   // Throws std::invalid_argument when the list of what is gathered would have holes.
@@ -179,7 +189,8 @@ class Program {
   // Shows the collector every object that the code holds.
   int traverse(visitproc visit, void* arg) const;
 
-  // Which add(), counted from 0, made the instruction that failed last; -1 when none did.
+  // Which add(), counted from 0, made the instruction that failed last; -1 when none did. A guard of the shape code has
+  // a number of its own, that of its SHAPES instruction and up.
   int64_t last_failure() const { return last_failure_; }
   const std::vector<Instruction>& code() const { return code_; }
   size_t bytes() const;
@@ -198,6 +209,7 @@ class Program {
   std::vector<PyObject*> constants_;  // owned
   std::vector<TensorSpec> tensors_;
   std::vector<int64_t> dims_;
+  std::optional<ShapeCode> shapes_;
   ProgramSize size_;
   Hints hints_;
   PyObject* root_name_ = nullptr;  // the object with the most instructions below it, borrowed from the constants

@@ -5,7 +5,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <stdexcept>
+#include <string_view>
 #include <vector>
 
 namespace py = pybind11;
@@ -17,7 +19,8 @@ void append_dims(std::vector<int64_t>& out, py::handle dims) {
   for (py::handle dim : dims) out.push_back(dim.is_none() ? kAnyDim : dim.cast<int64_t>());
 }
 
-// (type address, key set after apply, dtype number, device index, requires_grad, sizes, strides, device is current)
+// The facts of a tensor: (type address, key set after apply, dtype number, device index, requires_grad, sizes, strides,
+// device is current)
 uint32_t add_tensor(Program& program, py::tuple facts) {
   TensorSpec spec{};
   std::vector<int64_t> dims;
@@ -33,6 +36,23 @@ uint32_t add_tensor(Program& program, py::tuple facts) {
   return program.add_tensor(spec, dims);
 }
 
+template <typename T>
+std::vector<T> unpacked(py::handle packed) {
+  const auto text = packed.cast<std::string_view>();
+  if (text.size() % sizeof(T) != 0) throw std::invalid_argument("shape code is cut off");
+  std::vector<T> items(text.size() / sizeof(T));
+  std::copy_n(text.data(), text.size(), reinterpret_cast<char*>(items.data()));
+  return items;
+}
+
+// (how many registers are read into, constants, instructions, exact function), both as bytes. Gives the function.
+PyObject* set_shapes(Program& program, py::tuple shapes) {
+  if (shapes.size() != 4) throw std::invalid_argument("a shape code has four parts");
+  program.set_shapes(
+      ShapeCode(shapes[0].cast<uint32_t>(), unpacked<Number>(shapes[1]), unpacked<ShapeInstruction>(shapes[2])));
+  return py::object(shapes[3]).ptr();
+}
+
 void add_row(Program& program, PyObject* row) {
   if (!PyTuple_CheckExact(row) || PyTuple_GET_SIZE(row) != 5) throw std::invalid_argument("a row has five fields");
   const auto op = static_cast<Op>(PyLong_AsLong(PyTuple_GET_ITEM(row, 0)));
@@ -46,6 +66,7 @@ void add_row(Program& program, PyObject* row) {
     arg = add_tensor(program, py::reinterpret_borrow<py::tuple>(object));
     object = Py_None;
   }
+  if (op == Op::SHAPES) object = set_shapes(program, py::reinterpret_borrow<py::tuple>(object));
   if (op == Op::GLOBAL_STATE) number = reinterpret_cast<uint64_t>(py::handle(object).cast<GlobalState*>());
   program.add(op, static_cast<uint16_t>(base), arg, object, number);
 }

@@ -38,6 +38,8 @@ from unified_guards.lower import lower, make_checker
 from unified_guards.serialize import dumps, loads
 from unified_guards.simplify import simplify
 
+from .shapes import shape
+
 PLAIN = torch_guards.GuardManagerType.GUARD_MANAGER
 DICT = torch_guards.GuardManagerType.DICT_GUARD_MANAGER
 NOTHING = object()
@@ -2172,7 +2174,7 @@ own(
 
 own(
     "an expression",
-    [guard(Test.EXPRESSION, (X, Y), ("v0 < 2*v1",))],
+    [shape("v0 < 2*v1", X, Y)],
     {
         "passes": (3, 2),
         "floats": (2.5, 1.5),
@@ -2196,23 +2198,24 @@ own(
 )
 own(
     "an expression that divides",
-    [guard(Test.EXPRESSION, (X, Y), ("v0 % v1 == 0 and v0 // v1 > 2",))],
+    [shape("v0 % v1 == 0 and v0 // v1 > 2", X, Y)],
     {"passes": (9, 3), "big": (2**100, 2**50)},
     {"fails": (9, 2), "by zero": (9, 0), "by a float zero": (9, 0.0)},
 )
 own(
     "an expression whose truth is a number",
-    [guard(Test.EXPRESSION, (X,), ("v0 - 1",))],
+    [shape("v0 - 1", X)],
     {"passes": 2, "nan": NAN},
     {"fails": 1, "a float": 1.0, "bool": False},
 )
 own(
     "an expression over a tensor",
     [
-        guard(
-            Test.EXPRESSION,
-            (X.child(Access.TENSOR_SIZE, 0), X.child(Access.TENSOR_STRIDE, 0), X.child(Access.TENSOR_OFFSET)),
-            ("v0 > 2 and v1 == 1 and v2 == 0",),
+        shape(
+            "v0 > 2 and v1 == 1 and v2 == 0",
+            X.child(Access.TENSOR_SIZE, 0),
+            X.child(Access.TENSOR_STRIDE, 0),
+            X.child(Access.TENSOR_OFFSET),
         )
     ],
     {"passes": torch.ones(3)},
@@ -2221,9 +2224,9 @@ own(
 own(
     "several expressions and another relation",
     [
-        guard(Test.EXPRESSION, (Z, Y), ("v0 < v1",)),
+        shape("v0 < v1", Z, Y),
         guard(Test.SAME, (X, X)),
-        guard(Test.EXPRESSION, (X, Y, X), ("v0 == v2 and v0 > v1",)),
+        shape("v0 == v2 and v0 > v1", X, Y, X),
         guard(Test.TYPE_IS, (Y,), (id(int), "int")),
     ],
     {"passes": (3, 2, 1)},
@@ -2314,9 +2317,15 @@ def test_one_checker_of_our_own_kinds_asked_in_turn(name: str) -> None:
         assert checker.check(f_locals) is holds
 
 
-def test_an_expression_is_one_python_callback() -> None:
+def test_an_expression_over_exact_numbers_calls_no_python() -> None:
     checker = make_checker(lower(own_set("several expressions and another relation")))
     assert checker.check({"x": 3, "y": 2, "z": 1})
+    assert checker.counts == (1, 1, 0, 0)
+
+
+def test_an_expression_over_other_numbers_is_one_python_callback() -> None:
+    checker = make_checker(lower(own_set("an expression")))
+    assert checker.check({"x": 2**70, "y": 2**70})
     assert checker.counts == (1, 1, 0, 1)
 
 

@@ -276,7 +276,7 @@ def test_an_unknown_key_is_a_key_error(method: str) -> None:
         ([(_C.OPS["GATHER"], 0, 1, None, 0)], "missing from what is gathered"),
         ([(_C.OPS["GATHER"], 0, 2**32 - 1, None, 0)], "missing from what is gathered"),
         ([(_C.OPS["GATHER"], 0, 0, None, 0)] * 2, "missing from what is gathered"),
-        ([(_C.OPS["EXPRESSION"], 0, 1, abs, 0)], "no such slot"),
+        ([(_C.OPS["READ_INT"], 0, 0, None, 0)], "no shape code"),
         ([(_C.OPS["SHARES_STORAGE"], 0, 1, None, 0)], "no such slot"),
         ([(1, 2)], "five fields"),
     ],

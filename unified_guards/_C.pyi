@@ -12,6 +12,7 @@ _Rows: TypeAlias = list[tuple[int, int, int, Any, int]]
 
 TORCH_VERSION: str
 OPS: dict[str, int]
+SHAPE_OPS: dict[str, int]
 REBUILD: dict[str, int]
 DICT_SLOTS: bool
 

@@ -106,7 +106,7 @@ class Test(_Texts):
     UNIQUE_STORAGE = "no two of ({s}) share memory"  # tensors; one without storage shares it with none
     SHARES_STORAGE = "{1} shares the memory of {0}"
     SHAPE_CALL = "{p[3]}"  # (ints, floats, address, text, keepalive)
-    EXPRESSION = "{p[0]}"  # (text,): of shapes.py, over v0, v1, …: the exact ints and floats of its sources
+    EXPRESSION = "{p[0]}"  # (Term of shapes.py, torch's function of the frame for inexact numbers or None)
     OPAQUE = "<{p[0]}>"  # (reason,): came from JSON and cannot be checked here; never holds
 
 
@@ -181,8 +181,8 @@ class TensorFacts(NamedTuple):
         return f"{self.type_name} {self.dtype_name}[{dims}] strides ({strides}) device {device}{grad}"
 
 
-class _Frozen:
-    """Slots that are written once, by :func:`_source` and :func:`guard`, which go past ``__setattr__``."""
+class Frozen:
+    """Slots that are written once, by whoever makes the node, with :func:`write`, which goes past ``__setattr__``."""
 
     __slots__ = ()
 
@@ -193,7 +193,7 @@ class _Frozen:
         raise AttributeError(f"{type(self).__name__} is immutable: {name} cannot be deleted")
 
 
-class Source(_Frozen):
+class Source(Frozen):
     """A path to an object, from the frame that is guarded. Interned: compare with ``is``."""
 
     __slots__ = ("__weakref__", "_text", "access", "base", "depth", "key")
@@ -219,7 +219,7 @@ class Source(_Frozen):
             base = self.base.text if self.base is not None else ""
             key = getattr(self.key, "__name__", self.key) if self.access in _NAMED_KEYS else self.key
             text = self.access.text.format(b=base, k=key)
-            _write(self, "_text", text)
+            write(self, "_text", text)
             return text
         return self._text
 
@@ -236,7 +236,7 @@ class Source(_Frozen):
 _NAMED_KEYS = frozenset({Access.CONSTANT, Access.CALL1})
 
 
-class Guard(_Frozen):
+class Guard(Frozen):
     """A predicate over sources. Interned: compare with ``is``."""
 
     __slots__ = ("__weakref__", "params", "sources", "test")
@@ -251,10 +251,6 @@ class Guard(_Frozen):
 
     def __str__(self) -> str:
         sources = [str(source) for source in self.sources]
-        if self.test is Test.EXPRESSION:
-            from unified_guards.shapes import with_sources  # not above: it loads sympy
-
-            return with_sources(self.params[0], sources)
         return self.test.text.format(*sources, p=self.params, s=", ".join(sources))
 
     def __repr__(self) -> str:
@@ -264,10 +260,10 @@ class Guard(_Frozen):
         raise TypeError("a Guard is not picklable; use GuardSet.to_json")
 
 
-_write = object.__setattr__
+write = object.__setattr__
 
 
-class _Ref(ref):  # type: ignore[type-arg]
+class NodeRef(ref):  # type: ignore[type-arg]
     """A weak reference that knows where it is kept, made without running Python."""
 
     __slots__ = ("key",)
@@ -276,11 +272,13 @@ class _Ref(ref):  # type: ignore[type-arg]
 
 # Weak: a node lives as long as some GuardSet uses it, and pins no model. Plain dicts of references, because a model has
 # thousands of nodes and WeakValueDictionary looks each up in Python.
-_sources: dict[Any, _Ref] = {}
-_guards: dict[Any, _Ref] = {}
+_sources: dict[Any, NodeRef] = {}
+_guards: dict[Any, NodeRef] = {}
 
 
-def _forget(table: dict[Any, Any]) -> Callable[[Any], None]:
+def forgetting(table: dict[Any, Any]) -> Callable[[Any], None]:
+    """What takes a dead node out of its table."""
+
     def forget(reference: Any) -> None:
         key = reference.key
         if table.get(key) is reference:
@@ -289,7 +287,7 @@ def _forget(table: dict[Any, Any]) -> Callable[[Any], None]:
     return forget
 
 
-_forget_source, _forget_guard = _forget(_sources), _forget(_guards)
+_forget_source, _forget_guard = forgetting(_sources), forgetting(_guards)
 
 
 def _source(access: Access, key: object, base: Source | None) -> Source:
@@ -300,12 +298,12 @@ def _source(access: Access, key: object, base: Source | None) -> Source:
         if found is not None:  # alive, and so are its base and key: the ids in the identity are still theirs
             return found
     made = Source.__new__(Source)
-    _write(made, "access", access)
-    _write(made, "key", key)
-    _write(made, "base", base)
-    _write(made, "depth", 0 if base is None else base.depth + 1)
-    _write(made, "_text", None)
-    _sources[identity] = kept = _Ref(made, _forget_source)
+    write(made, "access", access)
+    write(made, "key", key)
+    write(made, "base", base)
+    write(made, "depth", 0 if base is None else base.depth + 1)
+    write(made, "_text", None)
+    _sources[identity] = kept = NodeRef(made, _forget_source)
     kept.key = identity
     return made
 
@@ -320,10 +318,10 @@ def guard(test: Test, sources: tuple[Source, ...], params: tuple[Any, ...] = ())
         if found is not None:
             return found
     made = Guard.__new__(Guard)
-    _write(made, "test", test)
-    _write(made, "sources", sources)
-    _write(made, "params", params)
-    _guards[identity] = kept = _Ref(made, _forget_guard)
+    write(made, "test", test)
+    write(made, "sources", sources)
+    write(made, "params", params)
+    _guards[identity] = kept = NodeRef(made, _forget_guard)
     kept.key = identity
     return made
 

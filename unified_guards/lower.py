@@ -7,15 +7,17 @@ emitted once for all guards below it and parents come before children. Entry poi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch._C._dynamo import guards as native
 
-from unified_guards import _C
-from unified_guards.ir import RELATIONAL, Access, Guard, GuardSet, Source, Test, guard
-from unified_guards.shapes import NotAnExpression, conjunction, function_of
+from unified_guards import _C, reference
+from unified_guards.ir import RELATIONAL, Access, Guard, GuardSet, Provenance, Source, Test
+from unified_guards.lower_shapes import ShapeCode, lower_shapes
+from unified_guards.shapes import Kind
 
 Row = tuple[int, int, int, Any, int]
 _OPS: dict[str, int] = _C.OPS
@@ -26,10 +28,18 @@ class CannotLower(Exception):
 
 
 class Program(NamedTuple):
-    """Rows, and for each the guard (or, for an accessor and GATHER, the source) that it stands for."""
+    """Rows, and for each the guard (or, for an accessor and GATHER, the source) that it stands for.
+
+    What a failing shape expression is called follows the rows in ``meaning``.
+    """
 
     rows: list[Row]
     meaning: list[Guard | Source]
+
+    @property
+    def python_callbacks(self) -> int:
+        """How many Python functions one full check calls, as long as every number is an exact one."""
+        return sum(op in _PYTHON or (op == _SHAPES and arg == 1) for op, _, arg, _, _ in self.rows)
 
 
 _DIRECT = {access: _OPS[access.name] for access in Access if access.name in _OPS}
@@ -46,7 +56,15 @@ _INDEXED = frozenset(
     }
 )
 _DICT_ITEM, _CONSTANT = _OPS["DICT_ITEM"], _OPS["CONSTANT"]
-_SAVE, _GATHER = _OPS["SAVE"], _OPS["GATHER"]
+_SAVE, _GATHER, _SHAPES = _OPS["SAVE"], _OPS["GATHER"], _OPS["SHAPES"]
+_PYTHON = frozenset({_OPS["PREDICATE"], _OPS["TORCH_LEAF"], _OPS["CALL1"]})
+#: How a number of a shape expression is read: sizes and strides from the tensor itself.
+_READ_OF_TENSOR = {
+    Access.TENSOR_SIZE: _OPS["READ_SIZE"],
+    Access.TENSOR_STRIDE: _OPS["READ_STRIDE"],
+    Access.TENSOR_OFFSET: _OPS["READ_OFFSET"],
+}
+_READ = {Kind.INT: _OPS["READ_INT"], Kind.FLOAT: _OPS["READ_FLOAT"]}
 #: Relations within a group of sources, and those of the second of two sources to the first.
 _GROUPED = {Test.UNIQUE: _OPS["UNIQUE"], Test.UNIQUE_STORAGE: _OPS["UNIQUE_STORAGE"]}
 _PAIRED = {Test.SAME: _OPS["SAME_AS"], Test.SHARES_STORAGE: _OPS["SHARES_STORAGE"]}
@@ -78,15 +96,16 @@ class _Lowering:
         self.slots: dict[Source, int] = {}
         self.guard_set = guard_set
         self.gather = gather
-        self.expression = _all_expressions(guard_set)
+        self.expressions = [item for item in guard_set if item.test is Test.EXPRESSION]
         self.torch_function_off = False
         self.shape_functions: set[int] = set()
         self.groups = 0  # of objects of which no two may be the same, or share memory
 
     def run(self) -> Program:
         plain: list[Guard] = []
-        if self.expression is not None:
-            self._save(self.expression)  # before all others: it reads the slots from 0
+        shapes = lower_shapes(self.guard_set) if self.expressions else None
+        if shapes is not None:
+            self._plan_shapes(shapes)
         for item in self.guard_set:
             if item.test in RELATIONAL:
                 self._plan(item)
@@ -100,8 +119,8 @@ class _Lowering:
             if item.test in RELATIONAL:
                 self._finish(item)
         self._finish_visits(self.gather)
-        if self.expression is not None:
-            self._finish_expression(self.expression)
+        if shapes is not None:
+            self._finish_shapes(shapes)
         return Program(self.rows, self.meaning)
 
     def emit(self, row: Row, meaning: Guard | Source) -> None:
@@ -196,7 +215,7 @@ class _Lowering:
 
     def _finish(self, item: Guard) -> None:
         if item.test is Test.EXPRESSION:
-            return  # one call evaluates all of them, at the end
+            return  # one code checks all of them, at the end
         self._finish_visits(item.sources)
         if item.test in _PAIRED:
             first, second = item.sources
@@ -208,30 +227,37 @@ class _Lowering:
         elif item.test is Test.SHAPE_CALL:
             self.emit((_OPS["SHAPE_CALL"], 0, 0, item.params[4], item.params[2]), item)
 
-    def _finish_expression(self, item: Guard) -> None:
-        self._finish_visits(item.sources)
-        function = function_of(item.params[0], len(item.sources))
-        self.emit((_OPS["EXPRESSION"], 0, len(item.sources), function, 0), item)
+    # -- shapes ----------------------------------------------------------------------------------------------------
+
+    def _plan_shapes(self, shapes: ShapeCode) -> None:
+        for at, (source, kind) in enumerate(shapes.leaves):
+            if source.access in _READ_OF_TENSOR and source.base is not None:
+                row = _collect(_READ_OF_TENSOR[source.access], at, source.key or 0)
+                self._visit(source.base, source, row)
+            else:
+                self._visit(source, source, _collect(_READ[kind], at))
+
+    def _finish_shapes(self, shapes: ShapeCode) -> None:
+        for source, _ in shapes.leaves:
+            self._finish_visits([source, source.base] if source.base is not None else [source])
+        code = (len(shapes.leaves), shapes.constants, shapes.code, _exact(self.expressions))
+        after = len(self.rows) + 1
+        self.emit((_SHAPES, 0, int(bool(shapes.asked)), code, after), self.expressions[0])
+        self.meaning += shapes.guards
 
 
-def _all_expressions(guard_set: GuardSet) -> Guard | None:
-    """One guard that says all EXPRESSION guards of a set, of which the values are the first that are saved."""
-    found = [item for item in guard_set if item.test is Test.EXPRESSION]
-    if not found:
-        return None
-    try:
-        for item in found:
-            function_of(item.params[0], len(item.sources))
-    except NotAnExpression as error:
-        raise CannotLower(str(error)) from None
-    if len(found) == 1 and len(set(found[0].sources)) == len(found[0].sources):
-        return found[0]
-    text, sources = conjunction([(item.params[0], item.sources) for item in found])
-    return guard(Test.EXPRESSION, sources, (text,))
+def _exact(expressions: list[Guard]) -> Callable[[dict[str, Any]], bool]:
+    """What decides about numbers that the native code has no registers for: torch's own functions, or the reference."""
+    asked = list(dict.fromkeys(item.params[1] for item in expressions))
+    if len(asked) == 1 and asked[0] is not None:
+        found: Callable[[dict[str, Any]], bool] = asked[0]
+        return found
+    guard_set = GuardSet((item, Provenance("exact")) for item in expressions)
+    return functools.partial(reference.evaluate, guard_set)
 
 
-def _collect(op: int, arg: int) -> Callable[[int], Row]:
-    return lambda depth: (op, depth, arg, None, 0)
+def _collect(op: int, arg: int, number: int = 0) -> Callable[[int], Row]:
+    return lambda depth: (op, depth, arg, None, number)
 
 
 def _address(name: str) -> Callable[[Guard, int], Row]:

@@ -26,7 +26,7 @@ from torch.autograd import forward_ad
 from torch.utils import _device, _python_dispatch
 
 from unified_guards.ir import EPILOGUE, RELATIONAL, Access, Guard, GuardSet, Source, TensorFacts, Test
-from unified_guards.shapes import function_of
+from unified_guards.shapes import evaluate as value_of_term
 
 
 class _Missing(Exception):
@@ -102,6 +102,8 @@ def _holds(item: Guard, frame: _Frame) -> bool:
 
 def _ask(item: Guard, frame: _Frame) -> object:
     values = [_resolve(source, frame) for source in item.sources]
+    if item.test is Test.EXPRESSION:
+        return _expression(item, values, frame)
     if item.test in RELATIONAL:
         return _RELATIONS[item.test](values, item.params)
     return _TESTS[item.test](values[0], item.params)
@@ -522,9 +524,12 @@ def _shares_storage(values: list[Any], _: tuple[Any, ...]) -> bool:
     return first is not None and first == second
 
 
-def _expression(values: list[Any], params: tuple[Any, ...]) -> bool:
-    exact = all(type(value) in (int, float) for value in values)
-    return exact and bool(function_of(params[0], len(values))(*values))
+def _expression(item: Guard, values: list[Any], frame: _Frame) -> bool:
+    """Other numbers than exact ones are torch's to judge: comparing a SymInt adds guards to somebody's ShapeEnv."""
+    made, asked = item.params
+    if all(type(value) in (int, float) for value in values[: len(made.sources)]):
+        return bool(value_of_term(made, dict(zip(made.sources, values, strict=False)).__getitem__))
+    return asked is not None and bool(asked(frame.f_locals))
 
 
 _ShapeFunction = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_double))
@@ -546,6 +551,5 @@ _RELATIONS: dict[Test, Callable[[list[Any], tuple[Any, ...]], bool]] = {
     Test.OVERLAP: _overlap,
     Test.UNIQUE_STORAGE: _unique_storage,
     Test.SHARES_STORAGE: _shares_storage,
-    Test.EXPRESSION: _expression,
     Test.SHAPE_CALL: _shape_call,
 }

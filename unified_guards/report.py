@@ -11,7 +11,6 @@ import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper
-from unified_guards.dynamo.lift import python_callbacks
 from unified_guards.ir import GuardSet
 from unified_guards.simplify import Removed
 
@@ -134,7 +133,7 @@ def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
         len(frame.checked),
         frame.checker.length,
         frame.checker.nbytes,
-        python_callbacks(frame.checked),
+        frame.python_callbacks,
         frame.checker.counts,
         frame.last_failure,
     )

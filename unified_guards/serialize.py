@@ -26,7 +26,7 @@ from torch._C._dynamo import guards as native
 from torch._functorch._aot_autograd import utils as saved_hooks
 
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
-from unified_guards.shapes import function_of
+from unified_guards.shapes import expression, numbered, parse, written
 
 #: Of the format; a text of another version is refused.
 VERSION = 1
@@ -305,6 +305,9 @@ def _encode_params(item: Guard) -> list[Any]:
         if params[0] is not None:
             raise _Stays("the hooks are objects of one process")
         params[1] = no_saved_hooks
+    if item.test is Test.EXPRESSION:  # torch's function stays here
+        names = dict(zip(item.sources, numbered(len(item.sources)), strict=True))
+        return [written(params[0], names.__getitem__)]
     if item.test in _ADDRESSES:
         at, described = _ADDRESSES[item.test]
         params[at] = _at(params[at], "" if described is None else params[described])
@@ -470,7 +473,7 @@ class _Reader:
                 return known
             found = _decode_params(test, params)
             if test is Test.EXPRESSION:
-                function_of(found[0], len(sources))  # raises for what is none
+                return expression(parse(found[0], dict(zip(numbered(len(sources)), sources, strict=True))))
             return guard(test, sources, found)
         except _Stays as reason:
             return guard(Test.OPAQUE, sources, (f"{test.name}: {reason}",))

@@ -20,6 +20,8 @@ class Stats:
         misses: how often it said no.
         python_callbacks: how many Python functions and torch leaf guards the checks called.
         disagreements: under ``UNIFIED_GUARDS_VERIFY=1``, what was raised.
+        shapes_left_to_torch: why the shape guards of frames that are checked natively stayed one Python function of
+            torch's, and how many times each.
         aot_entries: versions that the AOT entry points compiled.
         aot_run_eagerly: why calls through them were run without compiled code, and how many times each.
     """
@@ -31,6 +33,7 @@ class Stats:
     misses: int
     python_callbacks: int
     disagreements: tuple[str, ...]
+    shapes_left_to_torch: dict[str, int] = dataclasses.field(default_factory=dict)
     aot_entries: int = 0
     aot_run_eagerly: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -39,6 +42,7 @@ class Stats:
         lines = [
             f"frames: {self.frames_lifted} checked natively, {left} left to torch",
             *(f"  {count} because: {reason}" for reason, count in self.frames_left_to_torch.items()),
+            *(f"  shape guards stayed Python {count} times: {why}" for why, count in self.shapes_left_to_torch.items()),
             f"checks: {self.checks} ({self.hits} hits, {self.misses} misses), {self.python_callbacks} Python callbacks",
             *(f"disagreement: {text}" for text in self.disagreements),
             f"aot: {self.aot_entries} versions compiled, {sum(self.aot_run_eagerly.values())} calls run eagerly",
@@ -51,6 +55,7 @@ class _Tally:
     def __init__(self) -> None:
         self.lifted = 0
         self.reasons: dict[str, int] = {}
+        self.shapes: dict[str, int] = {}
         self.disagreements: list[str] = []
         self.warned = False
         self.aot_entries = 0
@@ -60,6 +65,10 @@ class _Tally:
     def left(self, reason: str) -> None:
         with self._lock:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def shapes_left(self, reason: str) -> None:
+        with self._lock:
+            self.shapes[reason] = self.shapes.get(reason, 0) + 1
 
     def ran_eagerly(self, reason: str) -> None:
         with self._lock:
@@ -83,6 +92,7 @@ def stats() -> Stats:
         misses,
         callbacks,
         tuple(tally.disagreements),
+        dict(tally.shapes),
         tally.aot_entries,
         dict(tally.eager),
     )

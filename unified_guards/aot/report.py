@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from unified_guards.dynamo.lift import python_callbacks
 from unified_guards.report import FrameReport, Report
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
         len(entry.checked),
         cache._length(entry),
         cache._nbytes(entry),
-        python_callbacks(entry.checked),
+        entry.program.python_callbacks,
         cache._counts(entry),
     )
 

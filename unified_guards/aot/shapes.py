@@ -5,14 +5,12 @@ Entry points: :func:`fake_mode_for`, :func:`make_fake`, :func:`shape_guards`.
 
 from __future__ import annotations
 
-import ast
-import re
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch._dynamo.source import LocalSource, TensorProperty, TensorPropertySource
+from torch._dynamo.source import LocalSource, TensorPropertySource
 from torch._guards import detect_fake_mode
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
@@ -20,16 +18,9 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from unified_guards.aot.errors import Unguardable
 from unified_guards.aot.lifting import Leaf
-from unified_guards.ir import Access, Guard, Provenance, Source, Test, guard
-from unified_guards.shapes import function_of
-
-_VARIABLE = re.compile(r"\bv(\d+)\b")
-
-_PROPERTIES = {
-    TensorProperty.SIZE: Access.TENSOR_SIZE,
-    TensorProperty.STRIDE: Access.TENSOR_STRIDE,
-    TensorProperty.STORAGE_OFFSET: Access.TENSOR_OFFSET,
-}
+from unified_guards.dynamo.lift import PROPERTIES
+from unified_guards.ir import Guard, Provenance, Source
+from unified_guards.shapes import NotAnExpression, Op, Term, const, expression, parse, parts_of, read, term
 
 
 def fake_mode_for(values: list[Any], *, symbolic: bool, **options: Any) -> FakeTensorMode:
@@ -101,29 +92,27 @@ def shape_guards(leaves: list[Leaf], shape_env: Any) -> list[tuple[Guard, Proven
     symbolic = [(at, leaf) for at, leaf in enumerate(leaves) if _is_symbolic(leaf.fake)]
     if shape_env is None or not symbolic:
         return []
-    torch_sources: list[Any] = []
+    names: dict[Any, str] = {}
     printed = shape_env.produce_guards_verbose(
         [leaf.fake for _, leaf in symbolic],
         [_name(at) for at, _ in symbolic],
-        source_ref=lambda source: f"v{_position(torch_sources, source)}",
+        source_ref=lambda source: names.setdefault(source, f"v{len(names)}"),
     )
-    sources = [_our_source(source, leaves) for source in torch_sources]
+    sources = {name: _our_source(source, leaves) for source, name in names.items()}
     lines = _lines(shape_env)
     found: list[tuple[Guard, Provenance]] = []
     for text, said in zip(printed[0].exprs, printed[1].exprs, strict=True):
-        found += _expressions(text, said, sources, lines)
+        try:
+            found += _expressions(parse(text, sources), said, lines)
+        except NotAnExpression as reason:
+            raise Unguardable(str(reason)) from None
     for _, leaf in symbolic:
         if not isinstance(leaf.value, torch.Tensor):
-            bound = guard(Test.EXPRESSION, (leaf.source,), (f"{-(2**62)} < v0 and v0 < {2**62}",))
-            found.append((bound, leaf.maker))
+            number = read(leaf.source)
+            bounds = term(Op.LT, const(-(2**62)), number), term(Op.LT, number, const(2**62))
+            found += [(expression(bound), leaf.maker) for bound in bounds]
     shape_env.freeze()
     return found
-
-
-def _position(known: list[Any], source: Any) -> int:
-    if source not in known:
-        known.append(source)
-    return known.index(source)
 
 
 def _is_symbolic(fake: Any) -> bool:
@@ -138,7 +127,7 @@ def _our_source(source: Any, leaves: list[Leaf]) -> Source:
     if isinstance(source, LocalSource):
         return leaves[int(source.local_name[1:])].source
     if isinstance(source, TensorPropertySource) and isinstance(source.base, LocalSource):
-        return _our_source(source.base, leaves).child(_PROPERTIES[source.prop], source.idx)
+        return _our_source(source.base, leaves).child(PROPERTIES[source.prop], source.idx)
     raise Unguardable(f"a shape guard reads a {type(source).__name__}")
 
 
@@ -152,25 +141,16 @@ def _lines(shape_env: Any) -> dict[str, traceback.FrameSummary | None]:
 
 
 def _expressions(
-    text: str, said: str, sources: list[Source], lines: dict[str, traceback.FrameSummary | None]
+    made: Term, said: str, lines: dict[str, traceback.FrameSummary | None]
 ) -> Iterator[tuple[Guard, Provenance]]:
     """A guard for each part of a conjunction, over just the sources that it names, and the line that caused it.
 
     A range is such a conjunction, and torch says behind it where each bound came from.
     """
-    tree = ast.parse(text, mode="eval").body
-    both = isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And)
-    parts = [ast.unparse(part) for part in tree.values] if both else [text]  # type: ignore[attr-defined]
+    parts = parts_of(made)
     comment = said.partition("  # ")[2]
     causes = [lines[place] for place in sorted((place for place in lines if place in comment), key=comment.index)]
     for at, part in enumerate(parts):
         cause = causes[at] if len(causes) == len(parts) else next(filter(None, causes), None)
         stack = None if cause is None else traceback.StackSummary.from_list([cause])
-        used = sorted({int(found) for found in _VARIABLE.findall(part)})
-        own = _renamed(part, {old: new for new, old in enumerate(used)})
-        function_of(own, len(used))  # outside of the grammar: found out now, not in a call
-        yield guard(Test.EXPRESSION, tuple(sources[which] for which in used), (own,)), Provenance("aot", own, stack)
-
-
-def _renamed(text: str, numbers: dict[int, int]) -> str:
-    return _VARIABLE.sub(lambda found: f"v{numbers[int(found[1])]}", text)
+        yield expression(part), Provenance("aot", part.text, stack)

@@ -86,6 +86,17 @@ def measures_sets() -> bool:
     return not _accepts("add_length_check_guard", 7, _LyingSet())
 
 
+@functools.cache
+def indicator_takes_numbers() -> bool:
+    """Whether shape guards on density can be evaluated: torch 2.11 prints numbers and binds a function of two lists."""
+    from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
+
+    try:
+        return bool(SYMPY_INTERP["IsNonOverlappingAndDenseIndicator"](2, 1))
+    except TypeError:
+        return False
+
+
 def is_loaded_from_a_package(arguments: dict[str, Any]) -> bool:
     """Whether a CheckFunctionManager is being made from saved guards."""
     return arguments.get("shape_code_parts") is not None or arguments.get("runtime_global_scope") is not None

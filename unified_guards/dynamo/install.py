@@ -50,6 +50,7 @@ class Frame:
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
         meaning: what each row of the native program stands for, for reading a failure.
+        python_callbacks: how many Python functions one full check calls.
         checker: the native checker.
     """
 
@@ -59,12 +60,14 @@ class Frame:
         self.removed: list[Removed]
         self.checked, self.removed = simplify(guard_set)
         self.meaning: list[Any] = []
+        self.python_callbacks = 0
         self.checker: _C.Checker
 
     def build(self, oracle: Callable[[dict[str, Any], bool], None] | None) -> None:
         """Lowers what is to be checked."""
         program: Program = lower(self.checked)
         self.meaning = program.meaning
+        self.python_callbacks = program.python_callbacks
         self.checker = make_checker(program, oracle)
 
     @property

@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 from torch._C._dynamo import guards as native
+from torch._dynamo.source import TensorProperty, TensorPropertySource
 
 from unified_guards import _C
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.provenance import Origins
 from unified_guards.dynamo.tap import LAMBDA_PARTS, TENSOR_FACTS
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.shapes import NotAnExpression, expression, parse, parts_of
+from unified_guards.statistics import tally
 
 
 class CannotLift(Exception):
@@ -70,6 +73,13 @@ _CHILD = {
     "call_function_no_args_manager": (Access.CALL0, None),
     "get_key_manager": (Access.DICT_KEY_AT, "index"),
     "get_value_manager": (Access.DICT_VALUE_AT, "index"),
+}
+
+#: Accesses of a tensor's numbers, by torch's name.
+PROPERTIES = {
+    TensorProperty.SIZE: Access.TENSOR_SIZE,
+    TensorProperty.STRIDE: Access.TENSOR_STRIDE,
+    TensorProperty.STORAGE_OFFSET: Access.TENSOR_OFFSET,
 }
 
 #: Leaf guards of which torch keeps the first on a manager and ignores every other, whatever its value.
@@ -129,7 +139,8 @@ class _Lift:
         self.relations: list[tuple[Guard, Provenance]] = []
         self.epilogue: list[tuple[Guard, Provenance]] = []
         self.descriptions: dict[int, str] = {}
-        self.parts: tuple[list[str], list[str], str] | None = None
+        self.shapes_left: str | None = None  # why shape guards stay torch's function
+        self.parts: tuple[list[str], list[str], str, dict[str, Any]] | None = None
 
     # -- reading the records ---------------------------------------------------------------------------------------
 
@@ -286,16 +297,56 @@ class _Lift:
     def _epilogue(self, args: tuple[Any, ...]) -> None:
         """A Python function over the frame: comparisons of identity become guards of their own, the rest stays one."""
         function, verbose, stack = args
-        (parts, verbose, maker), self.parts = self.parts or (verbose, verbose, "dynamo"), None
-        pairs = [_same_object(part, function) for part in parts]
-        for part, code, pair in zip(parts, verbose, pairs, strict=False):
-            asked = maker == "shape_env" and part in self.origins.asked
-            maker_of_part = "aot" if asked else maker
+        (parts, verbose, maker, managers), self.parts = self.parts or (verbose, verbose, "dynamo", {}), None
+        if maker == "shape_env":
+            self._shapes(function, parts, verbose, managers)
+            return
+        for part, code in zip(parts, verbose, strict=False):
+            pair = _same_object(part, function)
             if pair is not None:
-                self.relations += self._made_by(guard(Test.SAME, pair), maker_of_part, code, stack)
+                self.relations += self._made_by(guard(Test.SAME, pair), maker, code, stack)
             else:
                 made = guard(Test.SHAPE, (Source.frame(),), (function, part))
-                self.epilogue += self._made_by(made, maker_of_part, code, stack)
+                self.epilogue += self._made_by(made, maker, code, stack)
+
+    # -- shapes ----------------------------------------------------------------------------------------------------
+
+    def _shapes(
+        self, function: Callable[..., Any], parts: list[str], verbose: list[str], managers: dict[str, Any]
+    ) -> None:
+        """What the ShapeEnv guards on, as expressions; where a part of it cannot be one, all stays torch's function."""
+        try:
+            leaves = {text: self._number(source, managers) for text, source in self.origins.sources.items()}
+            made = [[expression(each, function) for each in parts_of(parse(part, leaves))] for part in parts]
+            if not compat.indicator_takes_numbers() and any("IsNonOverlapping" in part for part in parts):
+                raise NotAnExpression("IsNonOverlappingAndDenseIndicator always raises in this torch")
+        except NotAnExpression as reason:
+            self.shapes_left = str(reason)
+            made = [[guard(Test.SHAPE, (Source.frame(),), (function, part))] for part in parts]
+        for part, code, guards in zip(parts, verbose, made, strict=False):
+            maker = "aot" if part in self.origins.asked else "shape_env"
+            for item in guards:
+                self.epilogue += self._made_by(item, maker, code)
+
+    def _number(self, source: Any, managers: dict[str, Any]) -> Source:
+        """Where the tree has what a shape guard reads."""
+        node = self.nodes.get(id(managers.get(source.name)))
+        if node is not None:
+            return node.source
+        if isinstance(source, TensorPropertySource):
+            tensor = self.nodes.get(id(managers.get(source.base.name)))
+            if tensor is not None:
+                self._need_plain_properties(tensor)
+                return tensor.source.child(PROPERTIES[source.prop], source.idx)
+        raise NotAnExpression(f"a shape guard reads a {type(source).__name__} that the guard tree does not")
+
+    def _need_plain_properties(self, node: _Node) -> None:
+        """Torch's function calls the methods of the tensor's class, native code reads the tensor."""
+        facts = next((item.params[0] for item, _ in node.guards if item.test is Test.TENSOR), None)
+        kind = None if facts is None else _C.object_at(facts.type_id)
+        for name in ("size", "stride", "storage_offset"):
+            if getattr(kind, name, None) is not getattr(torch.Tensor, name):
+                raise NotAnExpression(f"a shape guard reads a tensor whose class has a {name}() of its own")
 
     # -- writing the set -------------------------------------------------------------------------------------------
 
@@ -511,13 +562,6 @@ def lift(records: Iterable[Any], root: Any, origins: Origins | None = None) -> G
     with torch._C.DisableTorchFunction():  # reading an example must not run its class's code
         reader = _Lift(root, origins or Origins())
         reader.read(records)
+        if reader.shapes_left is not None:
+            tally.shapes_left(reader.shapes_left)
         return reader.guard_set()
-
-
-def python_callbacks(guard_set: GuardSet) -> int:
-    """How many Python functions one full check calls."""
-    calls = sum(item.test in (Test.PREDICATE, Test.TORCH_LEAF) for item in guard_set)
-    shape = {id(item.params[0]) for item in guard_set if item.test is Test.SHAPE}
-    accessors = sum(source.access is Access.CALL1 for source in guard_set.sources())
-    expressions = any(item.test is Test.EXPRESSION for item in guard_set)  # one function for all of them
-    return calls + len(shape) + accessors + expressions

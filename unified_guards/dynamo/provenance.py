@@ -46,11 +46,13 @@ class Origins:
         asked: shape guards, relations of inputs included, that exist only because the backend traced.
         lines: where guards come from, by text; the last entry of a stack is the line that caused the guard. A range
             that the backend narrowed on both sides has two.
+        sources: what shape guards read, by the text that stands for it: sources of torch.
         tensors: sizes that the backend made constant, by the tensor's name: what torch would print, and from where.
     """
 
     asked: set[str] = dataclasses.field(default_factory=set)
     lines: dict[str, list[Stack]] = dataclasses.field(default_factory=dict)
+    sources: dict[str, Any] = dataclasses.field(default_factory=dict)
     tensors: dict[str, list[tuple[str, Stack | None]]] = dataclasses.field(default_factory=dict)
 
 
@@ -335,11 +337,24 @@ def _note_printed(origins: Origins, shape_env: Any, known: _Known, printed: dict
             origins.lines[part] = origins.lines[told] = lines
 
 
+def _noting(source_ref: Callable[[Any], str], sources: dict[str, Any]) -> Callable[[Any], str]:
+    """``source_ref``, which gives a source its text, with the sources noted by their texts."""
+
+    def noting(source: Any) -> str:
+        text = source_ref(source)
+        sources[text] = source
+        return text
+
+    return noting
+
+
 def _printing(original: Callable[..., Any]) -> Callable[..., Any]:
     """``ShapeEnv.produce_guards_verbose``, also for the states around the backend's call when one is known."""
 
     def produce_guards_verbose(self: Any, *args: Any, **kwargs: Any) -> Any:
         origins, known = _thread.origins, _known.get(self)
+        if origins is not None and "source_ref" in kwargs:
+            kwargs["source_ref"] = _noting(kwargs["source_ref"], origins.sources)
         # With equalities (export) printing guards itself; such a frame is never looked up.
         if origins is None or known is None or kwargs.get("equalities_inputs") is not None:
             return original(self, *args, **kwargs)

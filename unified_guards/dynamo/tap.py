@@ -108,7 +108,8 @@ def _function_recorder(name: str, original: Callable[..., Any]) -> Callable[...,
 def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     """The code parts of a Python guard, noted before the call that installs the function compiled from them.
 
-    Only the ShapeEnv's come with the names that sympy's printer uses.
+    Only the ShapeEnv's come with the names that sympy's printer uses. The guard managers that there are by then, by the
+    names of their sources, say where in the tree what they read is.
     """
 
     def call(
@@ -117,7 +118,9 @@ def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., A
         records = _active.records
         if records is not None:
             maker = "dynamo" if closure_vars is None else "shape_env"
-            records.append((LAMBDA_PARTS, None, (list(code_parts), list(verbose_code_parts), maker), {}, None))
+            managers = dict(self._cached_guard_managers) if maker == "shape_env" else {}
+            parts = (list(code_parts), list(verbose_code_parts), maker, managers)
+            records.append((LAMBDA_PARTS, None, parts, {}, None))
         return original(self, code_parts, verbose_code_parts, closure_vars, is_epilogue)
 
     return _named(call, name, original)
