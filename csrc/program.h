@@ -88,11 +88,12 @@ namespace unified_guards {
   X(SHAPE_INT)         /* arg: index of the int                               */ \
   X(SHAPE_FLOAT)       /* arg: index of the float                             */ \
   X(SHAPE_CALL)        /* number: address of int8_t(int64_t*, double*)        */ \
-  X(READ_SIZE)         /* arg: register of the shape code; number: dimension  */ \
-  X(READ_STRIDE)       /* arg: register of the shape code; number: dimension  */ \
-  X(READ_OFFSET)       /* arg: register of the shape code                     */ \
-  X(READ_INT)          /* arg: register of the shape code                     */ \
-  X(READ_FLOAT)        /* arg: register of the shape code                     */ \
+  /* Into the shape code's registers. object: a class beside torch.Tensor itself that computes no size of its own */ \
+  X(READ_SIZE)         /* arg: register; number: dimension                    */ \
+  X(READ_STRIDE)       /* arg: register; number: dimension                    */ \
+  X(READ_OFFSET)       /* arg: register                                       */ \
+  X(READ_INT)          /* arg: register                                       */ \
+  X(READ_FLOAT)        /* arg: register                                       */ \
   X(SHAPES)            /* arg: the shape code alone decides (0), or (1) holds only together with `object`: exact */ \
                        /* function of the frame, truth; Python code. number: what follows its row in `meaning`   */ \
   X(GATHER)            /* arg: index in the list that a check that passes hands out; holds always */ \

@@ -30,6 +30,8 @@ class FrameReport:
         python_callbacks: Python functions that one full check calls.
         counts: (checks, hits, misses, callbacks) of this entry so far.
         last_failure: the guard at which the last miss stopped.
+        misses: why the last recompilations happened although there was this entry, the newest last: the guard that did
+            not hold, the values that it saw, who made it and for which line.
     """
 
     name: str
@@ -42,6 +44,7 @@ class FrameReport:
     python_callbacks: int = 0
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
     last_failure: str | None = None
+    misses: tuple[str, ...] = ()
 
     @property
     def lifted(self) -> int:
@@ -72,6 +75,7 @@ class FrameReport:
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
+        lines += [f"  compiled again because of: {miss}" for miss in self.misses]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -136,6 +140,7 @@ def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
         frame.python_callbacks,
         frame.checker.counts,
         frame.last_failure,
+        tuple(frame.misses),
     )
 
 

@@ -8,6 +8,7 @@ reasons, logs, diff guards. Entry points: :func:`install`, :func:`uninstall`, :f
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import inspect
@@ -28,6 +29,7 @@ from unified_guards.dynamo import compat
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
+from unified_guards.failures import describe, failing_of
 from unified_guards.ir import GuardSet, Source
 from unified_guards.lower import CannotLower, Program, lower, make_checker
 from unified_guards.simplify import Removed, simplify
@@ -42,6 +44,10 @@ class GuardDisagreement(AssertionError):
     """Under ``UNIFIED_GUARDS_VERIFY=1``: the native checker and torch's tree gave different verdicts on a frame."""
 
 
+#: Of one entry that are kept.
+_MOST_MISSES = 8
+
+
 class Frame:
     """The unified guards of one cache entry.
 
@@ -51,6 +57,7 @@ class Frame:
         removed: the rest, each with the rule that removed it.
         meaning: what each row of the native program stands for, for reading a failure.
         python_callbacks: how many Python functions one full check calls.
+        misses: why the last recompilations happened although there was this entry, the newest last.
         checker: the native checker.
     """
 
@@ -61,6 +68,7 @@ class Frame:
         self.checked, self.removed = simplify(guard_set)
         self.meaning: list[Any] = []
         self.python_callbacks = 0
+        self.misses: collections.deque[str] = collections.deque(maxlen=_MOST_MISSES)
         self.checker: _C.Checker
 
     def build(self, oracle: Callable[[dict[str, Any], bool], None] | None) -> None:
@@ -78,6 +86,18 @@ class Frame:
             return None
         meaning = self.meaning[at]
         return f"{meaning} is missing" if isinstance(meaning, Source) else str(meaning)
+
+    def note_miss(self, f_locals: dict[str, Any]) -> None:
+        """Called when a frame that this entry did not fit is compiled again."""
+        at = self.checker.last_failure
+        if at is None:
+            return
+        meaning = self.meaning[at]
+        if isinstance(meaning, Source):
+            self.misses.append(f"{meaning} is missing")
+        else:
+            failing = failing_of(self.checked, meaning, f_locals)
+            self.misses.append(describe(failing, self.checked.provenance(failing), f_locals))
 
 
 class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
@@ -102,6 +122,8 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
 
     def check_verbose(self, x: Any) -> Any:
         """Torch's reason. Its tree also counts the failure, which is how torch chooses its diff guards."""
+        with contextlib.suppress(Exception):  # only for reading: nothing here may change what torch says
+            self.frame.note_miss(x)
         with _torch_function_state_kept():
             try:
                 self.torch_root.check(x)
