@@ -84,6 +84,13 @@ inline bool unusual_dims_match(const TensorSpec& spec, const int64_t* dims, cons
          symbolic_dims_match(dims + spec.rank, tensor.sym_strides());
 }
 
+// Whether sizes, strides and offset are plain numbers that can be read in place: not symbolic, nested, sparse, or
+// computed by a subclass.
+inline bool has_plain_dims(const c10::TensorImpl& impl) {
+  return impl.layout() == c10::kStrided && !impl.has_symbolic_sizes_strides() && !impl.is_python_dispatch() &&
+         !impl.is_nested();
+}
+
 // Index of the accelerator's current device (evaluate.cpp).
 int current_device_index();
 
@@ -97,10 +104,7 @@ inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject
   const int index = spec.device_is_current ? current_device_index() : spec.device_index;
   if (device.index() != index) return false;
   if (impl->requires_grad() != spec.requires_grad) return false;
-  if (impl->layout() != c10::kStrided || impl->has_symbolic_sizes_strides() || tensor.is_nested() ||
-      impl->is_python_dispatch()) {
-    return unusual_dims_match(spec, dims, tensor);
-  }
+  if (!has_plain_dims(*impl)) return unusual_dims_match(spec, dims, tensor);
   c10::IntArrayRef sizes = impl->sizes();
   return sizes.size() == spec.rank && dims_match(dims, sizes.data(), spec.rank) &&
          dims_match(dims + spec.rank, impl->strides().data(), spec.rank);

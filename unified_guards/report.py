@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
-from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper
+from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper, frames_of
 from unified_guards.dynamo.lift import python_callbacks
-from unified_guards.ir import GuardSet
+from unified_guards.ir import Guard, GuardSet
+from unified_guards.siblings import shared
 from unified_guards.simplify import Removed
 
 
@@ -31,6 +32,9 @@ class FrameReport:
         python_callbacks: Python functions that one full check calls.
         counts: (checks, hits, misses, callbacks) of this entry so far.
         last_failure: the guard at which the last miss stopped.
+        siblings: how many other entries of the same code are checked natively.
+        shared: guards that these all have too: checked only once nothing in `telling` fails.
+        telling: the guards that are asked first, because they tell this entry from others.
     """
 
     name: str
@@ -43,6 +47,9 @@ class FrameReport:
     python_callbacks: int = 0
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
     last_failure: str | None = None
+    siblings: int = 0
+    shared: int = 0
+    telling: tuple[Guard, ...] = ()
 
     @property
     def lifted(self) -> int:
@@ -71,6 +78,9 @@ class FrameReport:
             f"{self.python_callbacks} Python callbacks",
             f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
         ]
+        if self.siblings:
+            first = "; ".join(map(str, self.telling)) or "none tells them apart"
+            lines.append(f"  shares {self.shared} of them with {self.siblings} other entries; asked first: {first}")
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
         return "\n".join(lines)
@@ -121,11 +131,12 @@ def _codes(target: Any) -> Iterator[types.CodeType]:
         yield code
 
 
-def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
+def _frame_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> FrameReport:
     name = f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
     if not isinstance(wrapper, UnifiedGuardManagerWrapper):
         return FrameReport(name, None)
     frame: Frame = wrapper.frame
+    siblings = [other for other in frames if other is not frame]
     return FrameReport(
         name,
         frame.guard_set,
@@ -137,6 +148,9 @@ def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
         python_callbacks(frame.checked),
         frame.checker.counts,
         frame.last_failure,
+        len(siblings),
+        shared(frame, siblings),
+        tuple(frame.telling),
     )
 
 
@@ -178,7 +192,8 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         if code in seen:
             continue
         seen.add(code)
-        frames += (_frame_report(code, entry.guard_manager) for entry in _debug_get_cache_entry_list(code))
+        siblings = frames_of(code)
+        frames += (_frame_report(code, entry.guard_manager, siblings) for entry in _debug_get_cache_entry_list(code))
         codes += _resumed(code)
     name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
     return Report(str(name), tuple(frames))
