@@ -10,7 +10,7 @@ telling guard is one that its entry has anyway: asking it first can make no entr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from unified_guards import _C
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test
@@ -28,9 +28,8 @@ class Sibling(Protocol):
     checked: GuardSet
     telling: list[Guard]
 
-    def tell(self, item: Guard) -> None:
-        """Appends to ``telling``, here and in the native checker."""
 
+S = TypeVar("S", bound=Sibling)
 
 #: Telling one entry from very many siblings may take many guards; more than this are not worth asking.
 MOST = 4
@@ -55,17 +54,26 @@ _PLAIN = frozenset({int, str, float, bytes, bool, type(None)})
 _SINGLETONS = {id(value): id(type(value)) for value in (None, True, False)}
 
 
-def introduce(new: Sibling, others: Iterable[Sibling]) -> None:
-    """Makes ``new`` and each of ``others`` ask first what tells them apart."""
+def introduce(new: S, others: Iterable[S], tell: Callable[[S, Guard], None]) -> None:
+    """Makes ``new`` and each of ``others`` ask first what tells them apart.
+
+    Args:
+        new: an entry that has just been made.
+        others: those that there are.
+        tell: has the native checker of an entry ask a guard first; see :func:`program_of`.
+    """
     for other in others:
         mine = [item for item in new.checked if item not in other.checked]
         theirs = [item for item in other.checked if item not in new.checked]
-        _tell(new, mine, theirs)
-        _tell(other, theirs, mine)
+        for entry, own, foreign in ((new, mine, theirs), (other, theirs, mine)):
+            telling = _telling(entry, own, foreign)
+            if telling is not None:
+                tell(entry, telling)
+                entry.telling.append(telling)
 
 
-def _tell(entry: Sibling, mine: list[Guard], theirs: list[Guard]) -> None:
-    """Makes ``entry`` ask first one of ``mine`` that fails where ``theirs`` hold, unless it does already."""
+def _telling(entry: Sibling, mine: list[Guard], theirs: list[Guard]) -> Guard | None:
+    """One of ``mine`` that fails where ``theirs`` hold, unless ``entry`` asks such a one first already."""
     found: dict[Source, list[Guard]] = {}
     for item in theirs:
         found.setdefault(item.source, []).append(item)
@@ -74,11 +82,9 @@ def _tell(entry: Sibling, mine: list[Guard], theirs: list[Guard]) -> None:
         return any(_rejects(item, other) for other in found.get(item.source, ()))
 
     if len(entry.telling) >= MOST or any(tells(item) for item in entry.telling):
-        return
+        return None
     quick = (item for item in mine if tells(item) and _is_quick(item))
-    telling = min(quick, key=lambda item: item.source.depth, default=None)
-    if telling is not None:
-        entry.tell(telling)
+    return min(quick, key=lambda item: item.source.depth, default=None)
 
 
 def _is_quick(item: Guard) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from unified_guards.dynamo.lift import python_callbacks
 from unified_guards.report import FrameReport, Report
+from unified_guards.siblings import shared
 
 if TYPE_CHECKING:
     from unified_guards.aot.cache import CacheInfo, Recompile, UnifiedCache
@@ -45,6 +46,7 @@ class AotReport(Report):
 
 
 def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
+    siblings = [other for other in cache._keys() if other is not entry]
     return FrameReport(
         cache.name,
         entry.guard_set,
@@ -55,6 +57,9 @@ def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
         cache._nbytes(entry),
         python_callbacks(entry.checked),
         cache._counts(entry),
+        siblings=len(siblings),
+        shared=shared(entry, siblings),
+        telling=tuple(entry.telling),
     )
 
 

@@ -75,8 +75,7 @@ class Frame:
         """Has the checker ask a guard of `checked` before all others."""
         told = program_of(item)
         self.checker.tell(told.rows, len(self.meaning))
-        self.meaning = [*self.meaning, *told.meaning]
-        self.telling.append(item)
+        self.meaning += told.meaning
 
     @property
     def last_failure(self) -> str | None:
@@ -195,7 +194,7 @@ def _unify(wrapper: Any, code: types.CodeType, records: list[Any], origins: Orig
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
     frame.build(_oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None)
-    introduce(frame, frames_of(code))
+    introduce(frame, frames_of(code), Frame.tell)
     stub = native.RootGuardManager()
     stub.attach_compile_id(str(CompileContext.current_compile_id()))
     stub.add_lambda_guard(frame.checker.callable(), ["unified_guards"], None)
