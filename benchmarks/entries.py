@@ -1,16 +1,20 @@
 """What a lookup costs when a function has several cache entries, each for another size.
 
-    python -m benchmarks.entries [--rounds 5] [--steps 200]
+    python -m benchmarks.entries [--rounds 5] [--steps 800]
 
 A step calls the compiled function once for each entry, so that every call hits the entry that was used longest ago:
 Dynamo keeps the entries in order of use and asks all others first. Torch and unified guards run in turn, each in its
 own process, which measures all numbers of entries in turn. Medians over rounds.
+
+*Dynamo's own* is what is left when nothing is asked of the entries that are not hit: their checkers are replaced by a
+builtin that says no, the order of the entries is fixed, and the last is hit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import operator
 import subprocess
 import sys
 import types
@@ -20,12 +24,13 @@ from typing import Any
 
 import torch
 import torch._dynamo
+from torch._C._dynamo.guards import RootGuardManager
 
 from benchmarks.probe import lookups_in_place, step_us, warm_up
 from benchmarks.runner import ROOT, child_environment, environment, markdown
 
 ENTRIES = (1, 2, 4, 8, 16)
-BACKENDS = ("torch", "unified")
+BACKENDS = ("torch", "unified", "dynamo's own")
 #: function -> number of entries -> (µs of a lookup, µs of a whole call)
 Figures = dict[str, dict[int, tuple[float, float]]]
 
@@ -49,8 +54,26 @@ def _copy(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return types.FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
 
 
-def _step(name: str, entries: int) -> Callable[[], None]:
-    """One call for each of so many entries, all of which are compiled already."""
+def _ask_nothing_of_later_entries() -> None:
+    from torch._C._dynamo.eval_frame import _set_lru_cache
+
+    from unified_guards.dynamo import install
+
+    unify, seen = install._unify, set()
+
+    def unify_the_first(wrapper: Any, code: types.CodeType, *rest: Any) -> None:
+        unify(wrapper, code, *rest)
+        if code in seen:
+            wrapper.root = RootGuardManager()
+            wrapper.root.add_lambda_guard(operator.not_, ["no"], None)
+        seen.add(code)
+
+    install._unify = unify_the_first
+    _set_lru_cache(False)
+
+
+def _step(name: str, entries: int, *, only_first: bool) -> tuple[Callable[[], None], int]:
+    """Calls that hit each of so many entries, all compiled already, or only the first; and the number of calls."""
     if name == "x * y":
         function = _copy(_scale, f"scale_{entries}")
         arguments = [(torch.ones(size, 4), torch.ones(size, 4)) for size in range(2, 2 + entries)]
@@ -61,28 +84,31 @@ def _step(name: str, entries: int) -> Callable[[], None]:
         function, arguments = module, [(torch.ones(size, 4),) for size in range(2, 2 + entries)]
     compiled = torch.compile(function, backend="eager", dynamic=False)
 
+    for given in arguments:
+        compiled(*given)
+    called = arguments[:1] if only_first else arguments
+
     def step() -> None:
-        for given in arguments:
+        for given in called:
             compiled(*given)
 
-    step()
-    return step
+    return step, len(called)
 
 
 FUNCTIONS = ("x * y", "16 layers")
 
 
-def measure(steps: int) -> Figures:
+def measure(steps: int, *, only_first: bool) -> Figures:
     """All figures of this process, each the median of three, taken in turn."""
     torch._dynamo.config.recompile_limit = max(ENTRIES)
     found: Figures = {}
     for name in FUNCTIONS:
-        all_steps = {entries: _step(name, entries) for entries in ENTRIES}
+        all_steps = {entries: _step(name, entries, only_first=only_first) for entries in ENTRIES}
         samples: dict[int, list[tuple[float, float]]] = {entries: [] for entries in ENTRIES}
         for _ in range(3):
-            for entries, step in all_steps.items():
-                lookups, count = lookups_in_place(step, max(20, steps // entries))
-                samples[entries].append((lookups / count, step_us(step, 7) / entries))
+            for entries, (step, calls) in all_steps.items():
+                lookups, count = lookups_in_place(step, max(20, steps // calls))
+                samples[entries].append((lookups / count, step_us(step, 7) / calls))
         found[name] = {
             entries: (median(lookup for lookup, _ in taken), median(call for _, call in taken))
             for entries, taken in samples.items()
@@ -91,13 +117,15 @@ def measure(steps: int) -> Figures:
 
 
 def _child(backend: str, steps: int) -> None:
-    if backend == "unified":
+    if backend != "torch":
         import unified_guards
 
         unified_guards.install()
+    if backend == "dynamo's own":
+        _ask_nothing_of_later_entries()
     torch.set_num_threads(1)
     warm_up()
-    print(json.dumps(measure(steps)))
+    print(json.dumps(measure(steps, only_first=backend == "dynamo's own")))
 
 
 def _run(backend: str, steps: int) -> dict[str, dict[str, list[float]]]:
@@ -109,21 +137,22 @@ def _run(backend: str, steps: int) -> dict[str, dict[str, list[float]]]:
     return dict(json.loads(lines[-1]))
 
 
+def _cell(taken: list[dict[str, dict[str, list[float]]]], name: str, entries: str, which: int) -> str:
+    figure = median(one[name][entries][which] for one in taken)
+    to_one = median(one[name][entries][which] / one[name]["1"][which] for one in taken)
+    return f"{figure:.2f} ({to_one:.2f}x)"
+
+
 def table(samples: dict[str, list[dict[str, dict[str, list[float]]]]]) -> str:
     """Markdown; ratios are medians of the ratios within each process."""
     rows = []
     for name in FUNCTIONS:
         for entries in map(str, ENTRIES):
-            row = [name, entries]
-            for which in (0, 1):
-                taken = {backend: [one[name][entries][which] for one in samples[backend]] for backend in BACKENDS}
-                to_one = {
-                    backend: [one[name][entries][which] / one[name]["1"][which] for one in samples[backend]]
-                    for backend in BACKENDS
-                }
-                row += [f"{median(taken[backend]):.2f} ({median(to_one[backend]):.2f}x)" for backend in BACKENDS]
-            rows.append(row)
-    header = ["function", "entries", "lookup: torch (µs)", "unified (µs)", "whole call: torch (µs)", "unified (µs)"]
+            cells = [_cell(samples[backend], name, entries, 0) for backend in BACKENDS]
+            cells += [_cell(samples[backend], name, entries, 1) for backend in BACKENDS[:2]]
+            rows.append([name, entries, *cells])
+    lookup = ["lookup: torch (µs)", "unified (µs)", "Dynamo's own (µs)"]
+    header = ["function", "entries", *lookup, "whole call: torch (µs)", "unified (µs)"]
     return markdown(header, rows)
 
 

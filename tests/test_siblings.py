@@ -604,7 +604,7 @@ def test_a_report_says_what_is_shared_and_what_is_asked_first() -> None:
         assert frame.siblings == 7
         assert frame.shared == frame.checks - 2  # x and y
         assert len(frame.telling) == 1
-        assert f"shares {frame.shared} of them with 7 other entries; asked first: L['x'] is" in frame.summary()
+        assert f"shares {frame.shared} of them with 7 other entries; asks first: L['x'] is" in frame.summary()
         assert frame.instructions > 0
 
 

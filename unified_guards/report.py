@@ -76,14 +76,18 @@ class FrameReport:
             *(f"  removed {count}: {rule}" for rule, count in rules.items()),
             f"  checks {self.checks} in {self.instructions} instructions, {self.program_nbytes} bytes, "
             f"{self.python_callbacks} Python callbacks",
+            *self._of_siblings(),
             f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
         ]
-        if self.siblings:
-            first = "; ".join(map(str, self.telling)) or "none tells them apart"
-            lines.append(f"  shares {self.shared} of them with {self.siblings} other entries; asked first: {first}")
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
         return "\n".join(lines)
+
+    def _of_siblings(self) -> Iterator[str]:
+        if self.siblings:
+            others = f"{self.siblings} other entries" if self.siblings > 1 else "another entry"
+            first = "; ".join(map(str, self.telling)) or "nothing, for no one guard tells them apart"
+            yield f"  shares {self.shared} of them with {others}; asks first: {first}"
 
     def __str__(self) -> str:
         if self.guard_set is None:
