@@ -13,6 +13,7 @@ builtin that says no, the order of the entries is fixed, and the last is hit.
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import operator
 import subprocess
@@ -54,26 +55,32 @@ def _copy(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     return types.FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
 
 
-def _ask_nothing_of_later_entries() -> None:
+def _entries_of(code: types.CodeType) -> int:
+    """How many entries this code is given: the end of the name that it got from :func:`_copy`."""
+    end = code.co_name.rpartition("_")[2]
+    return int(end) if end.isdigit() else 0
+
+
+def _ask_nothing_of_earlier_entries() -> None:
     from torch._C._dynamo.eval_frame import _set_lru_cache
 
     from unified_guards.dynamo import install
 
-    unify, seen = install._unify, set()
+    unify, seen = install._unify, collections.Counter[types.CodeType]()
 
-    def unify_the_first(wrapper: Any, code: types.CodeType, *rest: Any) -> None:
+    def unify_the_last(wrapper: Any, code: types.CodeType, *rest: Any) -> None:
         unify(wrapper, code, *rest)
-        if code in seen:
+        seen[code] += 1
+        if seen[code] < _entries_of(code):
             wrapper.root = RootGuardManager()
             wrapper.root.add_lambda_guard(operator.not_, ["no"], None)
-        seen.add(code)
 
-    install._unify = unify_the_first
-    _set_lru_cache(False)
+    install._unify = unify_the_last
+    _set_lru_cache(False)  # in the order in which they were made
 
 
-def _step(name: str, entries: int, *, only_first: bool) -> tuple[Callable[[], None], int]:
-    """Calls that hit each of so many entries, all compiled already, or only the first; and the number of calls."""
+def _step(name: str, entries: int, *, only_last: bool) -> tuple[Callable[[], None], int]:
+    """Calls that hit each of so many entries, all compiled already, or only the last; and the number of calls."""
     if name == "x * y":
         function = _copy(_scale, f"scale_{entries}")
         arguments = [(torch.ones(size, 4), torch.ones(size, 4)) for size in range(2, 2 + entries)]
@@ -86,7 +93,7 @@ def _step(name: str, entries: int, *, only_first: bool) -> tuple[Callable[[], No
 
     for given in arguments:
         compiled(*given)
-    called = arguments[:1] if only_first else arguments
+    called = arguments[-1:] if only_last else arguments
 
     def step() -> None:
         for given in called:
@@ -98,12 +105,12 @@ def _step(name: str, entries: int, *, only_first: bool) -> tuple[Callable[[], No
 FUNCTIONS = ("x * y", "16 layers")
 
 
-def measure(steps: int, *, only_first: bool) -> Figures:
+def measure(steps: int, *, only_last: bool) -> Figures:
     """All figures of this process, each the median of three, taken in turn."""
     torch._dynamo.config.recompile_limit = max(ENTRIES)
     found: Figures = {}
     for name in FUNCTIONS:
-        all_steps = {entries: _step(name, entries, only_first=only_first) for entries in ENTRIES}
+        all_steps = {entries: _step(name, entries, only_last=only_last) for entries in ENTRIES}
         samples: dict[int, list[tuple[float, float]]] = {entries: [] for entries in ENTRIES}
         for _ in range(3):
             for entries, (step, calls) in all_steps.items():
@@ -122,10 +129,10 @@ def _child(backend: str, steps: int) -> None:
 
         unified_guards.install()
     if backend == "dynamo's own":
-        _ask_nothing_of_later_entries()
+        _ask_nothing_of_earlier_entries()
     torch.set_num_threads(1)
     warm_up()
-    print(json.dumps(measure(steps, only_first=backend == "dynamo's own")))
+    print(json.dumps(measure(steps, only_last=backend == "dynamo's own")))
 
 
 def _run(backend: str, steps: int) -> dict[str, dict[str, list[float]]]:
