@@ -416,12 +416,6 @@ class Evaluation {
     return false;
   }
 
-  static bool also_passes(const Instruction& i, PyObject* value) {
-    if (i.also == kNothing) return true;
-    const void* found = i.also == kTypeIs ? static_cast<void*>(Py_TYPE(value)) : static_cast<void*>(value);
-    return reinterpret_cast<uint64_t>(found) == i.number;
-  }
-
   // The object whose hints these are.
   const void* root(PyObject* locals) {
     return program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
@@ -665,10 +659,7 @@ bool Program::evaluate(PyObject* locals, PyObject** gathered) {
     hit = false;
   }
   if (!nested) busy_ = false;
-  for (Counts* c : {&counts, &total_counts}) {
-    c->checks++;
-    hit ? c->hits++ : c->misses++;
-  }
+  for (Counts* c : {&counts, &total_counts}) hit ? c->hits++ : c->misses++;
   return hit;
 }
 

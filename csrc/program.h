@@ -122,6 +122,13 @@ static_assert(sizeof(Instruction) == 24 && std::is_trivially_copyable_v<Instruct
 
 enum Also : uint8_t { kNothing, kTypeIs, kIs };
 
+// Whether what an accessor found passes the guard that was merged into it.
+inline bool also_passes(const Instruction& i, PyObject* value) {
+  if (i.also == kNothing) return true;
+  const void* found = i.also == kTypeIs ? static_cast<void*>(Py_TYPE(value)) : static_cast<void*>(value);
+  return reinterpret_cast<uint64_t>(found) == i.number;
+}
+
 // What a tensor must be. Sizes and strides follow in the program's pool of dimensions, sizes first;
 // kAnyDim stands for a dimension that is not guarded.
 struct TensorSpec {
@@ -139,7 +146,9 @@ inline constexpr int64_t kAnyDim = INT64_MIN;
 
 // How often programs were asked, and what they answered.
 struct Counts {
-  uint64_t checks = 0, hits = 0, misses = 0, python_callbacks = 0;
+  uint64_t hits = 0, misses = 0, python_callbacks = 0;
+
+  uint64_t checks() const { return hits + misses; }
 };
 
 // An object or a storage that was seen, and in which group.
@@ -200,6 +209,7 @@ class Program {
 
  private:
   friend class Evaluation;
+  friend class Telling;
   Scratch make_scratch() const;
   void merge();
   void check_gathered() const;

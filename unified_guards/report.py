@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
-from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper
-from unified_guards.ir import GuardSet
+from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper, frames_of
+from unified_guards.ir import Guard, GuardSet
+from unified_guards.siblings import shared
 from unified_guards.simplify import Removed
 
 
@@ -32,6 +33,9 @@ class FrameReport:
         last_failure: the guard at which the last miss stopped.
         misses: why the last recompilations happened although there was this entry, the newest last: the guard that did
             not hold, the values that it saw, who made it and for which line.
+        siblings: how many other entries of the same code are checked natively.
+        shared: guards that these all have too: checked only once nothing in `telling` fails.
+        telling: the guards that are asked first, because they tell this entry from others.
     """
 
     name: str
@@ -45,6 +49,9 @@ class FrameReport:
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
     last_failure: str | None = None
     misses: tuple[str, ...] = ()
+    siblings: int = 0
+    shared: int = 0
+    telling: tuple[Guard, ...] = ()
 
     @property
     def lifted(self) -> int:
@@ -71,12 +78,19 @@ class FrameReport:
             *(f"  removed {count}: {rule}" for rule, count in rules.items()),
             f"  checks {self.checks} in {self.instructions} instructions, {self.program_nbytes} bytes, "
             f"{self.python_callbacks} Python callbacks",
+            *self._of_siblings(),
             f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
         lines += [f"  compiled again because of: {miss}" for miss in self.misses]
         return "\n".join(lines)
+
+    def _of_siblings(self) -> Iterator[str]:
+        if self.siblings:
+            others = f"{self.siblings} other entries" if self.siblings > 1 else "another entry"
+            first = "; ".join(map(str, self.telling)) or "nothing, for no one guard tells them apart"
+            yield f"  shares {self.shared} of them with {others}; asks first: {first}"
 
     def __str__(self) -> str:
         if self.guard_set is None:
@@ -124,11 +138,12 @@ def _codes(target: Any) -> Iterator[types.CodeType]:
         yield code
 
 
-def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
+def _frame_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> FrameReport:
     name = f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
     if not isinstance(wrapper, UnifiedGuardManagerWrapper):
         return FrameReport(name, None)
     frame: Frame = wrapper.frame
+    siblings = [other for other in frames if other is not frame]
     return FrameReport(
         name,
         frame.guard_set,
@@ -141,6 +156,9 @@ def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
         frame.checker.counts,
         frame.last_failure,
         tuple(frame.misses),
+        len(siblings),
+        shared(frame, siblings),
+        tuple(frame.telling),
     )
 
 
@@ -182,7 +200,8 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         if code in seen:
             continue
         seen.add(code)
-        frames += (_frame_report(code, entry.guard_manager) for entry in _debug_get_cache_entry_list(code))
+        siblings = frames_of(code)
+        frames += (_frame_report(code, entry.guard_manager, siblings) for entry in _debug_get_cache_entry_list(code))
         codes += _resumed(code)
     name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
     return Report(str(name), tuple(frames))

@@ -150,6 +150,7 @@ class Entry:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
+        telling: guards that tell this version from the others, asked first (siblings.py); the last rows of `program`.
         kept: what the guards know by address.
         eager: whether it stands for the function itself, which could not be compiled.
     """
@@ -161,6 +162,7 @@ class Entry:
         self.removed: list[Removed]
         self.checked, self.removed = simplify(guard_set)
         self.program: Program = lower(self.checked, gather)
+        self.telling: list[Guard] = []
         self.kept = kept
 
     def failure(self, row: int | None, frame: dict[str, Any]) -> tuple[Guard | None, str]:

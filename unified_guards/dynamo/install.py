@@ -22,6 +22,7 @@ from typing import Any
 
 import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._guards import CompileContext, TracingContext
 
 from unified_guards import _C
@@ -30,8 +31,9 @@ from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
 from unified_guards.failures import describe, failing_of
-from unified_guards.ir import GuardSet, Source
+from unified_guards.ir import Guard, GuardSet, Source
 from unified_guards.lower import CannotLower, Program, lower, make_checker
+from unified_guards.siblings import introduce, program_of
 from unified_guards.simplify import Removed, simplify
 from unified_guards.statistics import tally
 
@@ -55,9 +57,10 @@ class Frame:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
-        meaning: what each row of the native program stands for, for reading a failure.
         python_callbacks: how many Python functions one full check calls.
         misses: why the last recompilations happened although there was this entry, the newest last.
+        meaning: what each row of the native program stands for, for reading a failure; then those of `telling`.
+        telling: guards that tell this entry from the others of its code, asked first (siblings.py).
         checker: the native checker.
     """
 
@@ -69,6 +72,7 @@ class Frame:
         self.meaning: list[Any] = []
         self.python_callbacks = 0
         self.misses: collections.deque[str] = collections.deque(maxlen=_MOST_MISSES)
+        self.telling: list[Guard] = []
         self.checker: _C.Checker
 
     def build(self, oracle: Callable[[dict[str, Any], bool], None] | None) -> None:
@@ -77,6 +81,12 @@ class Frame:
         self.meaning = program.meaning
         self.python_callbacks = program.python_callbacks
         self.checker = make_checker(program, oracle)
+
+    def tell(self, item: Guard) -> None:
+        """Has the checker ask a guard of `checked` before all others."""
+        told = program_of(item)
+        self.checker.tell(told.rows, len(self.meaning))
+        self.meaning += told.meaning
 
     @property
     def last_failure(self) -> str | None:
@@ -196,13 +206,20 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
 
-def _unify(wrapper: Any, records: list[Any], origins: Origins) -> None:
+def frames_of(code: types.CodeType) -> list[Frame]:
+    """The unified guards of the cache entries that ``code`` has, those that may be used next first."""
+    wrappers = (entry.guard_manager for entry in _debug_get_cache_entry_list(code))
+    return [wrapper.frame for wrapper in wrappers if isinstance(wrapper, UnifiedGuardManagerWrapper)]
+
+
+def _unify(wrapper: Any, code: types.CodeType, records: list[Any], origins: Origins) -> None:
     """Replaces the root of a finished wrapper by the native checker."""
     frame = Frame(lift(records, wrapper.root, origins))
     if not len(frame.guard_set):
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
     frame.build(_oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None)
+    introduce(frame, frames_of(code), Frame.tell)
     stub = native.RootGuardManager()
     stub.attach_compile_id(str(CompileContext.current_compile_id()))
     stub.add_lambda_guard(frame.checker.callable(), ["unified_guards"], None)
@@ -216,7 +233,7 @@ def _unify(wrapper: Any, records: list[Any], origins: Origins) -> None:
 def _finish(manager: Any, code: types.CodeType, records: list[Any], origins: Origins) -> None:
     """Unifies, or leaves torch's tree in place and counts why. Raises only when asked to."""
     try:
-        _unify(manager.guard_manager, records, origins)
+        _unify(manager.guard_manager, code, records, origins)
         return
     except (CannotLift, CannotLower) as reason:
         why = str(reason)
