@@ -138,8 +138,8 @@ bool is_dense(Number* sizes, int64_t rank, int64_t& out) {
 
 ShapeCode::ShapeCode(uint32_t leaves, std::vector<Number> constants, std::vector<ShapeInstruction> code)
     : leaves_(leaves), constants_(std::move(constants)), code_(std::move(code)) {
-  registers_ = leaves_ + static_cast<uint32_t>(constants_.size());
-  check_legal(registers_);
+  check_legal(leaves_ + static_cast<uint32_t>(constants_.size()));
+  code_.push_back({ShapeOp::kEnd, 0, 0, 0});
 }
 
 void ShapeCode::check_legal(uint32_t known) {
@@ -149,7 +149,7 @@ void ShapeCode::check_legal(uint32_t known) {
       throw std::invalid_argument("a shape expression reads what nothing wrote");
   };
   for (const ShapeInstruction& i : code_) {
-    if (i.op >= ShapeOp::kCount) throw std::invalid_argument("no such instruction in a shape expression");
+    if (i.op >= ShapeOp::kEnd) throw std::invalid_argument("no such instruction in a shape expression");
     if (i.op == ShapeOp::DENSE) {
       for (uint32_t operand = 0; operand < 2u * i.b; operand++) need(i.a + operand);
     } else {
@@ -176,121 +176,113 @@ size_t ShapeCode::bytes() const {
          registers_ * sizeof(Number);
 }
 
+// Instructions of one kind stand together: each case runs all that follow, so that a loop of a few processor
+// instructions takes the place of a jump for each.
 ShapeVerdict ShapeCode::run(Number* r, uint16_t& failed) const {
-#define UG_CHECK(holds)              \
-  if (holds) [[likely]] continue;    \
-  failed = i.to;                     \
-  return ShapeVerdict::kFails
-#define UG_TRAP(trapped) \
-  if (trapped) [[unlikely]] return ShapeVerdict::kAsk
-#define UG_MATH(name, function)                                            \
-  case ShapeOp::name: UG_TRAP(!math_result(a.d, function(a.d), to.d)); continue
+#define UG_RUN(name, ...)                         \
+  case ShapeOp::name:                             \
+    do {                                          \
+      __VA_ARGS__;                                \
+    } while ((++i)->op == ShapeOp::name);         \
+    continue
+#define UG_CHECK(name, holds)                     \
+  UG_RUN(name, const Number a = r[i->a], b = r[i->b]; (void)b; if (!(holds)) [[unlikely]] { \
+    failed = i->to;                               \
+    return ShapeVerdict::kFails;                  \
+  })
+// `possible` is false where the code has to give up; it comes with what is computed.
+#define UG_TRY(name, possible)                    \
+  UG_RUN(name, const Number a = r[i->a], b = r[i->b]; (void)b; Number& to = r[i->to]; if (!(possible)) [[unlikely]] \
+         return ShapeVerdict::kAsk)
+#define UG_DO(name, ...) UG_TRY(name, ((__VA_ARGS__), true))
+#define UG_MATH(name, function) UG_TRY(name, math_result(a.d, function(a.d), to.d))
 
-  for (const ShapeInstruction& i : code_) {
-    const Number a = r[i.a], b = r[i.b];
-    Number& to = r[i.to];
-    switch (i.op) {
-      case ShapeOp::CHECK_EQ: UG_CHECK(a.i == b.i);
-      case ShapeOp::CHECK_LE: UG_CHECK(a.i <= b.i);
-      case ShapeOp::CHECK_LT: UG_CHECK(a.i < b.i);
-      case ShapeOp::CHECK_NE: UG_CHECK(a.i != b.i);
-      case ShapeOp::CHECK_DIVISIBLE: UG_TRAP(!can_divide(a.i, b.i)); UG_CHECK(modulo(a.i, b.i) == 0);
-      case ShapeOp::CHECK: UG_CHECK(a.i != 0);
-      case ShapeOp::MOVE: to = a; continue;
-      case ShapeOp::ADD: UG_TRAP(__builtin_add_overflow(a.i, b.i, &to.i)); continue;
-      case ShapeOp::SUB: UG_TRAP(__builtin_sub_overflow(a.i, b.i, &to.i)); continue;
-      case ShapeOp::MUL: UG_TRAP(__builtin_mul_overflow(a.i, b.i, &to.i)); continue;
-      case ShapeOp::FLOORDIV:
-        UG_TRAP(!can_divide(a.i, b.i));
-        to.i = floor_quotient(a.i, b.i);
-        continue;
-      case ShapeOp::MOD:
-        UG_TRAP(!can_divide(a.i, b.i));
-        to.i = modulo(a.i, b.i);
-        continue;
-      case ShapeOp::POW: UG_TRAP(!power(a.i, b.i, to.i)); continue;
-      case ShapeOp::NEG: UG_TRAP(__builtin_sub_overflow(int64_t{0}, a.i, &to.i)); continue;
-      case ShapeOp::ABS:
-        UG_TRAP(a.i == Limits::min());
-        to.i = a.i < 0 ? -a.i : a.i;
-        continue;
-      case ShapeOp::MIN: to.i = std::min(a.i, b.i); continue;
-      case ShapeOp::MAX: to.i = std::max(a.i, b.i); continue;
-      case ShapeOp::BITAND: to.i = a.i & b.i; continue;
-      case ShapeOp::BITOR: to.i = a.i | b.i; continue;
-      case ShapeOp::BITXOR: to.i = a.i ^ b.i; continue;
-      case ShapeOp::INVERT: to.i = ~a.i; continue;
-      case ShapeOp::LSHIFT: UG_TRAP(!shift_left(a.i, b.i, to.i)); continue;
-      case ShapeOp::RSHIFT: UG_TRAP(!shift_right(a.i, b.i, to.i)); continue;
-      case ShapeOp::EQ: to.i = a.i == b.i; continue;
-      case ShapeOp::NE: to.i = a.i != b.i; continue;
-      case ShapeOp::LT: to.i = a.i < b.i; continue;
-      case ShapeOp::LE: to.i = a.i <= b.i; continue;
-      case ShapeOp::NOT: to.i = a.i == 0; continue;
-      case ShapeOp::AND: to.i = a.i & b.i; continue;
-      case ShapeOp::OR: to.i = a.i | b.i; continue;
-      case ShapeOp::TRUTH: to.i = a.i != 0; continue;
-      case ShapeOp::SELECT: to = to.i != 0 ? a : b; continue;
-      case ShapeOp::DENSE: UG_TRAP(!is_dense(r + i.a, i.b, to.i)); continue;
-      case ShapeOp::TO_FLOAT: to.d = static_cast<double>(a.i); continue;
-      case ShapeOp::TO_FLOAT_EXACT:
-        UG_TRAP(!is_exact(a.i));
-        to.d = static_cast<double>(a.i);
-        continue;
-      case ShapeOp::TRUEDIV:
-        UG_TRAP(b.i == 0 || !is_exact(a.i) || !is_exact(b.i));
-        to.d = static_cast<double>(a.i) / static_cast<double>(b.i);
-        continue;
-      case ShapeOp::F_ADD: to.d = a.d + b.d; continue;
-      case ShapeOp::F_SUB: to.d = a.d - b.d; continue;
-      case ShapeOp::F_MUL: to.d = a.d * b.d; continue;
-      case ShapeOp::F_TRUEDIV:
-        UG_TRAP(b.d == 0);
-        to.d = a.d / b.d;
-        continue;
-      case ShapeOp::F_FLOORDIV:
-        UG_TRAP(b.d == 0);
-        to.d = float_floor_quotient(a.d, b.d);
-        continue;
-      case ShapeOp::F_MOD:
-        UG_TRAP(b.d == 0);
-        to.d = float_modulo(a.d, b.d);
-        continue;
-      case ShapeOp::F_POW: UG_TRAP(!float_power(a.d, b.d, to.d)); continue;
-      case ShapeOp::F_NEG: to.d = -a.d; continue;
-      case ShapeOp::F_ABS: to.d = std::fabs(a.d); continue;
-      case ShapeOp::F_MIN: to.d = b.d < a.d ? b.d : a.d; continue;
-      case ShapeOp::F_MAX: to.d = b.d > a.d ? b.d : a.d; continue;
-      case ShapeOp::F_EQ: to.i = a.d == b.d; continue;
-      case ShapeOp::F_NE: to.i = a.d != b.d; continue;
-      case ShapeOp::F_LT: to.i = a.d < b.d; continue;
-      case ShapeOp::F_LE: to.i = a.d <= b.d; continue;
-      case ShapeOp::F_TRUTH: to.i = a.d != 0; continue;
-      case ShapeOp::F_ISNAN: to.i = std::isnan(a.d); continue;
-      case ShapeOp::F_FLOOR: UG_TRAP(!to_integer(std::floor(a.d), to.i)); continue;
-      case ShapeOp::F_CEIL: UG_TRAP(!to_integer(std::ceil(a.d), to.i)); continue;
-      case ShapeOp::F_TRUNC: UG_TRAP(!to_integer(std::trunc(a.d), to.i)); continue;
-      case ShapeOp::F_ROUND: UG_TRAP(!to_integer(round_half_even(a.d), to.i)); continue;
-      case ShapeOp::F_ROUND_TO:
-        UG_TRAP(!round_to(a.d, b.i, to.d));
-        continue;
-        UG_MATH(F_SQRT, std::sqrt);
-        UG_MATH(F_COS, std::cos);
-        UG_MATH(F_COSH, std::cosh);
-        UG_MATH(F_ACOS, std::acos);
-        UG_MATH(F_SIN, std::sin);
-        UG_MATH(F_SINH, std::sinh);
-        UG_MATH(F_ASIN, std::asin);
-        UG_MATH(F_TAN, std::tan);
-        UG_MATH(F_TANH, std::tanh);
-        UG_MATH(F_ATAN, std::atan);
-        UG_MATH(F_LOG2, std::log2);
-      case ShapeOp::kCount: return ShapeVerdict::kAsk;
+  const ShapeInstruction* i = code_.data();
+  for (;;) {
+    switch (i->op) {
+      UG_CHECK(CHECK_EQ, a.i == b.i);
+      UG_CHECK(CHECK_LE, a.i <= b.i);
+      UG_CHECK(CHECK_LT, a.i < b.i);
+      UG_CHECK(CHECK_NE, a.i != b.i);
+      UG_CHECK(CHECK_CLEAR, (a.i & b.i) == 0);
+      UG_RUN(
+          CHECK_DIVISIBLE, const Number a = r[i->a], b = r[i->b]; if (!can_divide(a.i, b.i)) return ShapeVerdict::kAsk;
+          if (modulo(a.i, b.i) != 0) {
+            failed = i->to;
+            return ShapeVerdict::kFails;
+          });
+      UG_CHECK(CHECK, a.i != 0);
+      UG_DO(MOVE, to = a);
+      UG_TRY(ADD, !__builtin_add_overflow(a.i, b.i, &to.i));
+      UG_TRY(SUB, !__builtin_sub_overflow(a.i, b.i, &to.i));
+      UG_TRY(MUL, !__builtin_mul_overflow(a.i, b.i, &to.i));
+      UG_TRY(FLOORDIV, can_divide(a.i, b.i) && (to.i = floor_quotient(a.i, b.i), true));
+      UG_TRY(MOD, can_divide(a.i, b.i) && (to.i = modulo(a.i, b.i), true));
+      UG_TRY(POW, power(a.i, b.i, to.i));
+      UG_TRY(NEG, !__builtin_sub_overflow(int64_t{0}, a.i, &to.i));
+      UG_TRY(ABS, a.i != Limits::min() && (to.i = a.i < 0 ? -a.i : a.i, true));
+      UG_DO(MIN, to.i = std::min(a.i, b.i));
+      UG_DO(MAX, to.i = std::max(a.i, b.i));
+      UG_DO(BITAND, to.i = a.i & b.i);
+      UG_DO(BITOR, to.i = a.i | b.i);
+      UG_DO(BITXOR, to.i = a.i ^ b.i);
+      UG_DO(INVERT, to.i = ~a.i);
+      UG_TRY(LSHIFT, shift_left(a.i, b.i, to.i));
+      UG_TRY(RSHIFT, shift_right(a.i, b.i, to.i));
+      UG_DO(EQ, to.i = a.i == b.i);
+      UG_DO(NE, to.i = a.i != b.i);
+      UG_DO(LT, to.i = a.i < b.i);
+      UG_DO(LE, to.i = a.i <= b.i);
+      UG_DO(NOT, to.i = a.i == 0);
+      UG_DO(AND, to.i = a.i & b.i);
+      UG_DO(OR, to.i = a.i | b.i);
+      UG_DO(TRUTH, to.i = a.i != 0);
+      UG_DO(SELECT, to = to.i != 0 ? a : b);
+      UG_TRY(DENSE, is_dense(r + i->a, i->b, to.i));
+      UG_DO(TO_FLOAT, to.d = static_cast<double>(a.i));
+      UG_TRY(TO_FLOAT_EXACT, is_exact(a.i) && (to.d = static_cast<double>(a.i), true));
+      UG_TRY(TRUEDIV, b.i != 0 && is_exact(a.i) && is_exact(b.i) &&
+                          (to.d = static_cast<double>(a.i) / static_cast<double>(b.i), true));
+      UG_DO(F_ADD, to.d = a.d + b.d);
+      UG_DO(F_SUB, to.d = a.d - b.d);
+      UG_DO(F_MUL, to.d = a.d * b.d);
+      UG_TRY(F_TRUEDIV, b.d != 0 && (to.d = a.d / b.d, true));
+      UG_TRY(F_FLOORDIV, b.d != 0 && (to.d = float_floor_quotient(a.d, b.d), true));
+      UG_TRY(F_MOD, b.d != 0 && (to.d = float_modulo(a.d, b.d), true));
+      UG_TRY(F_POW, float_power(a.d, b.d, to.d));
+      UG_DO(F_NEG, to.d = -a.d);
+      UG_DO(F_ABS, to.d = std::fabs(a.d));
+      UG_DO(F_MIN, to.d = b.d < a.d ? b.d : a.d);
+      UG_DO(F_MAX, to.d = b.d > a.d ? b.d : a.d);
+      UG_DO(F_EQ, to.i = a.d == b.d);
+      UG_DO(F_NE, to.i = a.d != b.d);
+      UG_DO(F_LT, to.i = a.d < b.d);
+      UG_DO(F_LE, to.i = a.d <= b.d);
+      UG_DO(F_TRUTH, to.i = a.d != 0);
+      UG_DO(F_ISNAN, to.i = std::isnan(a.d));
+      UG_TRY(F_FLOOR, to_integer(std::floor(a.d), to.i));
+      UG_TRY(F_CEIL, to_integer(std::ceil(a.d), to.i));
+      UG_TRY(F_TRUNC, to_integer(std::trunc(a.d), to.i));
+      UG_TRY(F_ROUND, to_integer(round_half_even(a.d), to.i));
+      UG_TRY(F_ROUND_TO, round_to(a.d, b.i, to.d));
+      UG_MATH(F_SQRT, std::sqrt);
+      UG_MATH(F_COS, std::cos);
+      UG_MATH(F_COSH, std::cosh);
+      UG_MATH(F_ACOS, std::acos);
+      UG_MATH(F_SIN, std::sin);
+      UG_MATH(F_SINH, std::sinh);
+      UG_MATH(F_ASIN, std::asin);
+      UG_MATH(F_TAN, std::tan);
+      UG_MATH(F_TANH, std::tanh);
+      UG_MATH(F_ATAN, std::atan);
+      UG_MATH(F_LOG2, std::log2);
+      case ShapeOp::kEnd: return ShapeVerdict::kHolds;
     }
   }
-  return ShapeVerdict::kHolds;
+#undef UG_RUN
 #undef UG_CHECK
-#undef UG_TRAP
+#undef UG_TRY
+#undef UG_DO
 #undef UG_MATH
 }
 

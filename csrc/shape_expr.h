@@ -24,6 +24,7 @@ union Number {
   X(CHECK_LE)        /* integers a <= b                        */ \
   X(CHECK_LT)        /* integers a < b                         */ \
   X(CHECK_NE)        /* integers a != b                        */ \
+  X(CHECK_CLEAR)     /* integers a & b == 0                    */ \
   X(CHECK_DIVISIBLE) /* integers a % b == 0                    */ \
   X(CHECK)           /* integer a is not 0                     */ \
   X(MOVE)            /* a                                      */ \
@@ -94,7 +95,7 @@ enum class ShapeOp : uint16_t {
 #define UG_OP(name) name,
   UG_SHAPE_OPS(UG_OP)
 #undef UG_OP
-      kCount
+      kEnd
 };
 
 inline constexpr bool is_check(ShapeOp op) { return op <= ShapeOp::CHECK; }
@@ -119,15 +120,15 @@ class ShapeCode {
   ShapeVerdict run(Number* registers, uint16_t& failed) const;
 
   uint32_t leaves() const { return leaves_; }
-  size_t length() const { return code_.size(); }
+  size_t length() const { return code_.size() - 1; }
   size_t bytes() const;
 
  private:
   void check_legal(uint32_t known);
 
-  uint32_t leaves_, registers_;
+  uint32_t leaves_, registers_ = 0;
   std::vector<Number> constants_;
-  std::vector<ShapeInstruction> code_;
+  std::vector<ShapeInstruction> code_;  // kEnd at last
 };
 
 }  // namespace unified_guards

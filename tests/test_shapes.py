@@ -384,9 +384,13 @@ def test_what_expressions_share_is_computed_once() -> None:
 
 
 def test_simple_checks_are_one_instruction() -> None:
-    assert ops("v0 <= 7", "2 <= v0", "v0 == v1", "v1 > v0", "v0 != 3", "v0 % 8 == 0") == [
-        "CHECK_EQ", "CHECK_LE", "CHECK_LE", "CHECK_LT", "CHECK_NE", "CHECK_DIVISIBLE",
+    assert ops("v0 <= 7", "2 <= v0", "v0 == v1", "v1 > v0", "v0 != 3", "v0 % 8 == 0", "v0 % 6 == 0") == [
+        "CHECK_EQ", "CHECK_LE", "CHECK_LE", "CHECK_LT", "CHECK_NE", "CHECK_CLEAR", "CHECK_DIVISIBLE",
     ]  # fmt: skip
+
+
+def test_powers_of_two_are_not_divided_by() -> None:
+    assert ops("v0 // 8 + v1 % 4 == 3") == ["BITAND", "RSHIFT", "ADD", "CHECK_EQ"]
 
 
 def test_what_needs_no_computing_is_checked_first() -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from unified_guards import _C
 from unified_guards.ir import Guard, Source, Test
-from unified_guards.shapes import COMPARISONS, TRANSCENDENTAL, Kind, Op, Term, const, kind_of
+from unified_guards.shapes import COMPARISONS, TRANSCENDENTAL, Kind, Op, Term, const, kind_of, term
 
 _OPS: dict[str, int] = _C.SHAPE_OPS
 _CHECKS = frozenset(number for name, number in _OPS.items() if name.startswith("CHECK"))
@@ -86,6 +86,13 @@ def _unswapped(item: Term) -> tuple[Op, tuple[Term, ...]]:
     if item.op in _SWAPPED:
         return _SWAPPED[item.op], item.args[::-1]
     return item.op, item.args
+
+
+def _bits(item: Term) -> int | None:
+    """Of which power of two the term is the constant; None when it is none."""
+    if item.op is Op.CONST and type(item.value) is int and item.value > 0 and item.value.bit_count() == 1:
+        return item.value.bit_length() - 1
+    return None
 
 
 class _Registers:
@@ -166,6 +173,10 @@ class _Registers:
         doubles = Kind.FLOAT in map(self.kind, args)
         table = _DOUBLE if doubles else _INTEGER
         self.kind(item)
+        bits = _bits(args[1]) if op is Op.MOD or op is Op.FLOORDIV else None
+        if bits is not None and not doubles:  # also of a negative number: both round down
+            number = const((1 << bits) - 1 if op is Op.MOD else bits)
+            return self.value(term(Op.BITAND if op is Op.MOD else Op.RSHIFT, args[0], number))
         exact = op in COMPARISONS
         places = [self.double(arg, exact=exact) if doubles else self.value(arg) for arg in args]
         found = places[0]
@@ -257,8 +268,10 @@ class _Registers:
 
     def _comparison(self, op: Op, left: Term, right: Term, number: int) -> None:
         if op is Op.EQ and left.op is Op.MOD and right.op is Op.CONST and right.value == 0:
-            a, b = map(self.value, left.args)
-            self._check(_OPS["CHECK_DIVISIBLE"], a, b, number)
+            divided, by = left.args
+            bits = _bits(by)
+            check, other = ("CHECK_DIVISIBLE", by) if bits is None else ("CHECK_CLEAR", const((1 << bits) - 1))
+            self._check(_OPS[check], self.value(divided), self.value(other), number)
         else:
             self._check(_CHECKED[op], self.value(left), self.value(right), number)
 
