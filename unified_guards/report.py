@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import types
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ class FrameReport:
         python_callbacks: Python functions that one full check calls.
         counts: (checks, hits, misses, callbacks) of this entry so far.
         last_failure: the guard at which the last miss stopped.
+        stopped: where simplification ran out of time; None when it did not.
     """
 
     name: str
@@ -42,6 +44,7 @@ class FrameReport:
     python_callbacks: int = 0
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
     last_failure: str | None = None
+    stopped: str | None = None
 
     @property
     def lifted(self) -> int:
@@ -58,14 +61,11 @@ class FrameReport:
         if self.guard_set is None:
             return f"{self.name}\n  torch's own: compiled without install(), without guards, or left (see stats())"
         makers = ", ".join(f"{count} {maker}" for maker, count in self.guard_set.counts_by_provenance().items())
-        rules: dict[str, int] = {}
-        for item in self.removed:
-            rules[item.rule] = rules.get(item.rule, 0) + 1
         lines = [
             self.name,
             f"  lifted {self.lifted} guards ({makers}) over {len(self.guard_set.sources())} sources",
             f"  merged {self.merged} that said the same",
-            *(f"  removed {count}: {rule}" for rule, count in rules.items()),
+            *self._simplification(),
             f"  checks {self.checks} in {self.instructions} instructions, {self.program_nbytes} bytes, "
             f"{self.python_callbacks} Python callbacks",
             f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
@@ -74,11 +74,25 @@ class FrameReport:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
         return "\n".join(lines)
 
+    def _simplification(self) -> list[str]:
+        """How often each rule applied, and whether the time was enough for all."""
+        steps = collections.Counter(
+            ("removed" if item.becomes is None else "rewrote", item.rule) for item in self.removed
+        )
+        lines = [f"  {what} {count}: {rule}" for (what, rule), count in steps.items()]
+        return lines if self.stopped is None else [*lines, f"  simplification stopped {self.stopped}"]
+
     def __str__(self) -> str:
         if self.guard_set is None:
             return self.summary()
-        guards = "\n".join(f"    {line}" for line in str(self.guard_set).splitlines())
-        return f"{self.summary()}\n{guards}"
+        lines = [self.summary(), *_indented(self.guard_set)]
+        if self.removed:
+            lines += ["  simplified:", *_indented(*self.removed), "  to:", *_indented(self.checked)]
+        return "\n".join(lines)
+
+
+def _indented(*parts: object) -> list[str]:
+    return [f"    {line}" for part in parts for line in str(part).splitlines()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +150,7 @@ def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
         frame.python_callbacks,
         frame.checker.counts,
         frame.last_failure,
+        stopped=frame.stopped,
     )
 
 

@@ -149,6 +149,7 @@ class Entry:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
+        stopped: where simplification ran out of time; None when it did not.
         kept: what the guards know by address.
         eager: whether it stands for the function itself, which could not be compiled.
     """
@@ -158,7 +159,8 @@ class Entry:
         self.eager = eager
         self.checked: GuardSet
         self.removed: list[Removed]
-        self.checked, self.removed = simplify(guard_set)
+        self.stopped: str | None
+        self.checked, self.removed, self.stopped = simplify(guard_set)
         self.program: Program = lower(self.checked, gather)
         self.kept = kept
 

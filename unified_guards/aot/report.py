@@ -54,6 +54,7 @@ def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
         cache._nbytes(entry),
         entry.program.python_callbacks,
         cache._counts(entry),
+        stopped=entry.stopped,
     )
 
 

@@ -49,6 +49,7 @@ class Frame:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
+        stopped: where simplification ran out of time; None when it did not.
         meaning: what each row of the native program stands for, for reading a failure.
         python_callbacks: how many Python functions one full check calls.
         checker: the native checker.
@@ -58,7 +59,8 @@ class Frame:
         self.guard_set = guard_set
         self.checked: GuardSet
         self.removed: list[Removed]
-        self.checked, self.removed = simplify(guard_set)
+        self.stopped: str | None
+        self.checked, self.removed, self.stopped = simplify(guard_set)
         self.meaning: list[Any] = []
         self.python_callbacks = 0
         self.checker: _C.Checker
