@@ -342,16 +342,12 @@ class Integers:
         self._linears: dict[Term, Linear | None] = {}
         self._serial: dict[Term, int] = {}
 
-    def learn(self, form: Form, region: Integer) -> bool:
-        """Notes that the value of a form lies in ``region``; does not when nothing would be left.
+    def learn(self, form: Form, value: Integer) -> None:
+        """Notes what the value of a form is. It has to fit what :meth:`of_form` gave.
 
         What was computed before stays valid; :meth:`look_again` has it computed anew.
         """
-        known = self._facts.get(form)
-        both = meet(known, region) if known is not None else region
-        if both is not None:
-            self._facts[form] = both
-        return both is not None
+        self._facts[form] = value
 
     def look_again(self) -> None:
         """Forgets what was computed from less than is known now."""

@@ -47,7 +47,7 @@ class Simplified(NamedTuple):
     Attributes:
         guard_set: the guards that need checking.
         removed: those that do not, in the order in which the rules took them.
-        stopped: where the time ran out; None when every rule was applied to everything.
+        stopped: where the time ran out, or the stack; None when every rule was applied to everything.
     """
 
     guard_set: GuardSet
@@ -147,9 +147,9 @@ class _Work:
         return self._readers
 
     def vouched(self, source: Source) -> bool:
-        """Whether a tensor guard says that there is such a size or stride."""
-        facts = self.tensor(source)
-        return facts is not None and (source.key is None or source.key < len(facts.sizes))
+        """Whether a tensor guard compares this size: it is there then, and an exact int."""
+        facts = self.tensor(source) if source.access is Access.TENSOR_SIZE else None
+        return facts is not None and source.key < len(facts.sizes) and facts.sizes[source.key] is not None
 
     def tensor(self, source: Source) -> TensorFacts | None:
         """What is guarded of the tensor of which ``source`` is a number."""
@@ -158,9 +158,10 @@ class _Work:
         return next((item.params[0] for item in self.about(source.base) if item.test is Test.TENSOR), None)
 
     def may_go(self, item: Guard, becomes: Guard | None = None) -> bool:
-        """Whether everything that a guard reads is read without it, too."""
+        """Whether everything that an expression reads is read without it, too."""
         stays = () if becomes is None else becomes.sources
-        return all(source in stays or self.readers[source] > 1 or self.vouched(source) for source in item.sources)
+        read_here = item.params[0].sources
+        return all(source in stays or self.readers[source] > 1 or self.vouched(source) for source in read_here)
 
     def integer(self, source: Source) -> Integer | None:
         """What the value of a source is by nature; None when it may be no exact int."""
@@ -406,9 +407,11 @@ def same_object_was_checked(work: _Work) -> Iterator[Step]:
 
 
 def _folded(op: Op, args: list[Term]) -> Term:
-    """The operation; its value, where that is known and costs nothing to compute."""
-    if op is Op.IF and args[0].op is Op.CONST:
-        return args[1] if args[0].value else args[2]
+    """The operation; its value, where that is known and costs nothing to compute; the source that is taken once."""
+    if op is Op.MUL and {arg.op for arg in args} == {Op.SOURCE, Op.CONST}:
+        number, source = sorted(args, key=lambda arg: arg.op is Op.SOURCE)
+        if number.value == 1 and type(number.value) is int:
+            return source
     made = term(op, *args)
     if made.sources or op in _COSTLY or any(arg.op is not Op.CONST for arg in args):
         return made
@@ -678,4 +681,6 @@ def simplify(guard_set: GuardSet, budget: float = BUDGET_S) -> Simplified:
         except _OutOfTime:
             stopped = f"after {budget * 1000:.0f} ms, before {name!r} was through"
             break
+        except RecursionError:
+            stopped = f"at an expression that is too deep for {name!r}"
     return work.result(guard_set, stopped)
