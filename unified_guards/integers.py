@@ -24,6 +24,8 @@ _INF = math.inf
 _FAR = 2**128
 #: The highest exponent and the longest shift that are looked into.
 _MOST_POWER, _MOST_SHIFT = 8, 64
+#: The most terms that a product of two sums is distributed into.
+_MOST_PARTS = 64
 
 
 class Integer(NamedTuple):
@@ -439,34 +441,52 @@ class Integers:
         op = item.op
         if op is Op.CONST:
             return Linear(int(item.value), {}) if _is_number(item) else None
-        if op not in _LINEAR:
-            return None if self.value(item) is None else Linear(0, {item: 1})
-        sides = []
+        if op is Op.MUL:
+            return self._product(item)
+        if op in _LINEAR:
+            return self._sum(item)
+        return None if self.value(item) is None else Linear(0, {item: 1})
+
+    def _sum(self, item: Term) -> Linear | None:
+        """Of as many terms as there may be: a sum over all inputs is one deep tree."""
+        constant, parts = 0, dict[Term, int]()
+        waiting = [(item, 1)]
+        while waiting:
+            found, sign = waiting.pop()
+            if found.op in _SIGNS:
+                signs = _SIGNS[found.op]
+                waiting += [(arg, sign * signs[at > 0]) for at, arg in reversed([*enumerate(found.args)])]
+                continue
+            side = self.linear(found)
+            if side is None:
+                return None
+            constant += sign * side.constant
+            for part, count in side.parts.items():
+                parts[part] = parts.get(part, 0) + sign * count
+        return Linear(constant, {part: count for part, count in parts.items() if count})
+
+    def _product(self, item: Term) -> Linear | None:
+        found = Linear(1, {})
         for arg in item.args:
             side = self.linear(arg)
             if side is None:
                 return None
-            sides.append(side)
-        if op is Op.NEG:
-            return _scaled(sides[0], -1)
-        found = sides[0]
-        for side in sides[1:]:
-            found = self._multiplied(found, side) if op is Op.MUL else _summed(found, side, -1 if op is Op.SUB else 1)
-        return found if op is not Op.MUL or _is_near(found) else None
+            if len(found.parts) * len(side.parts) > _MOST_PARTS:
+                self._values[item] = self._as_known(item, self._transferred(item))
+                return Linear(0, {item: 1})
+            found = self._multiplied(found, side)
+        return found if _is_near(found) else None
 
     def _multiplied(self, one: Linear, other: Linear) -> Linear:
-        if not one.parts:
-            return _scaled(other, one.constant)
-        if not other.parts:
-            return _scaled(one, other.constant)
-        # Distributed, so that the same product is written the same way: a * (b + 1) is a * b + a.
-        found: dict[Term, int] = {}
+        """Distributed, so that the same product is written the same way: ``a * (b + 1)`` is ``a * b + a``."""
+        parts: dict[Term, int] = {}
         for (a, times), (b, by) in itertools.product(one.parts.items(), other.parts.items()):
             product = self._monomial(a, b)
-            found[product] = found.get(product, 0) + times * by
-        found = {part: count for part, count in found.items() if count}
-        whole = _summed(_scaled(Linear(0, one.parts), other.constant), _scaled(Linear(0, other.parts), one.constant), 1)
-        return _summed(Linear(one.constant * other.constant, found), whole, 1)
+            parts[product] = parts.get(product, 0) + times * by
+        for linear, factor in ((one, other.constant), (other, one.constant)):
+            for part, count in linear.parts.items() if factor else ():
+                parts[part] = parts.get(part, 0) + count * factor
+        return Linear(one.constant * other.constant, {part: count for part, count in parts.items() if count})
 
     def _monomial(self, one: Term, other: Term) -> Term:
         factors = [*(one.args if one.op is Op.MUL else (one,)), *(other.args if other.op is Op.MUL else (other,))]
@@ -481,7 +501,7 @@ class Integers:
     def difference(self, comparison: Term) -> Linear | None:
         """The left side without the right one."""
         left, right = map(self.linear, comparison.args)
-        return None if left is None or right is None else _summed(left, right, -1)
+        return None if left is None or right is None else _subtracted(left, right)
 
     def of_linear(self, linear: Linear) -> Integer:
         """What the value of a combination is."""
@@ -573,7 +593,9 @@ _DIFFERENCE: dict[Op, tuple[Bound, Bound]] = {
     Op.GT: (1, _INF),
     Op.GE: (0, _INF),
 }
-_LINEAR = frozenset({Op.ADD, Op.SUB, Op.MUL, Op.NEG})
+#: The signs of the first argument and of every other one in a sum.
+_SIGNS = {Op.ADD: (1, 1), Op.SUB: (1, -1), Op.NEG: (-1, -1)}
+_LINEAR = frozenset({*_SIGNS, Op.MUL})
 _LAZY: dict[Op, Callable[[Integers, Term], Integer | None]] = {
     Op.SOURCE: Integers._source,
     Op.NOT: Integers._negated,
@@ -600,18 +622,12 @@ def _settled(before: Integer | None, value: Integer, settles: bool) -> Integer:
     return both if both.low < 0 else _some(1, both.high, both.modulus, both.residue)
 
 
-def _scaled(one: Linear, factor: int) -> Linear:
-    if factor == 0:
-        return Linear(0, {})
-    return Linear(one.constant * factor, {part: count * factor for part, count in one.parts.items()})
-
-
-def _summed(one: Linear, other: Linear, sign: int) -> Linear:
+def _subtracted(one: Linear, other: Linear) -> Linear:
     parts = dict(one.parts)
     for part, count in other.parts.items():
-        both = parts.get(part, 0) + sign * count
-        if both:
-            parts[part] = both
+        left = parts.get(part, 0) - count
+        if left:
+            parts[part] = left
         else:
             del parts[part]
-    return Linear(one.constant + sign * other.constant, parts)
+    return Linear(one.constant - other.constant, parts)

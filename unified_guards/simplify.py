@@ -469,10 +469,16 @@ class _Numbered:
         self.known: dict[Term, int] = {}
 
     def of(self, item: Term) -> int:
-        found = self.known.get(item)
-        if found is None:
-            found = self.known[item] = self.numbers.setdefault(self._identity(item), len(self.numbers))
-        return found
+        waiting = [item]
+        while waiting:
+            first = waiting[-1]
+            missing = [arg for arg in first.args if arg not in self.known]
+            if missing:
+                waiting += missing
+            else:
+                self.known[first] = self.numbers.setdefault(self._identity(first), len(self.numbers))
+                waiting.pop()
+        return self.known[item]
 
     def _identity(self, item: Term) -> Any:
         op, args = item.op, item.args
@@ -480,7 +486,7 @@ class _Numbered:
             return item
         if op is Op.NOT and args[0].op in _NEGATED:
             op, args = _NEGATED[args[0].op], args[0].args
-        numbers = [self.of(arg) for arg in args]
+        numbers = [self.known[arg] for arg in args]
         if op in _SWAPPED:
             return (_SWAPPED[op], *reversed(numbers))
         return (op, *(sorted(numbers) if op in _COMMUTATIVE and len(args) == 2 else numbers))
