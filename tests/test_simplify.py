@@ -208,6 +208,9 @@ CASES: dict[str, list[Case]] = {
         about("v0 * v1 >= 6; v1 * v0 > 4", "v0 * v1 >= 6", A, B),
         about("v0 >= 2; v1 >= 3; v0 * v1 != 0; v0 * v1 + v1 >= 9", "v0 >= 2; v1 >= 3", A, B),
         about("v0 // 4 >= 2; v0 > 7; v0 // 8 != 0", "v0 // 4 >= 2", A),
+        about("v0 // 4 <= 2; v0 < 12", "v0 // 4 <= 2", A),
+        about("v0 // 4 <= 2; v0 <= 9", "v0 <= 9", A),
+        about("v0 * v0 > 3; v0 >= 2", "v0 >= 2", A),
         about("v0 > v1; v0 >= 0", "v0 > v1", A, B),
         about("v0 >= -3; v0 > -5", "v0 >= -3", N).given(*INTS),
     ],
@@ -268,9 +271,12 @@ NEEDED: dict[str, list[Guard]] = {
         is_(Y.child(Access.ATTR, "a"), None),
     ],
     "== of a class may answer as it likes": [same(X, Y), equals(X, torch), equals(Y, torch)],
+    "the length of an object is what its class says": [same(X, Y), has_length(X, 1), has_length(Y, 1)],
+    "an item of an alias that nothing else reads": [same(X, Y), same(item(X, "a"), item(Y, "a"))],
     "something else is asked of the alias": [same(X, Y), is_(item(X, 1), None), is_(item(Y, 1), True)],
     "a NaN is not below": about("not v0 < v1; v0 >= v1", None, N, M).before,
     "1 is equal to 1.0, and 7 // 1.0 is 7.0": about("v0 == v1; v0 // 2 > 3; v1 // 2 > 3", None, N, M).before,
+    "4.5 is no int": [equals(N, 4.5), shape("v0 * 2 != 9", N)],
     "what is not known to be an int is not known": [tensor(X, None), *about("v0 >= 3; v0 >= 2", None, N).before],
     "a size that nothing else reads": [tensor(X, None), shape("v0 >= 0", A)],
     "a dim that the tensor does not have": [tensor(X, 2), shape("v0 >= 0", size(X, 1))],
@@ -287,6 +293,7 @@ NEEDED: dict[str, list[Guard]] = {
     "it never holds either": about("v0 == 3; v0 == 4", None, A).before,
     "nor does this": about("v0 % 2 == 0; v0 % 4 == 1", None, A).before,
     "what says no is not rewritten": [tensor(X, 2), shape("v0 > 2", A)],
+    "no multiple of 2 leaves 1": about("v0 % 2 == 0; (2 * v0) % 4 == 1", None, A).before,
     "the other way around": about("v0 % 4 == 0; v0 % 8 != 0", None, A).before,
     "not the same sum": about("v0 + v1 <= 7; v0 + 2 * v1 <= 9", None, A, B).before,
     "each bounds the other": about("v0 <= v1; v1 <= v0", None, A, B).before,
@@ -447,19 +454,19 @@ def test_sets_of_integers_are_met_and_joined(seed: int) -> None:
             assert set(numbers(one)) <= set(numbers(other))
 
 
-UNARY = [Op.NEG, Op.ABS, Op.INVERT, Op.FLOOR]
+UNARY = [Op.NEG, Op.ABS, Op.INVERT, Op.FLOOR, Op.NOT]
 BINARY = [
     Op.ADD, Op.MUL, Op.FLOORDIV, Op.MOD, Op.MIN, Op.MAX, Op.POW, Op.BITAND, Op.BITOR, Op.BITXOR, Op.LSHIFT, Op.RSHIFT,
-    Op.SUB, Op.LT, Op.LE, Op.GT, Op.GE, Op.EQ, Op.NE,
+    Op.SUB, Op.LT, Op.LE, Op.GT, Op.GE, Op.EQ, Op.NE, Op.AND, Op.OR,
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("op", [*UNARY, *BINARY], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [*UNARY, *BINARY, Op.IF], ids=lambda op: op.name)
 def test_what_is_known_of_a_result_fits_every_result(op: Op) -> None:
     rng = random.Random(op.value)
-    made = term(op, *map(read, (A, B)[: 1 if op in UNARY else 2]))
+    made = term(op, *map(read, (A, B, C)[: 1 if op in UNARY else 2 if op in BINARY else 3]))
     for _ in range(400):
-        known = {A: random_integer(rng), B: random_integer(rng)}
+        known = {source: random_integer(rng) for source in (A, B, C)}
         found = integers.Integers(known.get).value(made)
         for values in itertools.product(*(numbers(known[source]) for source in made.sources)):
             try:
