@@ -1,12 +1,13 @@
-// See checker.h. A builtin function with a capsule is the cheapest callable there is for one positional argument.
+// See checker.h. An object with a vectorcall is the cheapest callable there is.
 #include "checker.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
 
+#include <cstddef>
+#include <new>
+
 namespace unified_guards {
 namespace {
-
-constexpr const char* kCapsule = "unified_guards._C.Checker";
 
 // How a disagreement gets out of Dynamo's lookup, which clears every exception that a guard raises: the lookup asks
 // for the truth of what we return, and an object whose truth is "false, with an error set" is taken for a failed guard
@@ -73,34 +74,89 @@ PyObject* verified(const Checker& checker, PyObject* locals, bool hit) {
   return reinterpret_cast<PyObject*>(out);
 }
 
-PyObject* call(PyObject* capsule, PyObject* locals) {
-  auto* checker = static_cast<std::shared_ptr<Checker>*>(PyCapsule_GetPointer(capsule, kCapsule))->get();
+struct Callable {
+  PyObject_HEAD
+  vectorcallfunc call;
+  std::shared_ptr<Checker> checker;
+};
+
+PyObject* call(PyObject* self, PyObject* const* args, size_t nargs, PyObject* names) {
+  if (PyVectorcall_NARGS(nargs) != 1 || names != nullptr) {
+    PyErr_SetString(PyExc_TypeError, "a checker takes one argument, the dict of a frame's locals");
+    return nullptr;
+  }
+  Checker& checker = *reinterpret_cast<Callable*>(self)->checker;
   // An error that an earlier cache entry of torch's left behind is not ours to swallow, and nothing can be asked of
   // the interpreter while it is set: miss.
-  if (PyErr_Occurred() || !PyDict_Check(locals)) Py_RETURN_FALSE;
-  const bool hit = checker->program.evaluate(locals);
-  if (checker->oracle != nullptr) return verified(*checker, locals, hit);
+  if (PyErr_Occurred() || !PyDict_Check(args[0])) Py_RETURN_FALSE;
+  const bool hit = checker.check(args[0]);
+  if (checker.oracle != nullptr) return verified(checker, args[0], hit);
   return PyBool_FromLong(hit);
 }
 
-PyMethodDef kCall = {"check_guards", call, METH_O, "True when the compiled code may be reused for these locals."};
+void callable_dealloc(PyObject* self) {
+  reinterpret_cast<Callable*>(self)->checker.~shared_ptr();
+  Py_TYPE(self)->tp_free(self);
+}
 
-void free_capsule(PyObject* capsule) {
-  delete static_cast<std::shared_ptr<Checker>*>(PyCapsule_GetPointer(capsule, kCapsule));
+PyTypeObject* callable_type() {
+  static PyTypeObject type{PyVarObject_HEAD_INIT(nullptr, 0)};
+  if (type.tp_name == nullptr) {
+    type.tp_name = "unified_guards._C.Callable";
+    type.tp_doc = "True when the compiled code may be reused for these locals.";
+    type.tp_basicsize = sizeof(Callable);
+    type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL;
+    type.tp_vectorcall_offset = offsetof(Callable, call);
+    type.tp_call = PyVectorcall_Call;
+    type.tp_dealloc = callable_dealloc;
+    type.tp_free = PyObject_Free;
+    if (PyType_Ready(&type) < 0) return nullptr;
+  }
+  return &type;
 }
 
 }  // namespace
 
-PyObject* make_callable(std::shared_ptr<Checker> checker) {
-  auto* held = new std::shared_ptr<Checker>(std::move(checker));
-  PyObject* capsule = PyCapsule_New(held, kCapsule, free_capsule);
-  if (capsule == nullptr) {
-    delete held;
-    return nullptr;
+// Behind those there are, none of which ever goes: one of them may be running (a strange dict compares keys in Python).
+void Checker::tell(std::unique_ptr<Telling> guard) {
+  std::unique_ptr<Telling>* last = &telling_;
+  while (*last != nullptr) last = &(*last)->next;
+  *last = std::move(guard);
+}
+
+Counts Checker::counts() const {
+  Counts counts = program.counts;
+  counts.misses += ruled_out_;
+  return counts;
+}
+
+int Checker::traverse(visitproc visit, void* arg) const {
+  Py_VISIT(oracle);
+  if (telling_ != nullptr) {
+    if (const int stop = telling_->traverse(visit, arg)) return stop;
   }
-  PyObject* function = PyCFunction_New(&kCall, capsule);
-  Py_DECREF(capsule);
-  return function;
+  return program.traverse(visit, arg);
+}
+
+size_t Checker::length() const {
+  size_t length = program.code().size();
+  for (const Telling* one = telling_.get(); one != nullptr; one = one->next.get()) length += one->length();
+  return length;
+}
+
+size_t Checker::bytes() const {
+  size_t bytes = program.bytes();
+  for (const Telling* one = telling_.get(); one != nullptr; one = one->next.get()) bytes += sizeof(Telling);
+  return bytes;
+}
+
+PyObject* make_callable(std::shared_ptr<Checker> checker) {
+  PyTypeObject* type = callable_type();
+  auto* made = type != nullptr ? PyObject_New(Callable, type) : nullptr;
+  if (made == nullptr) return nullptr;
+  made->call = call;
+  new (&made->checker) std::shared_ptr<Checker>(std::move(checker));
+  return reinterpret_cast<PyObject*>(made);
 }
 
 }  // namespace unified_guards

@@ -307,24 +307,30 @@ inline PyObject* instance_attribute(PyObject* object, PyObject* name, Slot& slot
   return instance.state == DictState::kReady ? dict_get(instance.dict, name, slot) : nullptr;
 }
 
-// hasattr(object, name), where any error counts as absent (as the guards of torch do).
-inline bool has_attribute(PyObject* object, PyObject* name) {
+// getattr(object, name), new; null where it is absent or any error is raised (as the guards of torch see it). An absent
+// attribute of a plain object raises nothing on the way.
+inline PyObject* attribute(PyObject* object, PyObject* name) {
   PyTypeObject* type = Py_TYPE(object);
   // A type with __getattr__ has the last word, whatever its instances hold.
   if (type->tp_getattro == PyObject_GenericGetAttr && _PyType_Lookup(type, name) == nullptr) {
-    InstanceDict instance = instance_dict(object);
-    if (instance.state == DictState::kNone) return false;
+    const InstanceDict instance = instance_dict(object);
+    if (instance.state == DictState::kNone) return nullptr;
     if (instance.state == DictState::kReady) {
-      int found = PyDict_Contains(instance.dict, name);
-      if (found < 0) PyErr_Clear();
-      return found > 0;
+      PyObject* value = PyDict_GetItemWithError(instance.dict, name);
+      if (value != nullptr) return Py_NewRef(value);
+      if (PyErr_Occurred()) PyErr_Clear();
+      return nullptr;
     }
   }
   PyObject* value = PyObject_GetAttr(object, name);
-  if (value == nullptr) {
-    PyErr_Clear();
-    return false;
-  }
+  if (value == nullptr) PyErr_Clear();
+  return value;
+}
+
+// hasattr(object, name), where any error counts as absent.
+inline bool has_attribute(PyObject* object, PyObject* name) {
+  PyObject* value = attribute(object, name);
+  if (value == nullptr) return false;
   Py_DECREF(value);
   return true;
 }

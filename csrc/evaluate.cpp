@@ -179,14 +179,13 @@ bool script_type_is(PyObject* object, PyObject* unwrap, uint64_t type) {
   return reinterpret_cast<uint64_t>(Py_TYPE(real.object)) == type;
 }
 
-// getattr(object, name), new, or null with no error set.
-PyObject* attribute_or_null(PyObject* object, PyObject* name) {
-  PyObject* value = PyObject_GetAttr(object, name);
-  if (value == nullptr) PyErr_Clear();
-  return value;
-}
-
 bool is_subset(PyObject* marked, PyObject* expected) {
+  if (PyAnySet_CheckExact(marked) && PyAnySet_CheckExact(expected)) {
+    if (marked == expected) return true;
+    Owned answer(PyObject_RichCompare(marked, expected, Py_LE));
+    if (answer.object == nullptr) PyErr_Clear();
+    return answer.object == Py_True;
+  }
   Owned method(PyObject_GetAttrString(marked, "issubset"));
   if (method.object == nullptr) {
     PyErr_Clear();
@@ -198,7 +197,7 @@ bool is_subset(PyObject* marked, PyObject* expected) {
 bool dependent_marking_matches(PyObject* object, PyObject* name, PyObject* value_and_gate) {
   PyObject* expected = PyTuple_GET_ITEM(value_and_gate, 0);
   if (!cpython::has_attribute(object, PyTuple_GET_ITEM(value_and_gate, 1))) return true;
-  Owned found(attribute_or_null(object, name));
+  Owned found(cpython::attribute(object, name));
   if (expected == Py_None) return found.object == nullptr || found.object == Py_None;
   return found.object != nullptr && passes(PyObject_RichCompareBool(found.object, expected, Py_EQ));
 }
@@ -209,7 +208,7 @@ bool marking_matches(PyObject* object, PyObject* expected, PyObject* absent, PyO
   Py_ssize_t cursor = 0;
   PyObject *name = nullptr, *value = nullptr;
   while (PyDict_Next(expected, &cursor, &name, &value)) {
-    Owned marked(attribute_or_null(object, name));
+    Owned marked(cpython::attribute(object, name));
     if (marked.object != nullptr && !is_subset(marked.object, value)) return false;
   }
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(absent); i++) {
@@ -229,7 +228,7 @@ bool dim_marking_matches(PyObject* object, PyObject* spec) {
 
 bool dynamic_indices_match(PyObject* object, PyObject* spec) {
   if (!cpython::has_attribute(object, PyTuple_GET_ITEM(spec, 0))) return true;
-  Owned marked(attribute_or_null(object, PyTuple_GET_ITEM(spec, 0)));
+  Owned marked(cpython::attribute(object, PyTuple_GET_ITEM(spec, 0)));
   return marked.object != nullptr && is_subset(marked.object, PyTuple_GET_ITEM(spec, 1));
 }
 
@@ -417,12 +416,6 @@ class Evaluation {
     return false;
   }
 
-  static bool also_passes(const Instruction& i, PyObject* value) {
-    if (i.also == kNothing) return true;
-    const void* found = i.also == kTypeIs ? static_cast<void*>(Py_TYPE(value)) : static_cast<void*>(value);
-    return reinterpret_cast<uint64_t>(found) == i.number;
-  }
-
   // The object whose hints these are.
   const void* root(PyObject* locals) {
     return program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
@@ -552,7 +545,7 @@ class Evaluation {
         return reinterpret_cast<int8_t (*)(int64_t*, double*)>(i.number)(scratch_.ints.data(), scratch_.floats.data());
       case Op::READ_SIZE:
       case Op::READ_STRIDE: return read_dim(i, base);
-      case Op::READ_OFFSET: return read_offset(base, i.arg);
+      case Op::READ_OFFSET: return read_offset(i, base);
       case Op::READ_INT: return read_int(base, i.arg);
       case Op::READ_FLOAT:
         if (PyFloat_CheckExact(base)) return read(i.arg, Number{.d = PyFloat_AS_DOUBLE(base)});
@@ -595,18 +588,24 @@ class Evaluation {
     return overflow == 0 ? read(at, Number{.i = number}) : not_exact();
   }
 
-  bool read_dim(const Instruction& i, PyObject* base) {
-    if (!is_tensor(base)) return not_exact();
+  // The tensor whose metadata can be read in place of asking its methods; null when those have to be asked.
+  static const c10::TensorImpl* readable(const Instruction& i, PyObject* base) {
+    auto* type = reinterpret_cast<PyObject*>(Py_TYPE(base));
+    if (type != THPVariableClass && type != i.object) return nullptr;
     const c10::TensorImpl* impl = tensor_of(base).unsafeGetTensorImpl();
-    if (!has_plain_dims(*impl)) return not_exact();
+    return has_plain_dims(*impl) ? impl : nullptr;
+  }
+
+  bool read_dim(const Instruction& i, PyObject* base) {
+    const c10::TensorImpl* impl = readable(i, base);
+    if (impl == nullptr) return not_exact();
     const c10::IntArrayRef dims = i.op == Op::READ_SIZE ? impl->sizes() : impl->strides();
     return i.number < dims.size() && read(i.arg, Number{.i = dims[i.number]});
   }
 
-  bool read_offset(PyObject* base, uint32_t at) {
-    if (!is_tensor(base)) return not_exact();
-    const c10::TensorImpl* impl = tensor_of(base).unsafeGetTensorImpl();
-    return has_plain_dims(*impl) ? read(at, Number{.i = impl->storage_offset()}) : not_exact();
+  bool read_offset(const Instruction& i, PyObject* base) {
+    const c10::TensorImpl* impl = readable(i, base);
+    return impl != nullptr ? read(i.arg, Number{.i = impl->storage_offset()}) : not_exact();
   }
 
   bool shapes_hold(const Instruction& i) {
@@ -660,10 +659,7 @@ bool Program::evaluate(PyObject* locals, PyObject** gathered) {
     hit = false;
   }
   if (!nested) busy_ = false;
-  for (Counts* c : {&counts, &total_counts}) {
-    c->checks++;
-    hit ? c->hits++ : c->misses++;
-  }
+  for (Counts* c : {&counts, &total_counts}) hit ? c->hits++ : c->misses++;
   return hit;
 }
 

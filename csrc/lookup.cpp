@@ -2,7 +2,7 @@
 // entries hold (a model may be a constant of a program that the model holds).
 #include "lookup.h"
 
-#include "program.h"
+#include "checker.h"
 #include "rows.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -43,14 +43,12 @@ class Ref {
 struct Entry {
   PyObject* key = nullptr;
   PyObject* compiled = nullptr;
-  PyObject* oracle = nullptr;  // called as oracle(frame, verdict) after every evaluation, unless null
-  Program program;
+  Checker checker;
   Rebuild rebuild;
 
   ~Entry() {
     Py_XDECREF(key);
     Py_XDECREF(compiled);
-    Py_XDECREF(oracle);
   }
 };
 
@@ -73,7 +71,7 @@ constexpr int kMostWalks = 4;
 bool tell_oracle(const Entry& entry, PyObject* frame, bool verdict) {
   using TLS = at::impl::PythonTorchFunctionTLS;
   const auto before = TLS::get_disabled_state();
-  Ref answer(PyObject_CallFunctionObjArgs(entry.oracle, frame, verdict ? Py_True : Py_False, nullptr));
+  Ref answer(PyObject_CallFunctionObjArgs(entry.checker.oracle, frame, verdict ? Py_True : Py_False, nullptr));
   TLS::set_disabled_state(before);
   return static_cast<bool>(answer);
 }
@@ -90,8 +88,8 @@ bool walk(Lookup& self, PyObject* frame, Ref* gathered, std::shared_ptr<Entry>& 
     const uint64_t version = self.version;
     for (size_t at = 0; self.version == version && at < self.entries.size(); at++) {
       std::shared_ptr<Entry> entry = self.entries[at];
-      const bool hit = entry->program.evaluate(frame, gathered != nullptr ? gathered->out() : nullptr);
-      if (entry->oracle != nullptr && !tell_oracle(*entry, frame, hit)) return false;
+      const bool hit = entry->checker.check(frame, gathered != nullptr ? gathered->out() : nullptr);
+      if (entry->checker.oracle != nullptr && !tell_oracle(*entry, frame, hit)) return false;
       if (hit && self.version == version) {
         move_to_front(self, at);
         found = std::move(entry);
@@ -142,7 +140,7 @@ Entries::iterator position(Lookup& self, PyObject* key) {
 }
 
 // The entry of `key`; null with a KeyError set when there is none.
-const Entry* entry_of(PyObject* object, PyObject* key) {
+Entry* entry_of(PyObject* object, PyObject* key) {
   Lookup& self = lookup_of(object);
   const auto found = position(self, key);
   if (found != self.entries.end()) return found->get();
@@ -172,8 +170,8 @@ PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
   auto entry = std::make_shared<Entry>();
   entry->key = Py_NewRef(key);
   entry->compiled = Py_NewRef(compiled);
-  if (oracle != Py_None) entry->oracle = Py_NewRef(oracle);
-  if (!add_program(entry->program, rows) || !entry->rebuild.set(rebuild)) return nullptr;
+  if (oracle != Py_None) entry->checker.oracle = Py_NewRef(oracle);
+  if (!add_program(entry->checker.program, rows) || !entry->rebuild.set(rebuild)) return nullptr;
   Lookup& self = lookup_of(object);
   if (position(self, key) != self.entries.end()) {
     PyErr_SetString(PyExc_ValueError, "there is an entry with this key");
@@ -181,6 +179,23 @@ PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
   }
   self.entries.insert(self.entries.begin(), std::move(entry));
   self.version++;
+  Py_RETURN_NONE;
+}
+
+PyObject* lookup_tell(PyObject* object, PyObject* arguments) {
+  PyObject *key = nullptr, *rows = nullptr;
+  long long first_row = 0;
+  if (!PyArg_ParseTuple(arguments, "OOL:_tell", &key, &rows, &first_row)) return nullptr;
+  Program guard;
+  if (!add_program(guard, rows)) return nullptr;
+  Entry* entry = entry_of(object, key);
+  if (entry == nullptr) return nullptr;
+  try {
+    entry->checker.tell(std::make_unique<Telling>(guard, first_row));
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
   Py_RETURN_NONE;
 }
 
@@ -226,26 +241,26 @@ PyObject* lookup_find(PyObject* object, PyObject* arguments) {
 PyObject* lookup_counts(PyObject* object, PyObject* key) {
   const Entry* entry = entry_of(object, key);
   if (entry == nullptr) return nullptr;
-  const Counts& counts = entry->program.counts;
-  return Py_BuildValue("KKKK", static_cast<unsigned long long>(counts.checks),
+  const Counts counts = entry->checker.counts();
+  return Py_BuildValue("KKKK", static_cast<unsigned long long>(counts.checks()),
                        static_cast<unsigned long long>(counts.hits), static_cast<unsigned long long>(counts.misses),
                        static_cast<unsigned long long>(counts.python_callbacks));
 }
 
 PyObject* lookup_nbytes(PyObject* object, PyObject* key) {
   const Entry* entry = entry_of(object, key);
-  return entry != nullptr ? PyLong_FromSize_t(entry->program.bytes() + entry->rebuild.bytes()) : nullptr;
+  return entry != nullptr ? PyLong_FromSize_t(entry->checker.bytes() + entry->rebuild.bytes()) : nullptr;
 }
 
 PyObject* lookup_length(PyObject* object, PyObject* key) {
   const Entry* entry = entry_of(object, key);
-  return entry != nullptr ? PyLong_FromSize_t(entry->program.code().size()) : nullptr;
+  return entry != nullptr ? PyLong_FromSize_t(entry->checker.length()) : nullptr;
 }
 
 PyObject* lookup_last_failure(PyObject* object, PyObject* key) {
   const Entry* entry = entry_of(object, key);
   if (entry == nullptr) return nullptr;
-  const int64_t at = entry->program.last_failure();
+  const int64_t at = entry->checker.last_failure();
   return at < 0 ? Py_NewRef(Py_None) : PyLong_FromLongLong(at);
 }
 
@@ -266,8 +281,7 @@ int lookup_traverse(PyObject* object, visitproc visit, void* arg) {
   for (const auto& entry : lookup_of(object).entries) {
     Py_VISIT(entry->key);
     Py_VISIT(entry->compiled);
-    Py_VISIT(entry->oracle);
-    if (const int stop = entry->program.traverse(visit, arg)) return stop;
+    if (const int stop = entry->checker.traverse(visit, arg)) return stop;
     if (const int stop = entry->rebuild.traverse(visit, arg)) return stop;
   }
   return 0;
@@ -285,6 +299,8 @@ void lookup_dealloc(PyObject* object) {
 PyMethodDef kMethods[] = {
     {"_add", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lookup_add)), METH_VARARGS | METH_KEYWORDS,
      "_add(key, rows, compiled, rebuild, oracle=None): puts an entry in front."},
+    {"_tell", lookup_tell, METH_VARARGS,
+     "_tell(key, rows, first_row): what an entry asks first; its rows are numbered from first_row."},
     {"_drop", lookup_drop, METH_O, "Whether there was an entry of this key; it is gone."},
     {"_clear", lookup_clear_method, METH_NOARGS, "Drops every entry."},
     {"_keys", lookup_keys, METH_NOARGS, "The keys of all entries, the most recently used first."},

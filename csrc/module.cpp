@@ -50,6 +50,12 @@ std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& or
   return checker;
 }
 
+void tell(Checker& checker, const py::list& rows, int64_t first_row) {
+  Program guard;
+  add_rows(guard, rows.ptr());
+  checker.tell(std::make_unique<Telling>(guard, first_row));
+}
+
 // What a tensor guard made now would expect of `tensor`: its part of the facts above that Python cannot read exactly.
 // `keys` is the raw key set to use instead of the tensor's own, or None.
 py::tuple tensor_facts(py::handle tensor, const py::object& keys) {
@@ -74,7 +80,7 @@ py::object object_at(uint64_t address) {
 }
 
 py::tuple as_tuple(const Counts& counts) {
-  return py::make_tuple(counts.checks, counts.hits, counts.misses, counts.python_callbacks);
+  return py::make_tuple(counts.checks(), counts.hits, counts.misses, counts.python_callbacks);
 }
 
 }  // namespace
@@ -116,13 +122,13 @@ PYBIND11_MODULE(_C, m) {
              return py::reinterpret_steal<py::object>(function);
            })
       .def(
-          "check", [](Checker& self, const py::dict& locals) { return self.program.evaluate(locals.ptr()); },
-          py::arg("locals"))
-      .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.program.counts); })
-      .def_property_readonly("nbytes", [](const Checker& self) { return self.program.bytes(); })
-      .def_property_readonly("length", [](const Checker& self) { return self.program.code().size(); })
+          "check", [](Checker& self, const py::dict& locals) { return self.check(locals.ptr()); }, py::arg("locals"))
+      .def("tell", &tell, py::arg("rows"), py::arg("first_row"))
+      .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.counts()); })
+      .def_property_readonly("nbytes", [](const Checker& self) { return self.bytes(); })
+      .def_property_readonly("length", [](const Checker& self) { return self.length(); })
       .def_property_readonly("last_failure", [](const Checker& self) -> py::object {
-        const int64_t at = self.program.last_failure();
+        const int64_t at = self.last_failure();
         if (at < 0) return py::none();
         return py::int_(at);
       });
@@ -131,7 +137,9 @@ PYBIND11_MODULE(_C, m) {
   m.attr("Lookup") = py::reinterpret_steal<py::object>(lookup);
   py::class_<GlobalState>(m, "GlobalState", "What decides what operators do, as it was when this was made.")
       .def(py::init(&GlobalState::now))
-      .def("check", [](const GlobalState& self) { return self == GlobalState::now(); });
+      .def("check", [](const GlobalState& self) { return self == GlobalState::now(); })
+      .def("__eq__", [](const GlobalState& self, const GlobalState& other) { return self == other; })
+      .def("__hash__", [](const GlobalState& self) { return self.threads; });
   m.def("counts", [] { return as_tuple(total_counts); });
   m.def(
       "apply_dispatch_state",

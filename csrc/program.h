@@ -88,11 +88,12 @@ namespace unified_guards {
   X(SHAPE_INT)         /* arg: index of the int                               */ \
   X(SHAPE_FLOAT)       /* arg: index of the float                             */ \
   X(SHAPE_CALL)        /* number: address of int8_t(int64_t*, double*)        */ \
-  X(READ_SIZE)         /* arg: register of the shape code; number: dimension  */ \
-  X(READ_STRIDE)       /* arg: register of the shape code; number: dimension  */ \
-  X(READ_OFFSET)       /* arg: register of the shape code                     */ \
-  X(READ_INT)          /* arg: register of the shape code                     */ \
-  X(READ_FLOAT)        /* arg: register of the shape code                     */ \
+  /* Into the shape code's registers. object: a class beside torch.Tensor itself that computes no size of its own */ \
+  X(READ_SIZE)         /* arg: register; number: dimension                    */ \
+  X(READ_STRIDE)       /* arg: register; number: dimension                    */ \
+  X(READ_OFFSET)       /* arg: register                                       */ \
+  X(READ_INT)          /* arg: register                                       */ \
+  X(READ_FLOAT)        /* arg: register                                       */ \
   X(SHAPES)            /* arg: the shape code alone decides (0), or (1) holds only together with `object`: exact */ \
                        /* function of the frame, truth; Python code. number: what follows its row in `meaning`   */ \
   X(GATHER)            /* arg: index in the list that a check that passes hands out; holds always */ \
@@ -121,6 +122,13 @@ static_assert(sizeof(Instruction) == 24 && std::is_trivially_copyable_v<Instruct
 
 enum Also : uint8_t { kNothing, kTypeIs, kIs };
 
+// Whether what an accessor found passes the guard that was merged into it.
+inline bool also_passes(const Instruction& i, PyObject* value) {
+  if (i.also == kNothing) return true;
+  const void* found = i.also == kTypeIs ? static_cast<void*>(Py_TYPE(value)) : static_cast<void*>(value);
+  return reinterpret_cast<uint64_t>(found) == i.number;
+}
+
 // What a tensor must be. Sizes and strides follow in the program's pool of dimensions, sizes first;
 // kAnyDim stands for a dimension that is not guarded.
 struct TensorSpec {
@@ -138,7 +146,9 @@ inline constexpr int64_t kAnyDim = INT64_MIN;
 
 // How often programs were asked, and what they answered.
 struct Counts {
-  uint64_t checks = 0, hits = 0, misses = 0, python_callbacks = 0;
+  uint64_t hits = 0, misses = 0, python_callbacks = 0;
+
+  uint64_t checks() const { return hits + misses; }
 };
 
 // An object or a storage that was seen, and in which group.
@@ -199,6 +209,7 @@ class Program {
 
  private:
   friend class Evaluation;
+  friend class Telling;
   Scratch make_scratch() const;
   void merge();
   void check_gathered() const;

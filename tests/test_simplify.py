@@ -728,3 +728,18 @@ def test_explain_shows_what_was_there_what_became_of_it_and_why() -> None:
     assert "type(L['kind'])" not in after
     assert "L['kind'] == 'double'" in after
     assert report.counts[:2] == (1, 1)
+
+
+def test_an_error_about_a_rewritten_guard_says_who_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def swapped(work: Any) -> Iterator[tuple[Guard, Guard]]:
+        for each in work.expressions():
+            made, asked = each.params
+            if made.op is Op.LE:
+                yield each, expression(term(Op.GE, *reversed(made.args)), asked)
+
+    monkeypatch.setitem(RULES, "rewritten on purpose", swapped)
+    graph = unified_guards.make_fx(lambda x: x * 2 if x.shape[0] > 4 else x * 3, tracing_mode="symbolic")(torch.ones(3))
+    with pytest.raises(unified_guards.GuardError, match="4 >= ") as error:
+        graph(torch.ones(8))
+    (maker,) = error.value.provenance
+    assert maker.file == __file__

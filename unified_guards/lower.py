@@ -230,9 +230,11 @@ class _Lowering:
     # -- shapes ----------------------------------------------------------------------------------------------------
 
     def _plan_shapes(self, shapes: ShapeCode) -> None:
+        classes = {item.source: item.params[0].type_id for item in self.guard_set if item.test is Test.TENSOR}
         for at, (source, kind) in enumerate(shapes.leaves):
             if source.access in _READ_OF_TENSOR and source.base is not None:
-                row = _collect(_READ_OF_TENSOR[source.access], at, source.key or 0)
+                known = _C.object_at(classes.get(source.base, id(torch.Tensor)))
+                row = _collect(_READ_OF_TENSOR[source.access], at, known, source.key or 0)
                 self._visit(source.base, source, row)
             else:
                 self._visit(source, source, _collect(_READ[kind], at))
@@ -256,8 +258,8 @@ def _exact(expressions: list[Guard]) -> Callable[[dict[str, Any]], bool]:
     return functools.partial(reference.evaluate, guard_set)
 
 
-def _collect(op: int, arg: int, number: int = 0) -> Callable[[int], Row]:
-    return lambda depth: (op, depth, arg, None, number)
+def _collect(op: int, arg: int, known: object = None, number: int = 0) -> Callable[[int], Row]:
+    return lambda depth: (op, depth, arg, known, number)
 
 
 def _address(name: str) -> Callable[[Guard, int], Row]:

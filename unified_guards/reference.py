@@ -77,6 +77,16 @@ def explain_failure(
     return None
 
 
+def holds(item: Guard, f_locals: dict[str, Any]) -> bool:
+    """Whether one guard holds, as :func:`evaluate` decides for a set."""
+    return _holds(item, _Frame(f_locals, None))
+
+
+def resolve(source: Source, f_locals: dict[str, Any]) -> Any:
+    """The value at ``source``; raises anything where there is none."""
+    return _resolve(source, _Frame(f_locals, None))
+
+
 def _is_epilogue(item: Guard) -> bool:
     return item.test in EPILOGUE
 

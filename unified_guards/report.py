@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
-from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper
-from unified_guards.ir import GuardSet
+from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper, frames_of
+from unified_guards.ir import Guard, GuardSet
+from unified_guards.siblings import shared
 from unified_guards.simplify import Removed
 
 
@@ -31,6 +32,11 @@ class FrameReport:
         python_callbacks: Python functions that one full check calls.
         counts: (checks, hits, misses, callbacks) of this entry so far.
         last_failure: the guard at which the last miss stopped.
+        misses: why the last recompilations happened although there was this entry, the newest last: the guard that did
+            not hold, the values that it saw, who made it and for which line.
+        siblings: how many other entries of the same code are checked natively.
+        shared: guards that these all have too: checked only once nothing in `telling` fails.
+        telling: the guards that are asked first, because they tell this entry from others.
         stopped: where simplification ran out of time; None when it did not.
     """
 
@@ -44,6 +50,10 @@ class FrameReport:
     python_callbacks: int = 0
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
     last_failure: str | None = None
+    misses: tuple[str, ...] = ()
+    siblings: int = 0
+    shared: int = 0
+    telling: tuple[Guard, ...] = ()
     stopped: str | None = None
 
     @property
@@ -68,10 +78,12 @@ class FrameReport:
             *self._simplification(),
             f"  checks {self.checks} in {self.instructions} instructions, {self.program_nbytes} bytes, "
             f"{self.python_callbacks} Python callbacks",
+            *self._of_siblings(),
             f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
+        lines += [f"  compiled again because of: {miss}" for miss in self.misses]
         return "\n".join(lines)
 
     def _simplification(self) -> list[str]:
@@ -81,6 +93,12 @@ class FrameReport:
         )
         lines = [f"  {what} {count}: {rule}" for (what, rule), count in steps.items()]
         return lines if self.stopped is None else [*lines, f"  simplification stopped {self.stopped}"]
+
+    def _of_siblings(self) -> Iterator[str]:
+        if self.siblings:
+            others = f"{self.siblings} other entries" if self.siblings > 1 else "another entry"
+            first = "; ".join(map(str, self.telling)) or "nothing, for no one guard tells them apart"
+            yield f"  shares {self.shared} of them with {others}; asks first: {first}"
 
     def __str__(self) -> str:
         if self.guard_set is None:
@@ -134,11 +152,12 @@ def _codes(target: Any) -> Iterator[types.CodeType]:
         yield code
 
 
-def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
+def _frame_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> FrameReport:
     name = f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
     if not isinstance(wrapper, UnifiedGuardManagerWrapper):
         return FrameReport(name, None)
     frame: Frame = wrapper.frame
+    siblings = [other for other in frames if other is not frame]
     return FrameReport(
         name,
         frame.guard_set,
@@ -150,6 +169,10 @@ def _frame_report(code: types.CodeType, wrapper: Any) -> FrameReport:
         frame.python_callbacks,
         frame.checker.counts,
         frame.last_failure,
+        tuple(frame.misses),
+        len(siblings),
+        shared(frame, siblings),
+        tuple(frame.telling),
         stopped=frame.stopped,
     )
 
@@ -192,7 +215,8 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         if code in seen:
             continue
         seen.add(code)
-        frames += (_frame_report(code, entry.guard_manager) for entry in _debug_get_cache_entry_list(code))
+        siblings = frames_of(code)
+        frames += (_frame_report(code, entry.guard_manager, siblings) for entry in _debug_get_cache_entry_list(code))
         codes += _resumed(code)
     name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
     return Report(str(name), tuple(frames))

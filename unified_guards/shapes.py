@@ -171,7 +171,7 @@ def _part(inner: Term, outer: Op, name: Callable[[Source], str], first: bool = F
     text = written(inner, name)
     strength = _STRENGTH.get(inner.op)
     if strength is None:
-        return f"({text})" if outer is Op.POW and text.startswith("-") else text
+        return f"({text})" if outer is Op.POW and text.startswith(("-", "~")) else text
     goes_on = first and outer not in COMPARISONS and outer not in LOGICAL and outer is not Op.POW  # a - b - c
     bare = strength > _STRENGTH[outer] or (goes_on and strength == _STRENGTH[outer])
     return text if bare and outer is not Op.NOT else f"({text})"

@@ -6,6 +6,7 @@ A call goes straight to ``_C.Lookup`` (csrc/lookup.cpp); Python runs only on a m
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -23,8 +24,9 @@ from unified_guards.aot.entry import ARGS, KWARGS, Entry, Lifted, guard_set_of
 from unified_guards.aot.errors import RecompileLimitError, Unguardable
 from unified_guards.aot.lifting import Dimensions
 from unified_guards.aot.trace import Compilers, Rebuild, compile_entry
-from unified_guards.ir import GuardSet, Source
+from unified_guards.ir import Guard, GuardSet, Source
 from unified_guards.lower import CannotLower
+from unified_guards.siblings import introduce, program_of
 from unified_guards.statistics import tally
 
 _log = logging.getLogger(__name__)
@@ -256,7 +258,15 @@ class UnifiedCache(_C.Lookup):
     ) -> None:
         entry = Entry(guard_set, gather, list(lifted.lifting.kept.values()), eager=eager)
         lifted.lifting.deaths.tell = functools.partial(_forget, weakref.ref(self), weakref.ref(entry))
+        others = self._keys()
         self._add(entry, entry.program.rows, function, rebuild, entry.oracle())
+        introduce(entry, others, self._tell_apart)
+
+    def _tell_apart(self, entry: Entry, item: Guard) -> None:
+        told, meaning = program_of(item), entry.program.meaning
+        with contextlib.suppress(KeyError):  # dropped meanwhile: an object that it knows by address has died
+            self._tell(entry, told.rows, len(meaning))
+        meaning += told.meaning
 
     def _compiled_entries(self) -> list[Entry]:
         return [entry for entry in self._keys() if not entry.eager]

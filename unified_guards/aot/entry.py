@@ -22,6 +22,7 @@ from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, chec
 from unified_guards.aot.shapes import shape_guards
 from unified_guards.aot.state import State, defined_at
 from unified_guards.dynamo.install import GuardDisagreement
+from unified_guards.failures import describe, failing_of
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
 from unified_guards.lower import Program, lower
 from unified_guards.reference import explain_failure
@@ -150,6 +151,7 @@ class Entry:
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
         stopped: where simplification ran out of time; None when it did not.
+        telling: guards that tell this version from the others, asked first (siblings.py); the last rows of `program`.
         kept: what the guards know by address.
         eager: whether it stands for the function itself, which could not be compiled.
     """
@@ -162,6 +164,7 @@ class Entry:
         self.stopped: str | None
         self.checked, self.removed, self.stopped = simplify(guard_set)
         self.program: Program = lower(self.checked, gather)
+        self.telling: list[Guard] = []
         self.kept = kept
 
     def failure(self, row: int | None, frame: dict[str, Any]) -> tuple[Guard | None, str]:
@@ -171,11 +174,8 @@ class Entry:
         meaning = self.program.meaning[row]
         if isinstance(meaning, Source):
             return None, f"{meaning} is missing"
-        if meaning.test is Test.EXPRESSION:  # one instruction stands for all of them
-            expressions = GuardSet(item for item in self.guard_set.entries() if item[0].test is Test.EXPRESSION)
-            meaning = explain_failure(expressions, frame) or next(iter(expressions))
-        makers = "; ".join(dict.fromkeys(map(str, self.guard_set.provenance(meaning))))
-        return meaning, f"{meaning}  # {makers}"
+        meaning = failing_of(self.checked, meaning, frame)
+        return meaning, describe(meaning, self.checked.provenance(meaning), frame)
 
     def oracle(self) -> Callable[[dict[str, Any], bool], None] | None:
         """Under ``UNIFIED_GUARDS_VERIFY=1``: compares a verdict with the slow evaluator's on the unsimplified set."""

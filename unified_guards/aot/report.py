@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from unified_guards.report import FrameReport, Report
+from unified_guards.siblings import shared
 
 if TYPE_CHECKING:
     from unified_guards.aot.cache import CacheInfo, Recompile, UnifiedCache
@@ -44,6 +45,7 @@ class AotReport(Report):
 
 
 def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
+    siblings = [other for other in cache._keys() if other is not entry]
     return FrameReport(
         cache.name,
         entry.guard_set,
@@ -54,6 +56,9 @@ def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
         cache._nbytes(entry),
         entry.program.python_callbacks,
         cache._counts(entry),
+        siblings=len(siblings),
+        shared=shared(entry, siblings),
+        telling=tuple(entry.telling),
         stopped=entry.stopped,
     )
 

@@ -8,6 +8,7 @@ reasons, logs, diff guards. Entry points: :func:`install`, :func:`uninstall`, :f
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gc
 import inspect
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._guards import CompileContext, TracingContext
 
 from unified_guards import _C
@@ -28,8 +30,10 @@ from unified_guards.dynamo import compat
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
-from unified_guards.ir import GuardSet, Source
+from unified_guards.failures import describe, failing_of
+from unified_guards.ir import Guard, GuardSet, Source
 from unified_guards.lower import CannotLower, Program, lower, make_checker
+from unified_guards.siblings import introduce, program_of
 from unified_guards.simplify import Removed, simplify
 from unified_guards.statistics import tally
 
@@ -42,6 +46,10 @@ class GuardDisagreement(AssertionError):
     """Under ``UNIFIED_GUARDS_VERIFY=1``: the native checker and torch's tree gave different verdicts on a frame."""
 
 
+#: Of one entry that are kept.
+_MOST_MISSES = 8
+
+
 class Frame:
     """The unified guards of one cache entry.
 
@@ -50,8 +58,10 @@ class Frame:
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
         stopped: where simplification ran out of time; None when it did not.
-        meaning: what each row of the native program stands for, for reading a failure.
         python_callbacks: how many Python functions one full check calls.
+        misses: why the last recompilations happened although there was this entry, the newest last.
+        meaning: what each row of the native program stands for, for reading a failure; then those of `telling`.
+        telling: guards that tell this entry from the others of its code, asked first (siblings.py).
         checker: the native checker.
     """
 
@@ -63,6 +73,8 @@ class Frame:
         self.checked, self.removed, self.stopped = simplify(guard_set)
         self.meaning: list[Any] = []
         self.python_callbacks = 0
+        self.misses: collections.deque[str] = collections.deque(maxlen=_MOST_MISSES)
+        self.telling: list[Guard] = []
         self.checker: _C.Checker
 
     def build(self, oracle: Callable[[dict[str, Any], bool], None] | None) -> None:
@@ -72,6 +84,12 @@ class Frame:
         self.python_callbacks = program.python_callbacks
         self.checker = make_checker(program, oracle)
 
+    def tell(self, item: Guard) -> None:
+        """Has the checker ask a guard of `checked` before all others."""
+        told = program_of(item)
+        self.checker.tell(told.rows, len(self.meaning))
+        self.meaning += told.meaning
+
     @property
     def last_failure(self) -> str | None:
         """The guard, or the source that was missing, at which the last miss stopped."""
@@ -80,6 +98,18 @@ class Frame:
             return None
         meaning = self.meaning[at]
         return f"{meaning} is missing" if isinstance(meaning, Source) else str(meaning)
+
+    def note_miss(self, f_locals: dict[str, Any]) -> None:
+        """Called when a frame that this entry did not fit is compiled again."""
+        at = self.checker.last_failure
+        if at is None:
+            return
+        meaning = self.meaning[at]
+        if isinstance(meaning, Source):
+            self.misses.append(f"{meaning} is missing")
+        else:
+            failing = failing_of(self.checked, meaning, f_locals)
+            self.misses.append(describe(failing, self.checked.provenance(failing), f_locals))
 
 
 class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
@@ -104,6 +134,8 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
 
     def check_verbose(self, x: Any) -> Any:
         """Torch's reason. Its tree also counts the failure, which is how torch chooses its diff guards."""
+        with contextlib.suppress(Exception):  # only for reading: nothing here may change what torch says
+            self.frame.note_miss(x)
         with _torch_function_state_kept():
             try:
                 self.torch_root.check(x)
@@ -176,13 +208,20 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "") not in ("", "0")
 
 
-def _unify(wrapper: Any, records: list[Any], origins: Origins) -> None:
+def frames_of(code: types.CodeType) -> list[Frame]:
+    """The unified guards of the cache entries that ``code`` has, those that may be used next first."""
+    wrappers = (entry.guard_manager for entry in _debug_get_cache_entry_list(code))
+    return [wrapper.frame for wrapper in wrappers if isinstance(wrapper, UnifiedGuardManagerWrapper)]
+
+
+def _unify(wrapper: Any, code: types.CodeType, records: list[Any], origins: Origins) -> None:
     """Replaces the root of a finished wrapper by the native checker."""
     frame = Frame(lift(records, wrapper.root, origins))
     if not len(frame.guard_set):
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
     frame.build(_oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None)
+    introduce(frame, frames_of(code), Frame.tell)
     stub = native.RootGuardManager()
     stub.attach_compile_id(str(CompileContext.current_compile_id()))
     stub.add_lambda_guard(frame.checker.callable(), ["unified_guards"], None)
@@ -196,7 +235,7 @@ def _unify(wrapper: Any, records: list[Any], origins: Origins) -> None:
 def _finish(manager: Any, code: types.CodeType, records: list[Any], origins: Origins) -> None:
     """Unifies, or leaves torch's tree in place and counts why. Raises only when asked to."""
     try:
-        _unify(manager.guard_manager, records, origins)
+        _unify(manager.guard_manager, code, records, origins)
         return
     except (CannotLift, CannotLower) as reason:
         why = str(reason)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch._C._dynamo import guards as native
-from torch._dynamo.source import TensorProperty, TensorPropertySource
+from torch._dynamo.source import AttrSource, TensorProperty, TensorPropertySource
 
 from unified_guards import _C
 from unified_guards.dynamo import compat
@@ -128,6 +128,19 @@ def described(address: int) -> str:
     else:
         return f"that {_QUALNAME.__get__(type(value))}"
     return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else str(name)
+
+
+class _Leaves(dict[str, Source]):
+    """What the text of a source of torch stands for, found when it is asked for."""
+
+    def __init__(self, sources: dict[str, Any], find: Callable[[Any], Source]) -> None:
+        self.sources = sources
+        self.find = find
+
+    def get(self, text: str, default: Any = None) -> Any:
+        if text not in self and text in self.sources:
+            self[text] = self.find(self.sources[text])
+        return super().get(text, default)
 
 
 class _Lift:
@@ -316,7 +329,7 @@ class _Lift:
     ) -> None:
         """What the ShapeEnv guards on, as expressions; where a part of it cannot be one, all stays torch's function."""
         try:
-            leaves = {text: self._number(source, managers) for text, source in self.origins.sources.items()}
+            leaves = _Leaves(self.origins.sources, lambda source: self._number(source, managers))
             made = [[expression(each, function) for each in parts_of(parse(part, leaves))] for part in parts]
             if not compat.indicator_takes_numbers() and any("IsNonOverlapping" in part for part in parts):
                 raise NotAnExpression("IsNonOverlappingAndDenseIndicator always raises in this torch")
@@ -332,18 +345,20 @@ class _Lift:
         """Where the tree has what a shape guard reads."""
         node = self.nodes.get(id(managers.get(source.name)))
         if node is not None:
+            self._need_plain_properties(node)
             return node.source
         if isinstance(source, TensorPropertySource):
-            tensor = self.nodes.get(id(managers.get(source.base.name)))
-            if tensor is not None:
-                self._need_plain_properties(tensor)
-                return tensor.source.child(PROPERTIES[source.prop], source.idx)
-        raise NotAnExpression(f"a shape guard reads a {type(source).__name__} that the guard tree does not")
+            return self._number(source.base, managers).child(PROPERTIES[source.prop], source.idx)
+        if type(source) is AttrSource:
+            return self._number(source.base, managers).child(Access.ATTR, source.member)
+        raise NotAnExpression(f"a shape guard reads a {type(source).__name__} that no other guard does")
 
     def _need_plain_properties(self, node: _Node) -> None:
         """Torch's function calls the methods of the tensor's class, native code reads the tensor."""
         facts = next((item.params[0] for item, _ in node.guards if item.test is Test.TENSOR), None)
-        kind = None if facts is None else _C.object_at(facts.type_id)
+        if facts is None:
+            return
+        kind = _C.object_at(facts.type_id)
         for name in ("size", "stride", "storage_offset"):
             if getattr(kind, name, None) is not getattr(torch.Tensor, name):
                 raise NotAnExpression(f"a shape guard reads a tensor whose class has a {name}() of its own")

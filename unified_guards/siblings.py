@@ -1,0 +1,178 @@
+"""What tells the cache entries of one function apart.
+
+A lookup asks one entry after the other, and all but one say no. Entries of one function share most of their guards, so
+each is given the few that *tell* it from its siblings, to be asked before its program (``Checker`` in
+``csrc/checker.h``): a wrong entry fails there, and what all of them share is checked by the one that can still hold. A
+telling guard is one that its entry has anyway: asking it first can make no entry hold. Entry points:
+:func:`introduce`, :func:`shared`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+from unified_guards import _C
+from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test
+from unified_guards.lower import Program, lower
+
+
+class Sibling(Protocol):
+    """One of several entries.
+
+    Attributes:
+        checked: its guards.
+        telling: those of them that are asked first.
+    """
+
+    checked: GuardSet
+    telling: list[Guard]
+
+
+S = TypeVar("S", bound=Sibling)
+
+#: Telling one entry from very many siblings may take many guards; more than this are not worth asking.
+MOST = 4
+#: What csrc/telling.h has room for: the longest path, the most dimensions of a tensor.
+DEEPEST, MOST_RANK = 7, 8
+#: Where csrc/telling.cpp can read without running code of a user's.
+_ACCESSES = frozenset(
+    {
+        Access.FRAME,
+        Access.LOCAL,
+        Access.GLOBALS,
+        Access.DICT_ITEM,
+        Access.CONSTANT,
+        Access.ITEM,
+        Access.LIST_ITEM,
+        Access.TUPLE_ITEM,
+        Access.ATTR,
+        Access.GENERIC_DICT,
+    }
+)
+_PLAIN = frozenset({int, str, float, bytes, bool, type(None)})
+_SINGLETONS = {id(value): id(type(value)) for value in (None, True, False)}
+
+
+def introduce(new: S, others: Iterable[S], tell: Callable[[S, Guard], None]) -> None:
+    """Makes ``new`` and each of ``others`` ask first what tells them apart.
+
+    Args:
+        new: an entry that has just been made.
+        others: those that there are.
+        tell: has the native checker of an entry ask a guard first; see :func:`program_of`.
+    """
+    for other in others:
+        mine = [item for item in new.checked if item not in other.checked]
+        theirs = [item for item in other.checked if item not in new.checked]
+        for entry, own, foreign in ((new, mine, theirs), (other, theirs, mine)):
+            telling = _telling(entry, own, foreign)
+            if telling is not None:
+                tell(entry, telling)
+                entry.telling.append(telling)
+
+
+def _telling(entry: Sibling, mine: list[Guard], theirs: list[Guard]) -> Guard | None:
+    """One of ``mine`` that fails where ``theirs`` hold, unless ``entry`` asks such a one first already."""
+    found: dict[Source, list[Guard]] = {}
+    for item in theirs:
+        found.setdefault(item.source, []).append(item)
+
+    def tells(item: Guard) -> bool:
+        return any(_rejects(item, other) for other in found.get(item.source, ()))
+
+    if len(entry.telling) >= MOST or any(tells(item) for item in entry.telling):
+        return None
+    quick = (item for item in mine if tells(item) and _is_quick(item))
+    return min(quick, key=lambda item: item.source.depth, default=None)
+
+
+def _is_quick(item: Guard) -> bool:
+    if item.test is Test.TENSOR and len(item.params[0].sizes) > MOST_RANK:
+        return False
+    step: Source | None = item.source
+    while step is not None and step.access in _ACCESSES:
+        step = step.base
+    return step is None and item.source.depth <= DEEPEST
+
+
+def _rejects(mine: Guard, theirs: Guard) -> bool:
+    """Whether ``mine`` fails on values of the same source on which ``theirs`` holds."""
+    rule = _RULES.get(mine.test)
+    if rule is None or theirs.test not in _RULES:
+        return False
+    kinds = _kind(mine), _kind(theirs)
+    if None not in kinds and kinds[0] != kinds[1]:
+        return True
+    if mine.test is theirs.test:
+        return rule(mine, theirs)
+    if theirs.test is Test.TYPE_IS:
+        return mine.test is Test.EQUALS or mine.test is Test.IS  # fewer values than the type has
+    return {mine.test, theirs.test} == {Test.IS, Test.IS_NOT} and mine.params[0] == theirs.params[0]
+
+
+def _kind(item: Guard) -> int | None:
+    """The address of the one type whose values pass, where that is known."""
+    if item.test is Test.TYPE_IS:
+        kind: int = item.params[0]
+        return kind
+    if item.test is Test.TENSOR:
+        return int(item.params[0].type_id)
+    if item.test is Test.EQUALS:
+        return id(type(item.params[0]))
+    return _SINGLETONS.get(item.params[0]) if item.test is Test.IS else None
+
+
+def _other_first(mine: Guard, theirs: Guard) -> bool:
+    return bool(mine.params[0] != theirs.params[0])
+
+
+def _other_value(mine: Guard, theirs: Guard) -> bool:
+    return type(mine.params[0]) in _PLAIN and type(theirs.params[0]) in _PLAIN  # interned: they are not equal
+
+
+def _other_membership(mine: Guard, theirs: Guard) -> bool:
+    key, expected = mine.params
+    return type(key) is str and type(theirs.params[0]) is str and theirs.params == (key, not expected)
+
+
+def _other_tensor(mine: Guard, theirs: Guard) -> bool:
+    one, other = mine.params[0], theirs.params[0]
+    facts = (one.dtype, one.device_index, one.requires_grad, len(one.sizes))
+    if facts != (other.dtype, other.device_index, other.requires_grad, len(other.sizes)):
+        return True
+    dims = zip(one.sizes + one.strides, other.sizes + other.strides, strict=True)
+    return any(dim is not None and dim != seen for dim, seen in dims)
+
+
+_RULES: dict[Test, Callable[[Guard, Guard], bool]] = {
+    Test.TYPE_IS: _other_first,
+    Test.IS: _other_first,
+    Test.IS_NOT: lambda mine, theirs: False,
+    Test.EQUALS: _other_value,
+    Test.LENGTH: _other_first,
+    Test.DICT_LENGTH: _other_first,
+    Test.DICT_CONTAINS: _other_membership,
+    Test.TENSOR: _other_tensor,
+}
+
+
+def program_of(item: Guard) -> Program:
+    """The program that asks one guard."""
+    return lower(GuardSet([(item, Provenance("dynamo"))]))
+
+
+def shared(entry: Sibling, others: Iterable[Sibling]) -> int:
+    """How many guards of ``entry`` all of ``others`` have too."""
+    sets = [set(map(_said, other.checked)) for other in others]
+    return sum(all(said in found for found in sets) for said in map(_said, entry.checked)) if sets else 0
+
+
+def _said(item: Guard) -> object:
+    """Equal for guards that say the same, also where each entry has objects of its own to say it with."""
+    if item.test is Test.GLOBAL_STATE:
+        state = item.params[0]
+        return (item.test, state if isinstance(state, _C.GlobalState) else state.__getstate__())
+    if item.test is Test.SAVED_HOOKS:
+        return (item.test, repr(item.params[0]))
+    return (item.sources, repr(item.params)) if item.test is Test.DIM_MARKING else item
