@@ -1,4 +1,4 @@
-"""The GuardSet as a value: interning, text, JSON, provenance, lifetime, simplification and lowering."""
+"""The GuardSet as a value: interning, text, JSON, provenance, lifetime and lowering."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ from unified_guards.dynamo import compat
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 from unified_guards.lower import CannotLower, lower, make_checker
 from unified_guards.serialize import VERSION, dumps, loads
-from unified_guards.simplify import RULES, Removed, simplify
 
 from .corpus import ENTRIES, Color, Frozen, global_helper
 from .shapes import shape
@@ -387,56 +386,6 @@ def test_a_checker_pins_no_model() -> None:
     gc.collect()
     assert watched() is None
     assert not checker.check({"m": Own(), "x": torch.ones(3)})
-
-
-# -- simplification ----------------------------------------------------------------------------------------------------
-
-
-def test_a_set_that_no_rule_applies_to_comes_back_as_the_same_object() -> None:
-    guard_set = set_of(type_is(local(), int), equals(local(), 3))
-    same, removed = simplify(guard_set)
-    assert same is guard_set
-    assert removed == []
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ([exists(local()), equals(local(), 3)], [equals(local(), 3)]),
-        ([equals(local(), 3), exists(local())], [equals(local(), 3)]),
-        ([exists(local()), guard(Test.SAME, (local("y"), local()))], [guard(Test.SAME, (local("y"), local()))]),
-        ([exists(local("y")), equals(local(), 3)], [exists(local("y")), equals(local(), 3)]),
-        ([exists(item("a")), equals(local(), 3)], [exists(item("a")), equals(local(), 3)]),
-        ([exists(local())], [exists(local())]),
-        ([], []),
-    ],
-    ids=lambda guards: " & ".join(map(str, guards)) or "nothing",
-)
-def test_existence_that_another_guard_implies_is_not_checked(before: list[Guard], after: list[Guard]) -> None:
-    found, removed = simplify(set_of(*before))
-    assert list(found) == after
-    gone = [item for item in before if item not in after]
-    assert removed == [Removed(item, "existence is implied") for item in gone]
-
-
-def test_simplification_keeps_provenance() -> None:
-    kept = equals(local(), 3)
-    makers = [Provenance("dynamo", "one"), Provenance("aot", "two")]
-    found, _ = simplify(GuardSet([(exists(local()), DYNAMO), *((kept, maker) for maker in makers)]))
-    assert found.provenance(kept) == tuple(makers)
-
-
-def test_every_rule_has_a_name_that_a_report_can_show() -> None:
-    assert RULES
-    assert all(name == name.strip() and name for name in RULES)
-
-
-@pytest.mark.parametrize("name", ENTRIES)
-def test_simplifying_twice_changes_nothing_more(name: str) -> None:
-    once, _ = simplify(Frame(ENTRIES[name]()).guard_set)
-    twice, removed = simplify(once)
-    assert twice is once
-    assert removed == []
 
 
 # -- lowering ----------------------------------------------------------------------------------------------------------

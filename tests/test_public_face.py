@@ -528,7 +528,7 @@ class TestEnvironment:
         from unified_guards import simplify
         from unified_guards.ir import Test
 
-        simplify.RULES["wrong on purpose"] = lambda guards: (g for g in guards if g.test is Test.EQUALS)
+        simplify.RULES["wrong on purpose"] = lambda work: ((g, None) for g in work.all(Test.EQUALS))
         unified_guards.install()
         run = torch.compile(lambda x, mode: x * 2 if mode == "twice" else x * 3, backend="eager")
         run(torch.ones(3), "twice")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import types
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ class FrameReport:
         siblings: how many other entries of the same code are checked natively.
         shared: guards that these all have too: checked only once nothing in `telling` fails.
         telling: the guards that are asked first, because they tell this entry from others.
+        stopped: where simplification ran out of time; None when it did not.
     """
 
     name: str
@@ -52,6 +54,7 @@ class FrameReport:
     siblings: int = 0
     shared: int = 0
     telling: tuple[Guard, ...] = ()
+    stopped: str | None = None
 
     @property
     def lifted(self) -> int:
@@ -68,14 +71,11 @@ class FrameReport:
         if self.guard_set is None:
             return f"{self.name}\n  torch's own: compiled without install(), without guards, or left (see stats())"
         makers = ", ".join(f"{count} {maker}" for maker, count in self.guard_set.counts_by_provenance().items())
-        rules: dict[str, int] = {}
-        for item in self.removed:
-            rules[item.rule] = rules.get(item.rule, 0) + 1
         lines = [
             self.name,
             f"  lifted {self.lifted} guards ({makers}) over {len(self.guard_set.sources())} sources",
             f"  merged {self.merged} that said the same",
-            *(f"  removed {count}: {rule}" for rule, count in rules.items()),
+            *self._simplification(),
             f"  checks {self.checks} in {self.instructions} instructions, {self.program_nbytes} bytes, "
             f"{self.python_callbacks} Python callbacks",
             *self._of_siblings(),
@@ -86,6 +86,14 @@ class FrameReport:
         lines += [f"  compiled again because of: {miss}" for miss in self.misses]
         return "\n".join(lines)
 
+    def _simplification(self) -> list[str]:
+        """How often each rule applied, and whether the time was enough for all."""
+        steps = collections.Counter(
+            ("removed" if item.becomes is None else "rewrote", item.rule) for item in self.removed
+        )
+        lines = [f"  {what} {count}: {rule}" for (what, rule), count in steps.items()]
+        return lines if self.stopped is None else [*lines, f"  simplification stopped {self.stopped}"]
+
     def _of_siblings(self) -> Iterator[str]:
         if self.siblings:
             others = f"{self.siblings} other entries" if self.siblings > 1 else "another entry"
@@ -95,8 +103,14 @@ class FrameReport:
     def __str__(self) -> str:
         if self.guard_set is None:
             return self.summary()
-        guards = "\n".join(f"    {line}" for line in str(self.guard_set).splitlines())
-        return f"{self.summary()}\n{guards}"
+        lines = [self.summary(), *_indented(self.guard_set)]
+        if self.removed:
+            lines += ["  simplified:", *_indented(*self.removed), "  to:", *_indented(self.checked)]
+        return "\n".join(lines)
+
+
+def _indented(*parts: object) -> list[str]:
+    return [f"    {line}" for part in parts for line in str(part).splitlines()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +173,7 @@ def _frame_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> Fr
         len(siblings),
         shared(frame, siblings),
         tuple(frame.telling),
+        stopped=frame.stopped,
     )
 
 

@@ -150,6 +150,7 @@ class Entry:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
+        stopped: where simplification ran out of time; None when it did not.
         telling: guards that tell this version from the others, asked first (siblings.py); the last rows of `program`.
         kept: what the guards know by address.
         eager: whether it stands for the function itself, which could not be compiled.
@@ -160,7 +161,8 @@ class Entry:
         self.eager = eager
         self.checked: GuardSet
         self.removed: list[Removed]
-        self.checked, self.removed = simplify(guard_set)
+        self.stopped: str | None
+        self.checked, self.removed, self.stopped = simplify(guard_set)
         self.program: Program = lower(self.checked, gather)
         self.telling: list[Guard] = []
         self.kept = kept

@@ -56,7 +56,7 @@ class Guards(_C.Lookup):
         """What to raise after a failed check of the version that was traced first."""
         version = next(item for item in self._keys() if item.entry is self.first)
         failed, text = self.first.failure(self._last_failure(version), {"args": args, "kwargs": kwargs})
-        provenance = () if failed is None else self.first.guard_set.provenance(failed)
+        provenance = () if failed is None else self.first.checked.provenance(failed)
         return GuardError(
             f"this graph was traced for other inputs; the guard that fails: {text}\nTrace again for these inputs, or "
             "pass on_guard_failure='retrace' (or 'ignore') to make_fx.",

@@ -59,6 +59,7 @@ def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
         siblings=len(siblings),
         shared=shared(entry, siblings),
         telling=tuple(entry.telling),
+        stopped=entry.stopped,
     )
 
 

@@ -57,6 +57,7 @@ class Frame:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
+        stopped: where simplification ran out of time; None when it did not.
         python_callbacks: how many Python functions one full check calls.
         misses: why the last recompilations happened although there was this entry, the newest last.
         meaning: what each row of the native program stands for, for reading a failure; then those of `telling`.
@@ -68,7 +69,8 @@ class Frame:
         self.guard_set = guard_set
         self.checked: GuardSet
         self.removed: list[Removed]
-        self.checked, self.removed = simplify(guard_set)
+        self.stopped: str | None
+        self.checked, self.removed, self.stopped = simplify(guard_set)
         self.meaning: list[Any] = []
         self.python_callbacks = 0
         self.misses: collections.deque[str] = collections.deque(maxlen=_MOST_MISSES)
