@@ -146,7 +146,7 @@ size_t Checker::length() const {
 
 size_t Checker::bytes() const {
   size_t bytes = program.bytes();
-  for (const Telling* one = telling_.get(); one != nullptr; one = one->next.get()) bytes += sizeof(Telling);
+  for (const Telling* one = telling_.get(); one != nullptr; one = one->next.get()) bytes += one->bytes();
   return bytes;
 }
 

@@ -1,7 +1,7 @@
 // Running a Program: the exact tier. Each case mirrors one accessor or leaf guard of torch's guard tree
 // (torch/csrc/dynamo/guards.cpp); where torch would throw or leave an error set, the guard fails instead.
 #include "global_state.h"
-#include "tensor.h"
+#include "read_number.h"
 
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -544,12 +544,10 @@ class Evaluation {
       case Op::SHAPE_CALL:
         return reinterpret_cast<int8_t (*)(int64_t*, double*)>(i.number)(scratch_.ints.data(), scratch_.floats.data());
       case Op::READ_SIZE:
-      case Op::READ_STRIDE: return read_dim(i, base);
-      case Op::READ_OFFSET: return read_offset(i, base);
-      case Op::READ_INT: return read_int(base, i.arg);
-      case Op::READ_FLOAT:
-        if (PyFloat_CheckExact(base)) return read(i.arg, Number{.d = PyFloat_AS_DOUBLE(base)});
-        return not_exact();
+      case Op::READ_STRIDE:
+      case Op::READ_OFFSET:
+      case Op::READ_INT:
+      case Op::READ_FLOAT: return read(i, base);
       case Op::SHAPES: return shapes_hold(i);
       case Op::TORCH_FUNCTION_OFF: turn_torch_function_off(); return true;
       default: return false;
@@ -573,39 +571,11 @@ class Evaluation {
     return overflow == 0;
   }
 
-  bool read(uint32_t at, Number number) {
-    scratch_.numbers[at] = number;
-    return true;
-  }
-
-  // A value that the shape code has no register for (a SymInt, more than 64 bits): the exact function is asked.
-  bool not_exact() { return exact_ = false, true; }
-
-  bool read_int(PyObject* value, uint32_t at) {
-    if (!PyLong_CheckExact(value)) return not_exact();
-    int overflow = 0;
-    const int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
-    return overflow == 0 ? read(at, Number{.i = number}) : not_exact();
-  }
-
-  // The tensor whose metadata can be read in place of asking its methods; null when those have to be asked.
-  static const c10::TensorImpl* readable(const Instruction& i, PyObject* base) {
-    auto* type = reinterpret_cast<PyObject*>(Py_TYPE(base));
-    if (type != THPVariableClass && type != i.object) return nullptr;
-    const c10::TensorImpl* impl = tensor_of(base).unsafeGetTensorImpl();
-    return has_plain_dims(*impl) ? impl : nullptr;
-  }
-
-  bool read_dim(const Instruction& i, PyObject* base) {
-    const c10::TensorImpl* impl = readable(i, base);
-    if (impl == nullptr) return not_exact();
-    const c10::IntArrayRef dims = i.op == Op::READ_SIZE ? impl->sizes() : impl->strides();
-    return i.number < dims.size() && read(i.arg, Number{.i = dims[i.number]});
-  }
-
-  bool read_offset(const Instruction& i, PyObject* base) {
-    const c10::TensorImpl* impl = readable(i, base);
-    return impl != nullptr ? read(i.arg, Number{.i = impl->storage_offset()}) : not_exact();
+  // What has no register leaves the decision to the exact function.
+  bool read(const Instruction& i, PyObject* base) {
+    const Reading reading = read_number(i, base, scratch_.numbers[i.arg]);
+    if (reading == Reading::kInexact) exact_ = false;
+    return reading != Reading::kMissing;
   }
 
   bool shapes_hold(const Instruction& i) {

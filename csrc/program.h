@@ -107,6 +107,7 @@ enum class Op : uint8_t {
 };
 
 inline constexpr bool is_accessor(Op op) { return op <= Op::DICT_VALUE_AT; }
+inline constexpr bool is_read(Op op) { return Op::READ_SIZE <= op && op <= Op::READ_FLOAT; }
 
 // One instruction; trivially copyable; `object` is borrowed from Program::constants.
 struct Instruction {

@@ -1,7 +1,7 @@
 // See telling.h. Each case answers as evaluate.cpp does, or not at all.
 #include "telling.h"
 
-#include "tensor.h"
+#include "read_number.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -84,6 +84,14 @@ Answer tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) 
                   impl.requires_grad() == spec.requires_grad);
 }
 
+Answer number_is_read(const Instruction& i, PyObject* base, std::vector<Number>& numbers) {
+  switch (read_number(i, base, numbers[i.arg])) {
+    case Reading::kRead: return Answer::kHolds;
+    case Reading::kMissing: return Answer::kFails;
+    default: return Answer::kUnknown;
+  }
+}
+
 Answer ask(const Instruction& i, PyObject* base) {
   switch (i.op) {
     case Op::TYPE_IS: return holds_if(reinterpret_cast<uint64_t>(Py_TYPE(base)) == i.number);
@@ -113,6 +121,8 @@ Telling::Telling(const Program& guards, int64_t first_row) : first_row_(first_ro
     throw std::invalid_argument("a telling guard is about one tensor of few dimensions");
   }
   if (!guards.tensors_.empty()) tensor_ = guards.tensors_[0];
+  shapes_ = guards.shapes_;
+  if (shapes_) numbers_ = shapes_->make_registers();
   std::copy(guards.dims_.begin(), guards.dims_.end(), dims_.begin());
   for (uint32_t at = 0; at < length_; at++) Py_INCREF(steps_[at].object);
 }
@@ -139,6 +149,10 @@ bool Telling::rules_out(PyObject* locals) {
       if (answer == Answer::kHolds && !also_passes(i, value)) return fail(at, true);
     } else if (i.op == Op::TENSOR) {
       answer = tensor_is(tensor_, dims_.data(), base);
+    } else if (is_read(i.op)) {
+      answer = number_is_read(i, base, numbers_);
+    } else if (i.op == Op::SHAPES) {
+      answer = shapes_fail() ? Answer::kFails : Answer::kUnknown;
     } else {
       answer = ask(i, base);
     }
@@ -146,6 +160,15 @@ bool Telling::rules_out(PyObject* locals) {
     if (answer == Answer::kUnknown) return false;
   }
   return false;
+}
+
+bool Telling::shapes_fail() {
+  uint16_t which = 0;
+  return shapes_->run(numbers_.data(), which) == ShapeVerdict::kFails;
+}
+
+size_t Telling::bytes() const {
+  return sizeof *this + (shapes_ ? shapes_->bytes() : 0) + numbers_.capacity() * sizeof(Number);
 }
 
 // A guard that was merged into an accessor was the row after it.

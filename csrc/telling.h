@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <vector>
 
 namespace unified_guards {
 
@@ -29,6 +31,7 @@ class alignas(64) Telling {
   int64_t last_failure() const { return first_row_ + rows_[failed_]; }
 
   size_t length() const { return length_; }
+  size_t bytes() const;
 
   const void* tensor_line() const { return &tensor_; }
 
@@ -39,11 +42,14 @@ class alignas(64) Telling {
 
  private:
   bool fail(uint32_t step, bool merged);
+  bool shapes_fail();
 
   uint32_t length_ = 0, failed_ = 0;
   std::array<Instruction, kMostSteps> steps_;
   alignas(64) TensorSpec tensor_{};
   std::array<int64_t, 2 * kMostRank> dims_{};
+  std::optional<ShapeCode> shapes_;
+  std::vector<Number> numbers_;                 // the registers of the shape code
   std::array<uint8_t, kMostSteps + 1> rows_{};  // of each step, and at last that of a merged guard that failed
   int64_t first_row_;
 };

@@ -24,6 +24,7 @@ from unified_guards.lower import lower, make_checker
 from unified_guards.siblings import MOST, introduce, program_of, shared
 
 from .behaviour import Watched, ones, static
+from .shapes import shape
 
 L = Source.frame().child
 X, Y = L(Access.LOCAL, "x"), L(Access.LOCAL, "y")
@@ -81,7 +82,13 @@ def is_tensor(source: Source, *sizes: int | None, grad: bool = False) -> Guard:
     return guard(Test.TENSOR, (source,), (facts,))
 
 
+ROWS = X.child(Access.TENSOR_SIZE, 0)
+
 PAIRS: dict[str, tuple[Guard, Guard]] = {
+    "a shape expression": (shape("v0 % 4 == 0", ROWS), shape("v0 % 4 != 0", ROWS)),
+    "a range": (shape("v0 <= 6", ROWS), shape("7 <= v0", ROWS)),
+    "a relation of sizes": (shape("2*v0 > v1", ROWS, Y), shape("2*v0 <= v1", ROWS, Y)),
+    "a residue": (shape("v0 % 4 == 1", ROWS), shape("v0 % 4 == 2", ROWS)),
     "an int": (equals(X, 1), equals(X, 2)),
     "a string": (equals(X, "a"), equals(X, "b")),
     "an int or a bool": (equals(X, 1), equals(X, True)),
@@ -133,8 +140,19 @@ def test_of_a_wide_and_a_narrow_entry_only_the_narrow_one_can_tell(wide: Guard, 
         (equals(X, (1,)), equals(X, (2,))),
         (equals(X.child(Access.CALL0), 1), equals(X.child(Access.CALL0), 2)),
         (equals(X, 1), equals(Y, 1)),
+        (shape("v0 % 4 == 0", ROWS), shape("v0 % 3 != 0", ROWS)),
+        (shape("v0 < 3", X.child(Access.CALL0)), shape("v0 >= 3", X.child(Access.CALL0))),
+        (shape(f"v0 < {2**70}", X), shape(f"v0 >= {2**70}", X)),
     ],
-    ids=["a predicate", "a value that may compare in Python", "a path that runs code", "another source"],
+    ids=[
+        "a predicate",
+        "a value that may compare in Python",
+        "a path that runs code",
+        "another source",
+        "expressions that may both hold",
+        "an expression over a path that runs code",
+        "an expression that is asked of Python",
+    ],
 )
 def test_what_may_run_code_or_need_not_differ_is_not_asked_first(one: Guard, two: Guard) -> None:
     first, second = Entry(one), Entry(two)
@@ -201,6 +219,9 @@ VALUES: dict[str, tuple[Guard, Callable[[], Any], Callable[[], Any]]] = {
     "a gradient": (is_tensor(X, 2), lambda: torch.ones(2), lambda: torch.ones(2, requires_grad=True)),
     "a parameter": (is_tensor(X, 2), lambda: torch.ones(2), lambda: torch.nn.Parameter(torch.ones(2))),
     "no tensor": (is_tensor(X, 2), lambda: torch.ones(2), lambda: [1, 2]),
+    "an expression": (shape("v0 % 4 == 0", ROWS), lambda: torch.ones(8), lambda: torch.ones(9)),
+    "a dimension": (shape("v0 < 9", ROWS), lambda: torch.ones(8), lambda: torch.ones(())),
+    "a scalar": (shape("v0 // 2 < 9", X), lambda: 17, lambda: 18),
 }
 
 
@@ -282,6 +303,15 @@ def test_a_miss_is_counted_and_named_whichever_asks() -> None:
     assert made.checker.check({"x": 1, "y": 1})
     assert made.checker.counts == (4, 1, 3, 0)
     assert [now - then for now, then in zip(_C.counts(), before, strict=True)] == [4, 1, 3, 0]
+
+
+@pytest.mark.parametrize(
+    "value", [2**70, 2**63 - 1, 10.5, "text"], ids=["many bits", "overflow", "a float", "no number"]
+)
+def test_an_expression_over_numbers_without_registers_is_left_to_the_program(value: object) -> None:
+    later, seen = asked()
+    assert not told(shape("v0 + 1 < 9", X), later).checker.check({"x": value, "y": 1})
+    assert seen == [1]
 
 
 def test_what_asks_first_is_part_of_the_size() -> None:

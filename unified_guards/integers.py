@@ -315,6 +315,15 @@ class Constraint(NamedTuple):
         """Whether it holds for everything that fits ``value``."""
         return meet(value, self.region) is None if self.excluded else within(value, self.region)
 
+    def contradicts(self, other: Constraint) -> bool:
+        """Whether nothing satisfies both."""
+        if self.form != other.form or (self.excluded and other.excluded):
+            return False
+        if self.excluded or other.excluded:
+            outside, inside = (self, other) if self.excluded else (other, self)
+            return within(inside.region, outside.region)
+        return meet(self.region, other.region) is None
+
     @property
     def weakness(self) -> tuple[int, Bound]:
         """Sorts those of one form so that the weaker of two comes after the one that implies it."""

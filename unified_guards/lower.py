@@ -369,7 +369,7 @@ def lower(guard_set: GuardSet, gather: Sequence[Source] = ()) -> Program:
     """The program that checks ``guard_set``.
 
     Args:
-        guard_set: what must hold.
+        guard_set: what must hold. The types whose addresses tensor guards hold are alive.
         gather: sources of which a program that passes hands out the values, in this order; one may come twice.
 
     Raises:

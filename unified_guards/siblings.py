@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from unified_guards import _C
+from unified_guards.integers import ANY, Integers
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test
 from unified_guards.lower import Program, lower
+from unified_guards.shapes import Op
 
 
 class Sibling(Protocol):
@@ -34,7 +36,9 @@ S = TypeVar("S", bound=Sibling)
 #: Telling one entry from very many siblings may take many guards; more than this are not worth asking.
 MOST = 4
 #: What csrc/telling.h has room for: the longest path, the most dimensions of a tensor.
-DEEPEST, MOST_RANK = 7, 8
+DEEPEST, MOST_RANK, MOST_STEPS = 7, 8, 8
+#: Numbers of a tensor, which are read from it.
+_NUMBERS = frozenset({Access.TENSOR_SIZE, Access.TENSOR_STRIDE, Access.TENSOR_OFFSET})
 #: Where csrc/telling.cpp can read without running code of a user's.
 _ACCESSES = frozenset(
     {
@@ -88,12 +92,27 @@ def _telling(entry: Sibling, mine: list[Guard], theirs: list[Guard]) -> Guard | 
 
 
 def _is_quick(item: Guard) -> bool:
+    if item.test is Test.EXPRESSION:
+        return _is_quick_expression(item)
     if item.test is Test.TENSOR and len(item.params[0].sizes) > MOST_RANK:
         return False
-    step: Source | None = item.source
+    return _is_quick_source(item.source)
+
+
+def _is_quick_source(source: Source) -> bool:
+    step: Source | None = source
     while step is not None and step.access in _ACCESSES:
         step = step.base
-    return step is None and item.source.depth <= DEEPEST
+    return step is None and source.depth <= DEEPEST
+
+
+def _is_quick_expression(item: Guard) -> bool:
+    for source in item.sources:
+        place = source.base if source.access in _NUMBERS and source.base is not None else source
+        if not _is_quick_source(place):
+            return False
+    told = program_of(item)
+    return len(told.rows) - 1 <= MOST_STEPS and told.python_callbacks == 0  # switching torch functions off is no step
 
 
 def _rejects(mine: Guard, theirs: Guard) -> bool:
@@ -145,6 +164,16 @@ def _other_tensor(mine: Guard, theirs: Guard) -> bool:
     return any(dim is not None and dim != seen for dim, seen in dims)
 
 
+def _other_numbers(mine: Guard, theirs: Guard) -> bool:
+    """Of numbers that are no integers this may be wrong, and then only asks in vain."""
+    first, second = mine.params[0], theirs.params[0]
+    if {first.op, second.op} == {Op.EQ, Op.NE} and first.args == second.args:
+        return True
+    known = Integers(lambda source: ANY)
+    one, other = known.constraint(first), known.constraint(second)
+    return one is not None and other is not None and one.contradicts(other)
+
+
 _RULES: dict[Test, Callable[[Guard, Guard], bool]] = {
     Test.TYPE_IS: _other_first,
     Test.IS: _other_first,
@@ -154,6 +183,7 @@ _RULES: dict[Test, Callable[[Guard, Guard], bool]] = {
     Test.DICT_LENGTH: _other_first,
     Test.DICT_CONTAINS: _other_membership,
     Test.TENSOR: _other_tensor,
+    Test.EXPRESSION: _other_numbers,
 }
 
 
