@@ -124,7 +124,7 @@ def _show_figures(sides: dict[str, runner.Summary]) -> None:
         origins = ", ".join(f"{origin} {count:,}" for origin, count in sorted(first["provenance"].items()))
         left = "; ".join(f"{count} {reason}" for reason, count in first["frames_left"].items()) or "none"
         print(f"Guards lifted:          {first['lifted']:,} from torch's tree; by provenance: {origins}")
-        print(f"Native checks:          {first['checks']:,} after merging, in {first['program_bytes']:,} bytes")
+        print(f"Native checks:          {first['checks']:,} after simplification, in {first['program_bytes']:,} bytes")
         print(f"Frames left to torch:   {left}; Python callbacks a check: {first['callbacks_per_check']:g}")
     labels = {
         "lookup_us": "lookup per call, in place (µs)",

@@ -152,6 +152,13 @@ def _overhead(sides: dict[str, Summary]) -> str:
     return "-" if factor is None else f"{(1 / factor - 1) * 100:+.0f} %"
 
 
+def _simplified(sides: dict[str, Summary]) -> str:
+    """Guards before and after simplification."""
+    if "unified" not in sides:
+        return "-"
+    return " / ".join(format_number(sides["unified"].median(key)) for key in ("lifted", "checks"))
+
+
 def _health(sides: dict[str, Summary]) -> list[str]:
     left = callbacks = "-"
     if "unified" in sides:
@@ -162,9 +169,9 @@ def _health(sides: dict[str, Summary]) -> list[str]:
 
 
 _HEADER = [
-    "workload", "leaf guards", "lookups a step", "lookup in place µs", "ratio", "hot µs", "ratio", "caches flushed µs",
-    "ratio", "step µs", "ratio", "compile s", "guard build s", "overhead", "bytes a guard", "compiles", "left to torch",
-    "callbacks a check", "equal",
+    "workload", "leaf guards", "lifted / checked", "lookups a step", "lookup in place µs", "ratio", "hot µs", "ratio",
+    "caches flushed µs", "ratio", "step µs", "ratio", "compile s", "guard build s", "overhead", "bytes a guard",
+    "compiles", "left to torch", "callbacks a check", "equal",
 ]  # fmt: skip
 
 
@@ -172,6 +179,7 @@ def _row(name: str, sides: dict[str, Summary]) -> Iterator[str]:
     any_side = next(iter(sides.values()))
     yield name
     yield format_number(any_side.median("leaf_guards"))
+    yield _simplified(sides)
     yield format_number(any_side.median("lookups_per_step"))
     for key in ("lookup_us", "hot_us", "flushed_us", "step_us"):
         yield from _with_ratio(sides, key)

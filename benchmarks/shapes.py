@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import random
 import timeit
 import types
@@ -173,18 +174,19 @@ def many(count: int, rounds: int) -> list[str]:
     parts = list(texts(symbols))
     records, root, origins, function = _tree(parts, f_locals)
     seconds: list[tuple[float, float, float]] = []
+    gc.disable()  # as while Dynamo builds guards, see dynamo/install.py
     for _ in range(rounds):
         start = timeit.default_timer()
         guard_set = lift(records, root, origins)
         lifted = timeit.default_timer()
         simplified = simplify(guard_set)
         simple = timeit.default_timer()
-        program = lower(simplified[0])
-        make_checker(program)
+        make_checker(lower(simplified.guard_set))
         seconds.append((lifted - start, simple - lifted, timeit.default_timer() - simple))
+    gc.enable()
     lifting, simplifying, lowering = (median(part) for part in zip(*seconds, strict=True))
-    whole = [_shape_cost(part, f_locals, rounds) for part in (guard_set, simplified[0])]
-    expressions = [sum(item.test is Test.EXPRESSION for item in part) for part in (guard_set, simplified[0])]
+    whole = [_shape_cost(part, f_locals, rounds) for part in (guard_set, simplified.guard_set)]
+    expressions = [sum(item.test is Test.EXPRESSION for item in part) for part in (guard_set, simplified.guard_set)]
     python = timed(lambda: function(f_locals))
     return [
         f"{expressions[0]:,}", str(symbols), f"{lifting:.3f}", f"{simplifying:.3f}", f"{lowering:.3f}",

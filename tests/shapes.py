@@ -61,7 +61,7 @@ class Random:
             return self.choose.choice(
                 [*self.INTS, str(self.choose.choice([-3, -1, 0, 1, 2, 4, 7, 8, 2**31, 2**53, 2**62]))]
             )
-        kind = self.choose.randrange(16 if self.floats else 13)
+        kind = self.choose.randrange(17 if self.floats else 14)
         a, b = self.integer(depth - 1), self.integer(depth - 1)
         small = self.choose.choice(["0", "1", "2", "3", "(v0 % 5)", "-1"])
         if kind < 3:
@@ -71,8 +71,9 @@ class Random:
             f"({a} {self.choose.choice(['<<', '>>'])} {small})", f"{self.choose.choice(['min', 'max'])}({a}, {b})",
             f"abs({a})", f"({self.choose.choice('-~')}({a}))", f"({a} if {self.truth(depth - 1)} else {b})",
             f"IsNonOverlappingAndDenseIndicator({a}, {b}, {self.integer(depth - 1)}, 1)",
+            f"({a} {self.choose.choice(['and', 'or'])} {b})",
         )  # fmt: skip
-        if kind < 13:
+        if kind < 14:
             return forms[kind - 3]
         function = self.choose.choice(["math.floor", "math.ceil", "math.trunc", "round"])
         return f"{function}({self.real(depth - 1)})"

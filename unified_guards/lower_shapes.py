@@ -106,6 +106,7 @@ class _Registers:
         self.leaves: dict[Source, int] = {}
         self.constants: dict[Term, int] = {}
         self.values: dict[Term, _Place] = {}
+        self.truths: dict[Term, _Place] = {}
         self.doubles: dict[tuple[int, bool], _Place] = {}
         self.code: list[_Instruction] = []
         self.count = 0
@@ -230,21 +231,21 @@ class _Registers:
     # -- truths ----------------------------------------------------------------------------------------------------
 
     def truth(self, item: Term) -> _Place:
-        """Where 1 or 0 is, for whether the value counts as true."""
+        """Where 1 or 0 is, for whether the value counts as true. Not where the value is: ``2 and 3`` is 3."""
+        known = self.truths.get(item)
+        if known is None:
+            known = self.truths[item] = self._truth(item)
+        return known
+
+    def _truth(self, item: Term) -> _Place:
         if item.op is Op.NOT:
-            return self._once(item, lambda: self.emit(_OPS["NOT"], self.truth(item.args[0])))
+            return self.emit(_OPS["NOT"], self.truth(item.args[0]))
         if item.op is Op.AND or item.op is Op.OR:
-            return self._once(item, lambda: self._folded(_OPS[item.op.name], item.args))
+            return self._folded(_OPS[item.op.name], item.args)
         kind, place = self.kind(item), self.value(item)
         if kind is Kind.BOOL:
             return place
         return self.emit(_OPS["F_TRUTH" if kind is Kind.FLOAT else "TRUTH"], place)
-
-    def _once(self, item: Term, make: Callable[[], _Place]) -> _Place:
-        known = self.values.get(item)
-        if known is None:
-            known = self.values[item] = make()
-        return known
 
     def _folded(self, op: int, args: Iterable[Term]) -> _Place:
         first, *rest = map(self.truth, args)
