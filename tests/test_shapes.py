@@ -713,3 +713,21 @@ def test_native_code_agrees_with_torchs_gcc_built_guard() -> None:
             reals = (ctypes.c_double * 2)(*(values[each] for each in Random.FLOATS))
             assert checker.check(values) is bool(function(numbers, reals)), (name, texts[name], values)
         assert checker.counts[3] == 0
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.usefixtures("installed")
+def test_with_torchs_gcc_built_guards_switched_on_torchs_code_is_called_natively() -> None:
+    def halve(x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[0] % 4 == 0 else x - 1
+
+    with torch._dynamo.config.patch(enable_cpp_symbolic_shape_guards=True):
+        compiled = torch.compile(halve, backend="eager", dynamic=True)
+        for rows in (8, 12, 9, 16, 11):
+            assert compiled(torch.ones(rows)).shape == (rows,)
+    newest, oldest = unified_guards.explain(compiled).frames
+    assert [item.test for item in oldest.guard_set if item.test in (Test.SHAPE_CALL, Test.EXPRESSION)] == [
+        Test.SHAPE_CALL
+    ]
+    assert newest.python_callbacks == oldest.python_callbacks == 0
+    assert newest.counts[1] + oldest.counts[1] == 3
