@@ -68,7 +68,7 @@ class Random:
             return f"({a} {'+-*'[kind]} {b})"
         forms = (
             f"({a} // {b})", f"({a} % {b})", f"({a} ** {small})", f"({a} {self.choose.choice('&|^')} {b})",
-            f"({a} {self.choose.choice(['<<', '>>'])} {small})", f"{self.choose.choice(['min', 'max'])}({a}, {b})",
+            f"({a} {self.choose.choice(['<<', '>>'])} {small})", f"{self.choose.choice(SMALLEST_OR_LARGEST)}({a}, {b})",
             f"abs({a})", f"({self.choose.choice('-~')}({a}))", f"({a} if {self.truth(depth - 1)} else {b})",
             f"IsNonOverlappingAndDenseIndicator({a}, {b}, {self.integer(depth - 1)}, 1)",
             f"({a} {self.choose.choice(['and', 'or'])} {b})",
@@ -89,9 +89,9 @@ class Random:
         )
         forms = (
             f"({a} + {b})", f"({a} - {n})", f"({n} * {b})", f"({a} / {b})", f"({n} / {self.integer(depth - 1)})",
-            f"({a} // {b})", f"({a} % {b})", f"({a} ** {b})", f"{self.choose.choice(['min', 'max'])}({a}, {b})",
+            f"({a} // {b})", f"({a} % {b})", f"({a} ** {b})", f"{self.choose.choice(SMALLEST_OR_LARGEST)}({a}, {b})",
             f"abs({a})", f"(-({a}))", f"round({a}, {self.choose.randrange(-1, 4)})", f"{function}({a})",
-            f"{function}({n})", f"({a} if {self.truth(depth - 1)} else {b})",
+            f"{function}({n})", f"torch.sym_max({n}, {a})", f"({a} if {self.truth(depth - 1)} else {b})",
         )  # fmt: skip
         return self.choose.choice(forms)
 
@@ -136,4 +136,5 @@ class Random:
         return found | {name: self.choose.choice(floats) for name in self.FLOATS}
 
 
+SMALLEST_OR_LARGEST = ("min", "max", "torch.sym_min", "torch.sym_max")
 MATH_FUNCTIONS = ("acos", "asin", "atan", "cos", "cosh", "log2", "sin", "sinh", "tan", "tanh")

@@ -261,6 +261,8 @@ _TRANSFER: dict[Op, Callable[..., Integer | None]] = {
     Op.POW: _power,
     Op.MIN: _folded(_least),
     Op.MAX: _folded(_greatest),
+    Op.SYM_MIN: _folded(_least),
+    Op.SYM_MAX: _folded(_greatest),
     Op.ABS: _size,
     Op.BITAND: _and,
     Op.BITOR: _or,

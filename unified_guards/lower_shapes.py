@@ -75,6 +75,10 @@ _INTEGER = {op: _OPS[op.name] for op in (
 _DOUBLE = {op: _OPS[f"F_{op.name}"] for op in (
     Op.ADD, Op.SUB, Op.MUL, Op.FLOORDIV, Op.MOD, Op.POW, Op.MIN, Op.MAX, Op.EQ, Op.NE, Op.LT, Op.LE, Op.TRUEDIV,
 )}  # fmt: skip
+_INTEGER |= {Op.SYM_MIN: _OPS["MIN"], Op.SYM_MAX: _OPS["MAX"]}
+_DOUBLE |= {Op.SYM_MIN: _OPS["F_MIN"], Op.SYM_MAX: _OPS["F_MAX"]}
+#: Which compare two numbers exactly, an integer with a float, too.
+_EXACT = COMPARISONS | {Op.SYM_MIN, Op.SYM_MAX}
 _SWAPPED = {Op.GT: Op.LT, Op.GE: Op.LE}
 _CHECKED = {op: _OPS[f"CHECK_{op.name}"] for op in (Op.EQ, Op.NE, Op.LT, Op.LE)}
 _OF_DOUBLE = {op: _OPS[f"F_{op.name}"] for op in (*TRANSCENDENTAL, Op.ISNAN)}
@@ -178,8 +182,7 @@ class _Registers:
         if bits is not None and not doubles:  # also of a negative number: both round down
             number = const((1 << bits) - 1 if op is Op.MOD else bits)
             return self.value(term(Op.BITAND if op is Op.MOD else Op.RSHIFT, args[0], number))
-        exact = op in COMPARISONS
-        places = [self.double(arg, exact=exact) if doubles else self.value(arg) for arg in args]
+        places = [self.double(arg, exact=op in _EXACT) if doubles else self.value(arg) for arg in args]
         found = places[0]
         for place in places[1:]:
             found = self.emit(table[op], found, place)

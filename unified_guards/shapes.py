@@ -55,6 +55,8 @@ class Op(enum.Enum):
     ABS = "abs"
     MIN = "min"
     MAX = "max"
+    SYM_MIN = "torch.sym_min"  # a float if either argument is one; torch 2.15 prints these
+    SYM_MAX = "torch.sym_max"
     ROUND = "round"
     ROUND_TO = "round_to"  # number, digits
     FLOOR = "math.floor"
@@ -210,6 +212,8 @@ _CALLS: dict[str, tuple[Op, range]] = {
     )},
     "math.sqrt": (Op.SQRT, range(1, 2)),
     "round": (Op.ROUND, range(1, 3)),
+    "torch.sym_min": (Op.SYM_MIN, range(2, 3)),
+    "torch.sym_max": (Op.SYM_MAX, range(2, 3)),
     "min": (Op.MIN, range(2, 1000)),
     "max": (Op.MAX, range(2, 1000)),
     "IsNonOverlappingAndDenseIndicator": (Op.DENSE, range(2, 1000, 2)),
@@ -370,13 +374,24 @@ def _is_dense(*numbers: Any) -> bool:
     return True
 
 
+def _promoting(choose: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+    """Mirrors ``torch.sym_max`` and ``torch.sym_min`` for numbers that are no symbols."""
+
+    def chosen(one: Any, other: Any) -> Any:
+        found = choose(one, other)
+        return float(found) if isinstance(one, float) or isinstance(other, float) else found
+
+    return chosen
+
+
 _PLAIN: dict[Op, Callable[..., Any]] = {
     Op.ADD: operator.add, Op.SUB: operator.sub, Op.MUL: operator.mul, Op.TRUEDIV: operator.truediv,
     Op.FLOORDIV: operator.floordiv, Op.MOD: operator.mod, Op.POW: operator.pow, Op.BITAND: operator.and_,
     Op.BITOR: operator.or_, Op.BITXOR: operator.xor, Op.LSHIFT: operator.lshift, Op.RSHIFT: operator.rshift,
     Op.LT: operator.lt, Op.LE: operator.le, Op.GT: operator.gt, Op.GE: operator.ge, Op.EQ: operator.eq,
     Op.NE: operator.ne, Op.NOT: operator.not_, Op.NEG: operator.neg, Op.INVERT: operator.invert, Op.ABS: abs,
-    Op.MIN: min, Op.MAX: max, Op.ROUND: round, Op.ROUND_TO: round, Op.TO_FLOAT: float, Op.SQRT: math.sqrt,
+    Op.MIN: min, Op.MAX: max, Op.SYM_MIN: _promoting(min), Op.SYM_MAX: _promoting(max),
+    Op.ROUND: round, Op.ROUND_TO: round, Op.TO_FLOAT: float, Op.SQRT: math.sqrt,
     Op.DENSE: _is_dense,
     **{op: getattr(math, op.value.removeprefix("math.")) for op in Op if op.value.startswith("math.")},
 }  # fmt: skip
