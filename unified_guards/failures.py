@@ -37,7 +37,7 @@ def _tensor(value: torch.Tensor) -> str:
 def _found(source: Source, f_locals: dict[str, Any]) -> str:
     try:
         return _value(resolve(source, f_locals))
-    except BaseException:  # whatever the user's code raised: for a guard it means that there is no value
+    except Exception:  # whatever the user's code raised: for a guard it means that there is no value
         return "nothing"
 
 
