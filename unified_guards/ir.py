@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -270,41 +270,48 @@ class NodeRef(ref):  # type: ignore[type-arg]
     key: Any
 
 
-# Weak: a node lives as long as some GuardSet uses it, and pins no model. Plain dicts of references, because a model has
-# thousands of nodes and WeakValueDictionary looks each up in Python.
-_sources: dict[Any, NodeRef] = {}
-_guards: dict[Any, NodeRef] = {}
+class Nodes(dict[Any, NodeRef]):
+    """The nodes of one kind that are alive, by what each says.
 
+    Weak: a node lives as long as some GuardSet uses it, and pins no model. A plain dict of references, because a model
+    has thousands of nodes and WeakValueDictionary looks each up in Python.
+    """
 
-def forgetting(table: dict[Any, Any]) -> Callable[[Any], None]:
-    """What takes a dead node out of its table."""
+    def __init__(self) -> None:
+        super().__init__()
+        self._when_dead = self._forget  # one for all
 
-    def forget(reference: Any) -> None:
+    def alive(self, identity: Any) -> Any:
+        """The node that says this, or None. While it is alive, so is all whose id is part of the identity."""
+        reference = self.get(identity)
+        return None if reference is None else reference()
+
+    def keep(self, identity: Any, made: Any) -> None:
+        """Notes a new node until it dies."""
+        self[identity] = kept = NodeRef(made, self._when_dead)
+        kept.key = identity
+
+    def _forget(self, reference: Any) -> None:
         key = reference.key
-        if table.get(key) is reference:
-            del table[key]
-
-    return forget
+        if self.get(key) is reference:
+            del self[key]
 
 
-_forget_source, _forget_guard = forgetting(_sources), forgetting(_guards)
+_sources, _guards = Nodes(), Nodes()
 
 
 def _source(access: Access, key: object, base: Source | None) -> Source:
     identity = (access, id(base), key if type(key) is str else _atom(key))
-    reference = _sources.get(identity)
-    if reference is not None:
-        found: Source | None = reference()
-        if found is not None:  # alive, and so are its base and key: the ids in the identity are still theirs
-            return found
+    found: Source | None = _sources.alive(identity)
+    if found is not None:
+        return found
     made = Source.__new__(Source)
     write(made, "access", access)
     write(made, "key", key)
     write(made, "base", base)
     write(made, "depth", 0 if base is None else base.depth + 1)
     write(made, "_text", None)
-    _sources[identity] = kept = NodeRef(made, _forget_source)
-    kept.key = identity
+    _sources.keep(identity, made)
     return made
 
 
@@ -312,17 +319,14 @@ def guard(test: Test, sources: tuple[Source, ...], params: tuple[Any, ...] = ())
     """The guard that asks ``test`` with ``params`` of ``sources``."""
     # By address: the table must not keep alive what a source leads to. The guard keeps its sources.
     identity = (test, tuple(map(id, sources)), tuple(map(_atom, params)))
-    reference = _guards.get(identity)
-    if reference is not None:
-        found: Guard | None = reference()
-        if found is not None:
-            return found
+    found: Guard | None = _guards.alive(identity)
+    if found is not None:
+        return found
     made = Guard.__new__(Guard)
     write(made, "test", test)
     write(made, "sources", sources)
     write(made, "params", params)
-    _guards[identity] = kept = NodeRef(made, _forget_guard)
-    kept.key = identity
+    _guards.keep(identity, made)
     return made
 
 

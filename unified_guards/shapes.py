@@ -16,7 +16,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from unified_guards.ir import Frozen, Guard, NodeRef, Source, Test, forgetting, guard, write
+from unified_guards.ir import Frozen, Guard, Nodes, Source, Test, guard, write
 
 
 class NotAnExpression(ValueError):
@@ -125,24 +125,20 @@ class Term(Frozen):
         raise TypeError("a Term is not picklable; use GuardSet.to_json")
 
 
-_terms: dict[Any, NodeRef] = {}
-_forget = forgetting(_terms)
+_terms = Nodes()
 
 
 def _interned(identity: Any, op: Op, args: tuple[Term, ...], value: Any, sources: tuple[Source, ...]) -> Term:
-    reference = _terms.get(identity)
-    if reference is not None:
-        found: Term | None = reference()
-        if found is not None:
-            return found
+    found: Term | None = _terms.alive(identity)
+    if found is not None:
+        return found
     made = Term.__new__(Term)
     write(made, "op", op)
     write(made, "args", args)
     write(made, "value", value)
     write(made, "sources", sources)
     write(made, "_text", None)
-    _terms[identity] = kept = NodeRef(made, _forget)
-    kept.key = identity
+    _terms.keep(identity, made)
     return made
 
 
