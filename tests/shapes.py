@@ -11,6 +11,7 @@ from typing import Any
 import torch._dynamo.guards as torch_guards
 from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 
+from unified_guards.dynamo import compat
 from unified_guards.ir import Guard, Source
 from unified_guards.shapes import expression, numbered, parse
 
@@ -70,7 +71,7 @@ class Random:
             f"({a} // {b})", f"({a} % {b})", f"({a} ** {small})", f"({a} {self.choose.choice('&|^')} {b})",
             f"({a} {self.choose.choice(['<<', '>>'])} {small})", f"{self.choose.choice(SMALLEST_OR_LARGEST)}({a}, {b})",
             f"abs({a})", f"({self.choose.choice('-~')}({a}))", f"({a} if {self.truth(depth - 1)} else {b})",
-            f"IsNonOverlappingAndDenseIndicator({a}, {b}, {self.integer(depth - 1)}, 1)",
+            f"{INDICATOR}({a}, {b}, {self.integer(depth - 1)}, 1)",
             f"({a} {self.choose.choice(['and', 'or'])} {b})",
         )  # fmt: skip
         if kind < 14:
@@ -136,5 +137,6 @@ class Random:
         return found | {name: self.choose.choice(floats) for name in self.FLOATS}
 
 
+INDICATOR = "IsNonOverlappingAndDenseIndicator" if compat.indicator_takes_numbers() else "max"
 SMALLEST_OR_LARGEST = ("min", "max", "torch.sym_min", "torch.sym_max")
 MATH_FUNCTIONS = ("acos", "asin", "atan", "cos", "cosh", "log2", "sin", "sinh", "tan", "tanh")

@@ -14,7 +14,13 @@ from typing import Any
 
 import torch
 from torch._C._dynamo import guards as native
-from torch._dynamo.source import AttrSource, TensorProperty, TensorPropertySource
+from torch._dynamo.source import (
+    AttrSource,
+    CallMethodItemSource,
+    FloatTensorSource,
+    TensorProperty,
+    TensorPropertySource,
+)
 
 from unified_guards import _C
 from unified_guards.dynamo import compat
@@ -349,6 +355,8 @@ class _Lift:
             return node.source
         if isinstance(source, TensorPropertySource):
             return self._number(source.base, managers).child(PROPERTIES[source.prop], source.idx)
+        if type(source) is CallMethodItemSource and type(source.base) is FloatTensorSource:
+            return self._number(source.base.base, managers)  # a float by way of a tensor, of its own precision
         if type(source) is AttrSource:
             return self._number(source.base, managers).child(Access.ATTR, source.member)
         raise NotAnExpression(f"a shape guard reads a {type(source).__name__} that no other guard does")
