@@ -120,7 +120,6 @@ class ShapeCode {
   ShapeVerdict run(Number* registers, uint16_t& failed) const;
 
   uint32_t leaves() const { return leaves_; }
-  size_t length() const { return code_.size() - 1; }
   size_t bytes() const;
 
  private:

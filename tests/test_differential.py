@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo.guards as torch_guards
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import unified_guards
@@ -22,6 +22,7 @@ from unified_guards.ir import GuardSet
 from unified_guards.lower import lower, make_checker
 
 from .corpus import ENTRIES, Example
+from .property import repeatable
 
 #: How many sequences of mutations each entry is put through, and how long they are at most.
 SEQUENCES, LENGTH = 12, 6
@@ -124,15 +125,7 @@ def test_every_mutation_alone_is_judged_alike(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_random_mutations_are_judged_alike(name: str) -> None:
-    @settings(
-        max_examples=SEQUENCES,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        print_blob=False,
-        phases=[Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
+    @repeatable(SEQUENCES)
     @given(st.lists(st.sampled_from(sorted(ENTRIES[name]().mutations)), min_size=2, max_size=LENGTH))
     def judged_alike(mutations: list[str]) -> None:
         replay(name, mutations)

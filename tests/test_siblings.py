@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
@@ -25,6 +25,7 @@ from unified_guards.lower import lower, make_checker
 from unified_guards.siblings import MOST, introduce, program_of, shared
 
 from .behaviour import Watched, ones, static
+from .property import repeatable
 from .shapes import shape
 
 L = Source.frame().child
@@ -673,15 +674,7 @@ ARGUMENTS = st.tuples(
 )
 
 
-@settings(
-    max_examples=25,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    print_blob=False,
-    phases=[Phase.generate, Phase.shrink],
-    suppress_health_check=list(HealthCheck),
-)
+@repeatable(25)
 @given(st.lists(ARGUMENTS, min_size=3, max_size=8), st.booleans())
 def test_every_entry_decides_as_torchs_tree_does(calls: list[tuple[Any, ...]], dynamic: bool) -> None:
     torch._dynamo.reset()

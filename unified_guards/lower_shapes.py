@@ -37,7 +37,6 @@ class ShapeCode(NamedTuple):
         code: the instructions, packed.
         guards: which guard each number in a check stands for.
         asked: guards that have no native form.
-        length: how many instructions there are.
     """
 
     leaves: list[tuple[Source, Kind]]
@@ -45,7 +44,6 @@ class ShapeCode(NamedTuple):
     code: bytes
     guards: list[Guard]
     asked: list[Guard]
-    length: int
 
 
 class _Place(NamedTuple):
@@ -337,4 +335,4 @@ def _finished(registers: _Registers, checked: list[Guard], asked: list[Guard]) -
         last = b if op == _OPS["DENSE"] else place[b]
         packed.extend((op, to if op in _CHECKS else place[to], place[a], last))
     leaves = [(source, registers.source_kind(source)) for source in registers.leaves]
-    return ShapeCode(leaves, _packed(registers.constants), packed.tobytes(), checked, asked, len(ordered))
+    return ShapeCode(leaves, _packed(registers.constants), packed.tobytes(), checked, asked)

@@ -342,14 +342,14 @@ def parts_of(made: Term) -> tuple[Term, ...]:
     return made.args if made.op is Op.AND else (made,)
 
 
-def replaced(item: Term, leaf: Callable[[Source], Term | None]) -> Term:
-    """The term with each source replaced by ``leaf(source)``, or left where that is None."""
+def replaced(item: Term, leaf: Callable[[Source], Term | None], make: Callable[..., Term] = term) -> Term:
+    """The term with each source replaced by ``leaf(source)``, unless that is None. ``make`` joins what changed."""
     if not item.sources:
         return item
     if item.op is Op.SOURCE:
         return leaf(item.value) or item
-    args = [replaced(arg, leaf) for arg in item.args]
-    return item if all(map(operator.is_, args, item.args)) else term(item.op, *args)
+    args = [replaced(arg, leaf, make) for arg in item.args]
+    return item if all(map(operator.is_, args, item.args)) else make(item.op, *args)
 
 
 # -- meaning -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from unified_guards.integers import ANY, Constraint, Form, Integer, Integers, meet, truth
 from unified_guards.ir import Access, Guard, GuardSet, Source, TensorFacts, Test, guard
-from unified_guards.shapes import Op, Term, const, evaluate, expression, read, term
+from unified_guards.shapes import Op, Term, const, evaluate, expression, read, replaced, term
 
 #: Seconds that one compilation may spend here. 5,000 shape guards take a third of it, on a slow machine.
 BUDGET_S = 1.0
@@ -406,7 +406,7 @@ def same_object_was_checked(work: _Work) -> Iterator[Step]:
 # -- expressions -------------------------------------------------------------------------------------------------------
 
 
-def _folded(op: Op, args: list[Term]) -> Term:
+def _folded(op: Op, *args: Term) -> Term:
     """The operation; its value, where that is known and costs nothing to compute; the source that is taken once."""
     if op is Op.MUL and {arg.op for arg in args} == {Op.SOURCE, Op.CONST}:
         number, source = sorted(args, key=lambda arg: arg.op is Op.SOURCE)
@@ -429,24 +429,16 @@ def _no_value(source: Source) -> Any:
     raise TypeError(f"{source} has no value here")
 
 
-def _replaced(item: Term, leaves: Mapping[Source, Term]) -> Term:
-    if item.op is Op.SOURCE:
-        return leaves.get(item.value, item)
-    if leaves.keys().isdisjoint(item.sources):
-        return item
-    return _folded(item.op, [_replaced(arg, leaves) for arg in item.args])
-
-
 def _with_leaves(item: Guard, leaves: Mapping[Source, Term]) -> Guard:
     """The guard with other terms for some of its sources; the same where nothing would be left to check."""
     found, asked = item.params
-    made = _replaced(found, leaves)
+    made = replaced(found, leaves.get, _folded)
     return item if made is found or not made.sources else expression(made, asked)
 
 
 def _with_known(work: _Work, item: Guard, leaves: Mapping[Source, Term]) -> Iterator[Step]:
     """Decides or rewrites a guard by what is known of its sources. One that is known to fail stays as it is."""
-    made = _replaced(item.params[0], leaves)
+    made = replaced(item.params[0], leaves.get, _folded)
     if made.op is Op.CONST:
         if made.value and work.may_go(item):
             yield item, None
