@@ -40,6 +40,9 @@ struct Checker {
     return program.evaluate(locals, gathered);
   }
 
+  // The verdict of the exact tier alone: what check() must agree with.
+  bool check_exactly(PyObject* locals) { return program.evaluate(locals); }
+
   // Adds a guard that `program` checks too, to be asked first.
   void tell(std::unique_ptr<Telling> guard);
 

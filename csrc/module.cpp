@@ -123,6 +123,9 @@ PYBIND11_MODULE(_C, m) {
            })
       .def(
           "check", [](Checker& self, const py::dict& locals) { return self.check(locals.ptr()); }, py::arg("locals"))
+      .def(
+          "exact", [](Checker& self, const py::dict& locals) { return self.check_exactly(locals.ptr()); },
+          py::arg("locals"))
       .def("tell", &tell, py::arg("rows"), py::arg("first_row"))
       .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.counts()); })
       .def_property_readonly("nbytes", [](const Checker& self) { return self.bytes(); })
