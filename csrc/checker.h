@@ -41,7 +41,7 @@ struct Checker {
   }
 
   // The verdict of the exact tier alone: what check() must agree with.
-  bool check_exactly(PyObject* locals) { return program.evaluate(locals); }
+  bool check_exactly(PyObject* locals) { return program.evaluate(locals, nullptr, /*exactly=*/true); }
 
   // Adds a guard that `program` checks too, to be asked first.
   void tell(std::unique_ptr<Telling> guard);

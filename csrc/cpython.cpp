@@ -47,19 +47,49 @@ bool holds(PyObject* scope) {
   return same && instance_dict(PyDict_GetItemString(scope, "missing")).state != DictState::kReady;
 }
 
+// Runs Python code; false when it raises.
+bool run(const char* code, PyObject* scope) {
+  PyObject* result = PyRun_String(code, Py_file_input, scope, scope);
+  if (result == nullptr) PyErr_Clear();
+  Py_XDECREF(result);
+  return result != nullptr;
+}
+
+// Whether the version of a type is another one after `code`.
+bool version_moves(PyObject* type, const char* code, PyObject* scope) {
+  const Word word = type_version_word(reinterpret_cast<PyTypeObject*>(type));
+  if (word == nullptr) return false;
+  const uint64_t before = *word;
+  return run(code, scope) && *word != before;
+}
+
+bool words_hold(PyObject* scope) {
+  if (!run("class Base: pass\nclass Derived(Base): pass\nplain = make(2)\n", scope)) return false;
+  PyObject* derived = PyDict_GetItemString(scope, "Derived");
+  if (!version_moves(derived, "Derived.a = 1", scope) || !version_moves(derived, "Base.b = 1", scope)) return false;
+  PyObject* plain = PyDict_GetItemString(scope, "plain");
+  if (instance_dict(plain).state != DictState::kNotMade) return true;
+  PyObject* name = PyUnicode_InternFromString("a1");
+  const InlineSlot found = inline_slot(plain, name);
+  Py_DECREF(name);
+  if (found.slot == nullptr) return false;
+  const uint64_t holder = *found.holder;
+  return run("one = object()\nplain.a1 = one", scope) && *found.slot == bits(PyDict_GetItemString(scope, "one")) &&
+         run("plain.__dict__", scope) && (*found.holder != holder || *found.slot != 0);
+}
+
 }  // namespace
 
 void self_test() {
 #if UG_DICT_LAYOUT
   PyObject* scope = PyDict_New();
   PyDict_SetItemString(scope, "__builtins__", PyEval_GetBuiltins());
-  PyObject* result = PyRun_String(kProbe, Py_file_input, scope, scope);
-  if (result != nullptr) {
+  if (run(kProbe, scope)) {
     layouts_known = true;  // the helpers ask
     layouts_known = holds(scope);
-    Py_DECREF(result);
+    words_known = layouts_known;
+    words_known = layouts_known && words_hold(scope);
   }
-  PyErr_Clear();
   Py_DECREF(scope);
 #endif
 }

@@ -335,8 +335,142 @@ inline bool has_attribute(PyObject* object, PyObject* name) {
   return true;
 }
 
+// ---- words -------------------------------------------------------------------------------------------------------
+//
+// A word is the address of 8 bytes that change when what they stand for changes. It may be read as long as the object
+// that it is in lives; null where this interpreter has no such word.
+
+using Word = const uint64_t*;
+
+inline Word word_at(const void* address) { return static_cast<Word>(address); }
+
+inline uint64_t bits(const void* pointer) { return reinterpret_cast<uint64_t>(pointer); }
+
+// False until self_test() has seen that the words of types and of instances change as is said here.
+inline bool words_known = false;
+
+inline Word type_word(PyObject* object) { return word_at(&object->ob_type); }
+
+// Whether an object of this type keeps it for life: `__class__` can be set only on those of mutable types and modules.
+inline bool is_bound_to_type(PyObject* object) {
+  return PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_IMMUTABLETYPE) && !PyModule_Check(object);
+}
+
+// Changes with every attribute of the type or of one of its bases. The four bytes after the tag are padding. Asking for
+// an attribute first has the interpreter give the type a tag, which it may refuse.
+inline Word type_version_word(PyTypeObject* type) {
+  static PyObject* any = PyUnicode_InternFromString("__class__");
+  if (!words_known) return nullptr;
+  _PyType_Lookup(type, any);
+#if PY_VERSION_HEX < 0x030D0000
+  if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) return nullptr;
+#endif
+  return type->tp_version_tag != 0 ? word_at(&type->tp_version_tag) : nullptr;
+}
+
+#if PY_VERSION_HEX < 0x030C0000
+// Of a dict: unique in the process, never used twice, another one after every change.
+inline Word dict_tag_word(PyObject* dict) { return word_at(&reinterpret_cast<PyDictObject*>(dict)->ma_version_tag); }
+#endif
+
+// Where an object keeps the pointer to its instance dict, made or not. Null also for an object without any.
+inline Word dict_word(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+#if UG_DICT_LAYOUT == 311
+  if (type->tp_flags & Py_TPFLAGS_MANAGED_DICT) return layouts_known ? word_at(object) - 3 : nullptr;
+#endif
+  if (instance_dict(object).state == DictState::kNotMade || type->tp_dictoffset <= 0) return nullptr;
+  return word_at(reinterpret_cast<char*>(object) + type->tp_dictoffset);
+}
+
+// An attribute of an instance whose dict has not been made: the slot holds the value, null when it is absent, as long
+// as `holder` is what it is.
+struct InlineSlot {
+  Word holder, slot;
+};
+
+inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
+#if UG_DICT_LAYOUT == 311
+  if (!words_known || instance_dict(object).state != DictState::kNotMade) return {nullptr, nullptr};
+#if PY_VERSION_HEX < 0x030C0000
+  Word holder = word_at(object) - 4;
+  auto* values = reinterpret_cast<Values*>(*holder);
+#elif PY_VERSION_HEX < 0x030D0000
+  Word holder = word_at(object) - 3;
+  auto* values = reinterpret_cast<Values*>(*holder & ~static_cast<uint64_t>(1));
+#else
+  Word holder = word_at(reinterpret_cast<char*>(object) + Py_TYPE(object)->tp_basicsize);
+  auto* values = const_cast<Values*>(reinterpret_cast<const Values*>(holder));
+  if (!PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_INLINE_VALUES) || !values->valid) return {nullptr, nullptr};
+#endif
+  auto* keys = reinterpret_cast<DictKeys*>(reinterpret_cast<PyHeapTypeObject*>(Py_TYPE(object))->ht_cached_keys);
+  if (keys == nullptr || keys->kind != 2) return {nullptr, nullptr};
+  auto* entries = reinterpret_cast<StrEntry*>(keys->indices + (static_cast<size_t>(1) << keys->log2_index_bytes));
+  for (Py_ssize_t i = 0; i < keys->nentries; i++) {
+    if (entries[i].key == name) return {holder, word_at(values->values + i)};
+  }
+#else
+  (void)object;
+  (void)name;
+#endif
+  return {nullptr, nullptr};
+}
+
+inline Word mro_word(PyObject* type) { return word_at(&reinterpret_cast<PyTypeObject*>(type)->tp_mro); }
+inline Word cell_word(PyObject* cell) { return word_at(&reinterpret_cast<PyCellObject*>(cell)->ob_ref); }
+inline Word size_word(PyObject* list) { return word_at(&reinterpret_cast<PyVarObject*>(list)->ob_size); }
+inline Word items_word(PyObject* list) { return word_at(&reinterpret_cast<PyListObject*>(list)->ob_item); }
+inline Word item_word(PyObject* list, uint32_t at) {
+  return word_at(reinterpret_cast<PyListObject*>(list)->ob_item + at);
+}
+inline Word set_size_word(PyObject* set) { return word_at(&reinterpret_cast<PySetObject*>(set)->used); }
+// None once the target is dead. The reference itself must not be a subclass that answers calls otherwise.
+inline Word weakref_word(PyObject* reference) {
+  return word_at(&reinterpret_cast<PyWeakReference*>(reference)->wr_object);
+}
+
+// ---- reading without running code of a user's ---------------------------------------------------------------------
+
+// Hashing and comparing these runs no code of a user's, and they never change.
+inline bool is_plain(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type || type == &PyBool_Type ||
+         type == &PyBytes_Type || type == &PyComplex_Type || object == Py_None || object == Py_Ellipsis;
+}
+
+constexpr Py_ssize_t kMostKeysToSearch = 4096;
+
+// Whether no key of a dict can be asked whether it equals a plain one.
+inline bool has_plain_keys(PyObject* dict) {
+#if UG_DICT_LAYOUT == 311
+  auto* keys = reinterpret_cast<DictKeys*>(reinterpret_cast<PyDictObject*>(dict)->ma_keys);
+  if (layouts_known && keys->kind != 0) return true;
+#endif
+  if (PyDict_GET_SIZE(dict) > kMostKeysToSearch) return false;
+  Py_ssize_t cursor = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  while (PyDict_Next(dict, &cursor, &key, &value)) {
+    if (!is_plain(key)) return false;
+  }
+  return true;
+}
+
+struct Found {
+  bool certain;     // false when only code of a user's could tell
+  PyObject* value;  // borrowed; null when there is none
+};
+
+inline Found find_purely(PyObject* dict, PyObject* key, Slot& slot) {
+  if (layouts_known && slot != kNoSlot) {
+    const Item item = entry_at(dict, slot);
+    if (item.key == key && item.value != nullptr) return {true, item.value};
+  }
+  if (!is_plain(key) || !has_plain_keys(dict)) return {false, nullptr};
+  return {true, dict_get(dict, key, slot)};
+}
+
 // Compares what the layouts above say with what the public API says, on objects made for it.
-// Sets layouts_known; called once, when the extension is imported.
+// Sets layouts_known and words_known; called once, when the extension is imported.
 void self_test();
 
 }  // namespace unified_guards::cpython

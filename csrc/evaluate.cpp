@@ -1,7 +1,10 @@
 // Running a Program: the exact tier. Each case mirrors one accessor or leaf guard of torch's guard tree
 // (torch/csrc/dynamo/guards.cpp); where torch would throw or leave an error set, the guard fails instead.
+#include "evaluate.h"
+
 #include "global_state.h"
 #include "read_number.h"
+#include "witness.h"
 
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -352,268 +355,281 @@ void set_tensor_hint(PyObject* object, Hint& hint) {
 
 }  // namespace
 
-// One run over the code. Restores on the way out what it changed: references and torch-function state.
-class Evaluation {
- public:
-  Evaluation(Program& program, Scratch& scratch) : program_(program), scratch_(scratch) {}
+Evaluation::Evaluation(Program& program, Scratch& scratch) : program_(program), scratch_(scratch) {
+  if (program_.needs_dispatch_) dispatch_.emplace();
+  std::fill(scratch_.unique.begin(), scratch_.unique.end(), Seen{});
+}
 
-  ~Evaluation() {
-    if (torch_function_is_off_) at::impl::PythonTorchFunctionTLS::set_disabled_state(torch_function_before_);
-    // Dropping the last reference may run user code, which must not find this scratch half emptied.
-    while (!scratch_.owned.empty()) {
-      PyObject* object = scratch_.owned.back();
-      scratch_.owned.pop_back();
-      Py_DECREF(object);
-    }
-    for (PyObject*& object : scratch_.gathered) Py_CLEAR(object);
+Evaluation::~Evaluation() {
+  if (torch_function_is_off_) at::impl::PythonTorchFunctionTLS::set_disabled_state(torch_function_before_);
+  // Dropping the last reference may run user code, which must not find this scratch half emptied.
+  while (!scratch_.owned.empty()) {
+    PyObject* object = scratch_.owned.back();
+    scratch_.owned.pop_back();
+    Py_DECREF(object);
   }
+  for (PyObject*& object : scratch_.gathered) Py_CLEAR(object);
+}
 
-  // Moves what was gathered to a new list; null, with no error set, when there is no memory for one.
-  PyObject* take_gathered() {
-    const auto n = static_cast<Py_ssize_t>(scratch_.gathered.size());
-    PyObject* list = PyList_New(n);
-    if (list == nullptr) {
-      PyErr_Clear();
-      return nullptr;
-    }
-    for (Py_ssize_t i = 0; i < n; i++) PyList_SET_ITEM(list, i, std::exchange(scratch_.gathered[i], nullptr));
-    return list;
+PyObject* Evaluation::take_gathered() {
+  const auto n = static_cast<Py_ssize_t>(scratch_.gathered.size());
+  PyObject* list = PyList_New(n);
+  if (list == nullptr) {
+    PyErr_Clear();
+    return nullptr;
   }
+  for (Py_ssize_t i = 0; i < n; i++) PyList_SET_ITEM(list, i, std::exchange(scratch_.gathered[i], nullptr));
+  return list;
+}
 
-  bool run(PyObject* locals) {
-    DispatchState* dispatch = nullptr;
-    alignas(DispatchState) unsigned char dispatch_memory[sizeof(DispatchState)];
-    if (program_.needs_dispatch_) dispatch = new (dispatch_memory) DispatchState();
-    std::fill(scratch_.unique.begin(), scratch_.unique.end(), Seen{});
+inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint& hint) {
+  if (!is_accessor(i.op)) return check(i, base, hint) || fail(index);
+  PyObject* value = access(i, base, hint);
+  if (value == nullptr) return fail(index);
+  if (!also_passes(i, value)) return fail(index, /*merged=*/true);
+  hint.set(0, value);
+  scratch_.registers[i.base + 1] = value;
+  return true;
+}
 
-    PyObject** registers = scratch_.registers.data();
-    registers[0] = locals;
-    Hint* hint = program_.hints_.of(root(locals));
-    for (size_t ahead = 0; ahead < Hints::kAhead; ahead++) hint[ahead].fetch();
-    Instruction* const begin = program_.code_.data();
-    Instruction* const end = begin + program_.code_.size();
-    for (Instruction* i = begin; i != end; i++, hint++) {
-      hint[Hints::kAhead].fetch();
-      PyObject* base = registers[i->base];
-      if (is_accessor(i->op)) {
-        PyObject* value = access(*i, base, *hint);
-        if (value == nullptr) return fail(i - begin);
-        if (!also_passes(*i, value)) return fail(i - begin, /*merged=*/true);
-        hint->set(0, value);
-        registers[i->base + 1] = value;
-      } else if (!check(*i, base, dispatch, *hint)) {
-        return fail(i - begin);
-      }
-    }
-    return true;
+bool Evaluation::run(PyObject* locals) {
+  PyObject** registers = scratch_.registers.data();
+  registers[0] = locals;
+  Hint* hint = program_.hints_.of(root(locals));
+  for (size_t ahead = 0; ahead < Hints::kAhead; ahead++) hint[ahead].fetch();
+  const size_t length = program_.code_.size();
+  for (size_t at = 0; at < length; at++, hint++) {
+    hint[Hints::kAhead].fetch();
+    Instruction& i = program_.code_[at];
+    if (!step(i, at, registers[i.base], *hint)) return false;
   }
+  return true;
+}
 
- private:
-  // Remembers which row it was; a guard that was merged into an accessor was the row after it.
-  bool fail(int64_t index, bool merged = false) {
-    program_.last_failure_ = shape_failure_ >= 0 ? shape_failure_ : program_.origins_[index] + (merged ? 1 : 0);
-    if (PyErr_Occurred()) PyErr_Clear();
-    return false;
-  }
-
-  // The object whose hints these are.
-  const void* root(PyObject* locals) {
-    return program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
-  }
-
-  PyObject* own(PyObject* object) {
-    if (object != nullptr) scratch_.owned.push_back(object);
-    return object;
-  }
-
-  // The value below `base`, borrowed or owned by the scratch; null when there is none.
-  PyObject* access(Instruction& i, PyObject* base, Hint& hint) {
-    switch (i.op) {
-      case Op::DICT_ITEM:
-        if (!PyDict_Check(base)) return nullptr;
-        hint.set(1, cpython::entry_line(base, i.arg));
-        hint.set(2, cpython::keys_line(base));
-        return cpython::dict_get(base, i.object, i.arg);
-      case Op::GENERIC_DICT: {
-        hint.set(1, cpython::head_line(base));
-        cpython::InstanceDict instance = cpython::instance_dict(base);
-        if (instance.state == cpython::DictState::kReady) return instance.dict;
-        return own(PyObject_GenericGetDict(base, nullptr));
-      }
-      case Op::CONSTANT: return i.object;
-      case Op::GLOBAL_WEAKREF: return global_weakref(i, base);
-      case Op::WEAKREF_CALL: return PyWeakref_Check(base) ? own(cpython::weakref_target(base)) : nullptr;
-      case Op::ITEM:
-        if (PyDict_CheckExact(base)) return cpython::dict_get(base, i.object, i.arg);
-        return own(PyObject_GetItem(base, i.object));
-      case Op::LIST_ITEM:
-        return PyList_Check(base) && i.arg < PyList_GET_SIZE(base) ? PyList_GET_ITEM(base, i.arg) : nullptr;
-      case Op::TUPLE_ITEM:
-        return PyTuple_Check(base) && i.arg < PyTuple_GET_SIZE(base) ? PyTuple_GET_ITEM(base, i.arg) : nullptr;
-      case Op::SET_ITEM: return own(set_item_at(base, i.arg));
-      case Op::ATTR: {
-        PyObject* value = cpython::instance_attribute(base, i.object, i.arg);
-        return value ? value : own(PyObject_GetAttr(base, i.object));
-      }
-      case Op::GENERIC_ATTR: return own(PyObject_GenericGetAttr(base, i.object));
-      case Op::TYPE: return reinterpret_cast<PyObject*>(Py_TYPE(base));
-      case Op::TYPE_DICT: {
-        if (!PyType_Check(base)) return nullptr;
-        bool is_new = false;
-        PyObject* dict = cpython::type_dict(base, is_new);
-        return is_new ? own(dict) : dict;
-      }
-      case Op::TYPE_MRO: return PyType_Check(base) ? reinterpret_cast<PyTypeObject*>(base)->tp_mro : nullptr;
-      case Op::FUNC_DEFAULTS: return function_field(base, &PyFunctionObject::func_defaults);
-      case Op::FUNC_KWDEFAULTS: return function_field(base, &PyFunctionObject::func_kwdefaults);
-      case Op::FUNC_CODE: return function_field(base, &PyFunctionObject::func_code);
-      case Op::FUNC_CLOSURE: return function_field(base, &PyFunctionObject::func_closure);
-      case Op::TUPLE_ITER_ITEM: return tuple_iterator_item(base, i.arg);
-      case Op::GRAD: return own(tensor_grad(base));
-      case Op::TENSOR_SIZE:
-      case Op::TENSOR_STRIDE:
-      case Op::TENSOR_OFFSET: return own(tensor_property(i.op, base, i.arg));
-      case Op::CALL0: return own(PyObject_CallNoArgs(base));
-      case Op::CALL1: count_callback(); return own(PyObject_CallOneArg(i.object, base));
-      case Op::DICT_KEY_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).key : nullptr;
-      case Op::DICT_VALUE_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).value : nullptr;
-      default: return nullptr;
+bool Evaluation::run_live(PyObject* locals, const std::vector<LiveStep>& steps, PyObject* const* found, bool hold) {
+  PyObject** registers = scratch_.registers.data();
+  registers[0] = locals;
+  Hint nowhere;
+  if (hold) {
+    for (const LiveStep& live : steps) {
+      if (live.load != kNoLoad) own(Py_NewRef(found[live.load]));
     }
   }
-
-  PyObject* global_weakref(Instruction& i, PyObject* base) {
-    if (!PyDict_Check(base)) return nullptr;
-    PyObject* reference = cpython::dict_get(base, i.object, i.arg);
-    if (reference == nullptr || !PyWeakref_Check(reference)) return nullptr;
-    return own(cpython::weakref_target(reference));
+  for (const LiveStep& live : steps) {
+    Instruction& i = program_.code_[live.instruction];
+    if (live.load != kNoLoad) registers[i.base] = found[live.load];
+    if (!step(i, live.instruction, registers[i.base], nowhere)) return false;
   }
+  return true;
+}
 
-  bool check(Instruction& i, PyObject* base, DispatchState* dispatch, Hint& hint) {
-    switch (i.op) {
-      case Op::TYPE_IS: return reinterpret_cast<uint64_t>(Py_TYPE(base)) == i.number;
-      case Op::IS: return reinterpret_cast<uint64_t>(base) == i.number;
-      case Op::IS_NOT: return reinterpret_cast<uint64_t>(base) != i.number;
-      case Op::EQUALS: return equal(base, i.object);
-      case Op::SAME_BITS: return same_bits(base, i.object);
-      case Op::LENGTH: return has_length(base, i.arg, false);
-      case Op::LENGTH_OR_SET: return has_length(base, i.arg, true);
-      case Op::DICT_LENGTH: return PyDict_Check(base) && PyDict_GET_SIZE(base) == static_cast<Py_ssize_t>(i.arg);
-      case Op::TUPLE_ITER_LEN: return tuple_iterator_has(base, i.number, i.arg);
-      case Op::RANGE_ITER: return range_iterator_is(base, i.number, i.object);
-      case Op::MAPPING_KEYS: return mapping_keys_are(base, i.object);
-      case Op::KEYS: return keys_are(base, i.object);
-      case Op::DICT_CONTAINS: return dict_contains(base, i.object, i.arg != 0);
-      case Op::SET_CONTAINS: return set_contains(base, i.object, i.arg != 0);
-      case Op::NO_ATTR: return !cpython::has_attribute(base, i.object);
-      case Op::FLOAT_NAN: return float_is_nan(base);
-      case Op::COMPLEX_NAN: return complex_is_nan(base);
-      case Op::DUAL_LEVEL: return dual_level_is(i.object);
-      case Op::INFERENCE_MODE: return c10::InferenceMode::is_enabled() == static_cast<bool>(i.arg);
-      case Op::DEFAULT_DEVICE: return default_device_is(i.object);
-      case Op::GLOBAL_STATE: return *reinterpret_cast<const GlobalState*>(i.number) == GlobalState::now();
-      case Op::TORCH_CALL: return call_is_true(i.object, nullptr);
-      case Op::MODE_STACK: return mode_stack_is(i.object);
-      case Op::SAVED_HOOKS:
-        if (!at::SavedTensorDefaultHooks::get_hooks(/*ignore_is_tracing=*/true)) return i.arg != 0;
-        return predicate(i.object, base);
-      case Op::DICT_VERSION: return dict_version_is(base, i.object, i.number);
-      case Op::DISPATCH_KEYS: return dispatch_keys_are(base, i.object, i.number, *dispatch);
-      case Op::SCRIPT_TYPE: return script_type_is(base, i.object, i.number);
-      case Op::DIM_MARKING: return dim_marking_matches(base, i.object);
-      case Op::DYNAMIC_INDICES: return dynamic_indices_match(base, i.object);
-      case Op::TENSOR: {
-        const TensorSpec& spec = program_.tensors_[i.arg];
-        if (Py_TYPE(base) != spec.type) return false;
-        set_tensor_hint(base, hint);
-        return tensor_matches(spec, program_.dims_.data() + spec.dims, base, *dispatch);
-      }
-      case Op::PREDICATE:
-      case Op::TORCH_LEAF: return predicate(i.object, base);
-      case Op::UNIQUE: return insert_unique(scratch_.unique, base, i.arg);
-      case Op::UNIQUE_STORAGE: return insert_unique_storage(scratch_.unique, base, i.arg);
-      case Op::SAVE: scratch_.saved[i.arg] = base; return true;
-      case Op::SAME_AS: return scratch_.saved[i.arg] == base;
-      case Op::SHARES_STORAGE: return share_storage(scratch_.saved[i.arg], base);
-      case Op::GATHER: scratch_.gathered[i.arg] = Py_NewRef(base); return true;
-      case Op::OVERLAP: return overlap_is(scratch_.saved, i.arg, i.object);
-      case Op::SHAPE_INT: return shape_int(base, i.arg);
-      case Op::SHAPE_FLOAT:
-        if (!PyFloat_Check(base)) return false;
-        scratch_.floats[i.arg] = PyFloat_AS_DOUBLE(base);
-        return true;
-      case Op::SHAPE_CALL:
-        return reinterpret_cast<int8_t (*)(int64_t*, double*)>(i.number)(scratch_.ints.data(), scratch_.floats.data());
-      case Op::READ_SIZE:
-      case Op::READ_STRIDE:
-      case Op::READ_OFFSET:
-      case Op::READ_INT:
-      case Op::READ_FLOAT: return read(i, base);
-      case Op::SHAPES: return shapes_hold(i);
-      case Op::TORCH_FUNCTION_OFF: turn_torch_function_off(); return true;
-      default: return false;
+bool Evaluation::fail(size_t index, bool merged) {
+  program_.last_failure_ = shape_failure_ >= 0 ? shape_failure_ : program_.origins_[index] + (merged ? 1 : 0);
+  if (PyErr_Occurred()) PyErr_Clear();
+  return false;
+}
+
+// The object whose hints these are.
+const void* Evaluation::root(PyObject* locals) {
+  return program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
+}
+
+PyObject* Evaluation::own(PyObject* object) {
+  if (object != nullptr) scratch_.owned.push_back(object);
+  return object;
+}
+
+// The value below `base`, borrowed or owned by the scratch; null when there is none.
+PyObject* Evaluation::access(Instruction& i, PyObject* base, Hint& hint) {
+  switch (i.op) {
+    case Op::DICT_ITEM:
+      if (!PyDict_Check(base)) return nullptr;
+      hint.set(1, cpython::entry_line(base, i.arg));
+      hint.set(2, cpython::keys_line(base));
+      return cpython::dict_get(base, i.object, i.arg);
+    case Op::GENERIC_DICT: {
+      hint.set(1, cpython::head_line(base));
+      cpython::InstanceDict instance = cpython::instance_dict(base);
+      if (instance.state == cpython::DictState::kReady) return instance.dict;
+      return own(PyObject_GenericGetDict(base, nullptr));
     }
+    case Op::CONSTANT: return i.object;
+    case Op::GLOBAL_WEAKREF: return global_weakref(i, base);
+    case Op::WEAKREF_CALL: return PyWeakref_Check(base) ? own(cpython::weakref_target(base)) : nullptr;
+    case Op::ITEM:
+      if (PyDict_CheckExact(base)) return cpython::dict_get(base, i.object, i.arg);
+      return own(PyObject_GetItem(base, i.object));
+    case Op::LIST_ITEM:
+      return PyList_Check(base) && i.arg < PyList_GET_SIZE(base) ? PyList_GET_ITEM(base, i.arg) : nullptr;
+    case Op::TUPLE_ITEM:
+      return PyTuple_Check(base) && i.arg < PyTuple_GET_SIZE(base) ? PyTuple_GET_ITEM(base, i.arg) : nullptr;
+    case Op::SET_ITEM: return own(set_item_at(base, i.arg));
+    case Op::ATTR: {
+      PyObject* value = cpython::instance_attribute(base, i.object, i.arg);
+      return value ? value : own(PyObject_GetAttr(base, i.object));
+    }
+    case Op::GENERIC_ATTR: return own(PyObject_GenericGetAttr(base, i.object));
+    case Op::TYPE: return reinterpret_cast<PyObject*>(Py_TYPE(base));
+    case Op::TYPE_DICT: {
+      if (!PyType_Check(base)) return nullptr;
+      bool is_new = false;
+      PyObject* dict = cpython::type_dict(base, is_new);
+      return is_new ? own(dict) : dict;
+    }
+    case Op::TYPE_MRO: return PyType_Check(base) ? reinterpret_cast<PyTypeObject*>(base)->tp_mro : nullptr;
+    case Op::FUNC_DEFAULTS: return function_field(base, &PyFunctionObject::func_defaults);
+    case Op::FUNC_KWDEFAULTS: return function_field(base, &PyFunctionObject::func_kwdefaults);
+    case Op::FUNC_CODE: return function_field(base, &PyFunctionObject::func_code);
+    case Op::FUNC_CLOSURE: return function_field(base, &PyFunctionObject::func_closure);
+    case Op::TUPLE_ITER_ITEM: return tuple_iterator_item(base, i.arg);
+    case Op::GRAD: return own(tensor_grad(base));
+    case Op::TENSOR_SIZE:
+    case Op::TENSOR_STRIDE:
+    case Op::TENSOR_OFFSET: return own(tensor_property(i.op, base, i.arg));
+    case Op::CALL0: return own(PyObject_CallNoArgs(base));
+    case Op::CALL1: count_callback(); return own(PyObject_CallOneArg(i.object, base));
+    case Op::DICT_KEY_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).key : nullptr;
+    case Op::DICT_VALUE_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).value : nullptr;
+    default: return nullptr;
   }
+}
 
-  void count_callback() {
-    program_.counts.python_callbacks++;
-    total_counts.python_callbacks++;
+PyObject* Evaluation::global_weakref(Instruction& i, PyObject* base) {
+  if (!PyDict_Check(base)) return nullptr;
+  PyObject* reference = cpython::dict_get(base, i.object, i.arg);
+  if (reference == nullptr || !PyWeakref_Check(reference)) return nullptr;
+  return own(cpython::weakref_target(reference));
+}
+
+bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
+  switch (i.op) {
+    case Op::TYPE_IS: return reinterpret_cast<uint64_t>(Py_TYPE(base)) == i.number;
+    case Op::IS: return reinterpret_cast<uint64_t>(base) == i.number;
+    case Op::IS_NOT: return reinterpret_cast<uint64_t>(base) != i.number;
+    case Op::EQUALS: return equal(base, i.object);
+    case Op::SAME_BITS: return same_bits(base, i.object);
+    case Op::LENGTH: return has_length(base, i.arg, false);
+    case Op::LENGTH_OR_SET: return has_length(base, i.arg, true);
+    case Op::DICT_LENGTH: return PyDict_Check(base) && PyDict_GET_SIZE(base) == static_cast<Py_ssize_t>(i.arg);
+    case Op::TUPLE_ITER_LEN: return tuple_iterator_has(base, i.number, i.arg);
+    case Op::RANGE_ITER: return range_iterator_is(base, i.number, i.object);
+    case Op::MAPPING_KEYS: return mapping_keys_are(base, i.object);
+    case Op::KEYS: return keys_are(base, i.object);
+    case Op::DICT_CONTAINS: return dict_contains(base, i.object, i.arg != 0);
+    case Op::SET_CONTAINS: return set_contains(base, i.object, i.arg != 0);
+    case Op::NO_ATTR: return !cpython::has_attribute(base, i.object);
+    case Op::FLOAT_NAN: return float_is_nan(base);
+    case Op::COMPLEX_NAN: return complex_is_nan(base);
+    case Op::DUAL_LEVEL: return dual_level_is(i.object);
+    case Op::INFERENCE_MODE: return c10::InferenceMode::is_enabled() == static_cast<bool>(i.arg);
+    case Op::DEFAULT_DEVICE: return default_device_is(i.object);
+    case Op::GLOBAL_STATE: return *reinterpret_cast<const GlobalState*>(i.number) == GlobalState::now();
+    case Op::TORCH_CALL: return call_is_true(i.object, nullptr);
+    case Op::MODE_STACK: return mode_stack_is(i.object);
+    case Op::SAVED_HOOKS:
+      if (!at::SavedTensorDefaultHooks::get_hooks(/*ignore_is_tracing=*/true)) return i.arg != 0;
+      return predicate(i.object, base);
+    case Op::DICT_VERSION: return dict_version_is(base, i.object, i.number);
+    case Op::DISPATCH_KEYS: return dispatch_keys_are(base, i.object, i.number, *dispatch_);
+    case Op::SCRIPT_TYPE: return script_type_is(base, i.object, i.number);
+    case Op::DIM_MARKING: return dim_marking_matches(base, i.object);
+    case Op::DYNAMIC_INDICES: return dynamic_indices_match(base, i.object);
+    case Op::TENSOR: {
+      const TensorSpec& spec = program_.tensors_[i.arg];
+      if (Py_TYPE(base) != spec.type) return false;
+      set_tensor_hint(base, hint);
+      return tensor_matches(spec, program_.dims_.data() + spec.dims, base, *dispatch_);
+    }
+    case Op::PREDICATE:
+    case Op::TORCH_LEAF: return predicate(i.object, base);
+    case Op::UNIQUE: return insert_unique(scratch_.unique, base, i.arg);
+    case Op::UNIQUE_STORAGE: return insert_unique_storage(scratch_.unique, base, i.arg);
+    case Op::SAVE: scratch_.saved[i.arg] = base; return true;
+    case Op::SAME_AS: return scratch_.saved[i.arg] == base;
+    case Op::SHARES_STORAGE: return share_storage(scratch_.saved[i.arg], base);
+    case Op::GATHER: scratch_.gathered[i.arg] = Py_NewRef(base); return true;
+    case Op::OVERLAP: return overlap_is(scratch_.saved, i.arg, i.object);
+    case Op::SHAPE_INT: return shape_int(base, i.arg);
+    case Op::SHAPE_FLOAT:
+      if (!PyFloat_Check(base)) return false;
+      scratch_.floats[i.arg] = PyFloat_AS_DOUBLE(base);
+      return true;
+    case Op::SHAPE_CALL:
+      return reinterpret_cast<int8_t (*)(int64_t*, double*)>(i.number)(scratch_.ints.data(), scratch_.floats.data());
+    case Op::READ_SIZE:
+    case Op::READ_STRIDE:
+    case Op::READ_OFFSET:
+    case Op::READ_INT:
+    case Op::READ_FLOAT: return read(i, base);
+    case Op::SHAPES: return shapes_hold(i);
+    case Op::TORCH_FUNCTION_OFF: turn_torch_function_off(); return true;
+    default: return false;
   }
+}
 
-  bool predicate(PyObject* callable, PyObject* value) {
-    count_callback();
-    return call_is_true(callable, value);
-  }
+void Evaluation::count_callback() {
+  program_.counts.python_callbacks++;
+  total_counts.python_callbacks++;
+}
 
-  bool shape_int(PyObject* value, uint32_t index) {
-    if (!PyLong_Check(value)) return false;
-    int overflow = 0;
-    scratch_.ints[index] = PyLong_AsLongLongAndOverflow(value, &overflow);
-    return overflow == 0;
-  }
+bool Evaluation::predicate(PyObject* callable, PyObject* value) {
+  count_callback();
+  return call_is_true(callable, value);
+}
 
-  // What has no register leaves the decision to the exact function.
-  bool read(const Instruction& i, PyObject* base) {
-    const Reading reading = read_number(i, base, scratch_.numbers[i.arg]);
-    if (reading == Reading::kInexact) exact_ = false;
-    return reading != Reading::kMissing;
-  }
+bool Evaluation::shape_int(PyObject* value, uint32_t index) {
+  if (!PyLong_Check(value)) return false;
+  int overflow = 0;
+  scratch_.ints[index] = PyLong_AsLongLongAndOverflow(value, &overflow);
+  return overflow == 0;
+}
 
-  bool shapes_hold(const Instruction& i) {
-    uint16_t failed = 0;
-    ShapeVerdict verdict = ShapeVerdict::kAsk;
-    if (exact_) verdict = program_.shapes_->run(scratch_.numbers.data(), failed);
-    if (verdict == ShapeVerdict::kFails) return fail_shape(i.number + failed);
-    if (verdict == ShapeVerdict::kHolds && i.arg == 0) return true;
-    return predicate(i.object, scratch_.registers[0]);
-  }
+// What has no register leaves the decision to the exact function.
+bool Evaluation::read(const Instruction& i, PyObject* base) {
+  const Reading reading = read_number(i, base, scratch_.numbers[i.arg]);
+  if (reading == Reading::kInexact) exact_ = false;
+  return reading != Reading::kMissing;
+}
 
-  bool fail_shape(uint64_t which) {
-    shape_failure_ = static_cast<int64_t>(which);
-    return false;
-  }
+bool Evaluation::shapes_hold(const Instruction& i) {
+  uint16_t failed = 0;
+  ShapeVerdict verdict = ShapeVerdict::kAsk;
+  if (exact_) verdict = program_.shapes_->run(scratch_.numbers.data(), failed);
+  if (verdict == ShapeVerdict::kFails) return fail_shape(i.number + failed);
+  if (verdict == ShapeVerdict::kHolds && i.arg == 0) return true;
+  return predicate(i.object, scratch_.registers[0]);
+}
 
-  void turn_torch_function_off() {
-    using TLS = at::impl::PythonTorchFunctionTLS;
-    torch_function_before_ = TLS::get_disabled_state();
-    torch_function_is_off_ = true;
-    TLS::set_disabled_state(at::impl::TorchFunctionDisabledState::ALL_DISABLED);
-  }
+bool Evaluation::fail_shape(uint64_t which) {
+  shape_failure_ = static_cast<int64_t>(which);
+  return false;
+}
 
-  Program& program_;
-  Scratch& scratch_;
-  bool exact_ = true;  // every number that the shape code reads was read
-  int64_t shape_failure_ = -1;
-  bool torch_function_is_off_ = false;
-  at::impl::TorchFunctionDisabledState torch_function_before_ = at::impl::TorchFunctionDisabledState::ENABLED;
-};
+void Evaluation::turn_torch_function_off() {
+  using TLS = at::impl::PythonTorchFunctionTLS;
+  torch_function_before_ = TLS::get_disabled_state();
+  torch_function_is_off_ = true;
+  TLS::set_disabled_state(at::impl::TorchFunctionDisabledState::ALL_DISABLED);
+}
 
-bool Program::evaluate(PyObject* locals, PyObject** gathered) {
+bool Program::evaluate(PyObject* locals, PyObject** gathered, bool exactly) {
   bool hit = false;
   const bool nested = busy_;
+  const auto finish = [&](Evaluation& evaluation) {
+    if (hit && gathered != nullptr) hit = (*gathered = evaluation.take_gathered()) != nullptr;
+  };
   const auto run = [&](Scratch& scratch) {
     Evaluation evaluation(*this, scratch);
     hit = evaluation.run(locals);
-    if (hit && gathered != nullptr) hit = (*gathered = evaluation.take_gathered()) != nullptr;
+    finish(evaluation);
+  };
+  // By what is remembered; tells when that does not decide.
+  const auto witness = [&](auto ask) {
+    Evaluation evaluation(*this, scratch_);
+    const Verdict verdict = ask(evaluation);
+    hit = verdict == Verdict::kHolds;
+    finish(evaluation);
+    return verdict;
   };
   try {
     if (nested) {
@@ -621,7 +637,10 @@ bool Program::evaluate(PyObject* locals, PyObject** gathered) {
       run(own);
     } else {
       busy_ = true;
-      run(scratch_);
+      Verdict verdict = Verdict::kExact;
+      if (witnesses_ && !exactly) verdict = witness([&](Evaluation& e) { return witnesses_->check(e, locals); });
+      if (verdict == Verdict::kStale) verdict = witness([&](Evaluation& e) { return witnesses_->record(e, locals); });
+      if (verdict == Verdict::kExact || verdict == Verdict::kStale) run(scratch_);
     }
   } catch (...) {
     // A tensor whose metadata cannot be read (a strided nested tensor, a subclass that raises): it does not match.

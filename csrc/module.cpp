@@ -4,6 +4,8 @@
 #include "lookup.h"
 #include "rows.h"
 #include "tensor.h"
+#include "watch.h"
+#include "witness.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <pybind11/pybind11.h>
@@ -43,9 +45,10 @@ py::dict numbered(const char* const (&names)[n]) {
   return numbers;
 }
 
-std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle) {
+std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle, bool witness) {
   auto checker = std::make_shared<Checker>();
   add_rows(checker->program, rows.ptr());
+  if (witness) checker->program.keep_witnesses();
   if (!oracle.is_none()) checker->oracle = oracle.inc_ref().ptr();
   return checker;
 }
@@ -77,6 +80,21 @@ void set_visibility_probe(const py::function& make) {
 
 py::object object_at(uint64_t address) {
   return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(address));
+}
+
+py::object witness_of(const Checker& checker) {
+  const Witnesses* all = checker.program.witnesses();
+  if (all == nullptr) return py::none();
+  py::dict found;
+  found["roots"] = all->roots();
+  found["facts"] = all->facts();
+  found["tensors"] = all->tensors();
+  found["live"] = all->live();
+  found["nbytes"] = all->bytes();
+  found["held"] = all->counts.held;
+  found["repaired"] = all->counts.repaired;
+  found["recorded"] = all->counts.recorded;
+  return found;
 }
 
 py::tuple as_tuple(const Counts& counts) {
@@ -114,7 +132,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("DICT_SLOTS") = cpython::layouts_known;
 
   py::class_<Checker, std::shared_ptr<Checker>>(m, "Checker", "A lowered GuardSet and its callable.")
-      .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none())
+      .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none(), py::arg("witness") = true)
       .def("callable",
            [](std::shared_ptr<Checker> self) {
              PyObject* function = make_callable(std::move(self));
@@ -128,6 +146,7 @@ PYBIND11_MODULE(_C, m) {
           py::arg("locals"))
       .def("tell", &tell, py::arg("rows"), py::arg("first_row"))
       .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.counts()); })
+      .def_property_readonly("witness", &witness_of)
       .def_property_readonly("nbytes", [](const Checker& self) { return self.bytes(); })
       .def_property_readonly("length", [](const Checker& self) { return self.length(); })
       .def_property_readonly("last_failure", [](const Checker& self) -> py::object {

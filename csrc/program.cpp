@@ -1,6 +1,8 @@
 // Building a Program; running one is in evaluate.cpp.
 #include "program.h"
 
+#include "witness.h"
+
 #include <algorithm>
 #include <bit>
 #include <stdexcept>
@@ -9,7 +11,16 @@ namespace unified_guards {
 
 Counts total_counts;
 
+namespace {
+constexpr size_t kSpecsToCompare = 64;
+}
+
+Program::Program() = default;
+
+void Program::keep_witnesses() { witnesses_ = std::make_unique<Witnesses>(*this); }
+
 Program::~Program() {
+  witnesses_.reset();
   for (PyObject* constant : constants_) Py_DECREF(constant);
 }
 
@@ -55,6 +66,14 @@ void Program::add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t
 
 uint32_t Program::add_tensor(TensorSpec spec, const std::vector<int64_t>& dims) {
   if (dims.size() != 2u * spec.rank) throw std::invalid_argument("a tensor needs one size and one stride a dimension");
+  // Layers repeat each other: what stands here once is in the cache when the next of them asks for it.
+  for (size_t back = 1; back <= std::min<size_t>(tensors_.size(), kSpecsToCompare); back++) {
+    const size_t at = tensors_.size() - back;
+    spec.dims = tensors_[at].dims;
+    if (spec == tensors_[at] && std::equal(dims.begin(), dims.end(), dims_.begin() + spec.dims)) {
+      return static_cast<uint32_t>(at);
+    }
+  }
   spec.dims = static_cast<uint32_t>(dims_.size());
   dims_.insert(dims_.end(), dims.begin(), dims.end());
   tensors_.push_back(spec);
@@ -73,6 +92,7 @@ void Program::finish() {
   scratch_ = make_scratch();
   hints_.resize(code_.size());
   find_root();
+  find_places();
 }
 
 void Program::check_gathered() const {
@@ -111,6 +131,56 @@ int Program::traverse(visitproc visit, void* arg) const {
   return 0;
 }
 
+namespace {
+
+// What an instruction needs to know of its base.
+uint8_t need_of(const Instruction& i) {
+  switch (i.op) {
+    case Op::TYPE_IS:
+    case Op::TYPE:
+    case Op::GENERIC_DICT: return kNeedsType;
+    case Op::DICT_ITEM:
+    case Op::GLOBAL_WEAKREF:
+    case Op::DICT_KEY_AT:
+    case Op::DICT_VALUE_AT:
+    case Op::DICT_LENGTH:
+    case Op::DICT_CONTAINS:
+    case Op::KEYS:
+    case Op::MAPPING_KEYS:
+    case Op::DICT_VERSION: return kNeedsVersion;
+    case Op::ITEM: return kNeedsVersion | kNeedsItems;
+    case Op::ATTR:
+    case Op::NO_ATTR: return kNeedsAttrs;
+    case Op::LIST_ITEM:
+    case Op::LENGTH:
+    case Op::LENGTH_OR_SET: return kNeedsItems;
+    default: return 0;
+  }
+}
+
+}  // namespace
+
+void Program::find_places() {
+  std::vector<uint32_t> path{0};  // the accessor that wrote each register, one past it; the frame for register 0
+  places_.resize(code_.size());
+  const auto close = [&](size_t depth, uint32_t at) {
+    for (; path.size() > depth; path.pop_back()) places_[path.back() - 1].end = at;
+  };
+  for (uint32_t at = 0; at < code_.size(); at++) {
+    const Instruction& i = code_[at];
+    close(i.base + 1u, at);
+    if (i.base >= path.size()) throw std::invalid_argument("an instruction reads a register of another path");
+    const uint32_t above = path[i.base];
+    places_[at].parent = above == 0 ? at : above - 1;
+    places_[at].end = at + 1;
+    if (above != 0) places_[above - 1].needs |= need_of(i);
+    if (!is_accessor(i.op)) continue;
+    if (i.also == kTypeIs) places_[at].needs |= kNeedsType;
+    path.push_back(at + 1);
+  }
+  close(1, static_cast<uint32_t>(code_.size()));
+}
+
 void Program::find_root() {
   size_t most = 0;
   for (size_t i = 0; i < code_.size();) {
@@ -143,12 +213,14 @@ Scratch Program::make_scratch() const {
 }
 
 size_t Program::bytes() const {
-  return sizeof(Program) + code_.capacity() * sizeof(Instruction) + origins_.capacity() * sizeof(uint32_t) +
-         constants_.capacity() * sizeof(PyObject*) + tensors_.capacity() * sizeof(TensorSpec) +
-         dims_.capacity() * sizeof(int64_t) + scratch_.registers.capacity() * sizeof(PyObject*) +
+  return sizeof(Program) + code_.capacity() * sizeof(Instruction) + places_.capacity() * sizeof(Place) +
+         origins_.capacity() * sizeof(uint32_t) + constants_.capacity() * sizeof(PyObject*) +
+         tensors_.capacity() * sizeof(TensorSpec) + dims_.capacity() * sizeof(int64_t) +
+         scratch_.registers.capacity() * sizeof(PyObject*) +
          (scratch_.owned.capacity() + scratch_.saved.capacity() + scratch_.gathered.capacity()) * sizeof(PyObject*) +
          scratch_.unique.capacity() * sizeof(Seen) + scratch_.ints.capacity() * sizeof(int64_t) +
-         scratch_.floats.capacity() * sizeof(double) + (shapes_ ? shapes_->bytes() : 0) + hints_.bytes();
+         scratch_.floats.capacity() * sizeof(double) + (shapes_ ? shapes_->bytes() : 0) + hints_.bytes() +
+         (witnesses_ ? witnesses_->bytes() : 0);
 }
 
 }  // namespace unified_guards

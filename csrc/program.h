@@ -9,6 +9,7 @@
 #include "shape_expr.h"
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <type_traits>
 #include <vector>
@@ -141,6 +142,8 @@ struct TensorSpec {
   int8_t device_index;
   bool requires_grad;
   bool device_is_current;  // torch 2.15: the index must be the accelerator's current one instead
+
+  bool operator==(const TensorSpec&) const = default;
 };
 
 inline constexpr int64_t kAnyDim = INT64_MIN;
@@ -170,15 +173,36 @@ struct Scratch {
   std::vector<Number> numbers;  // the registers of the shape code
 };
 
+// What of a value the instructions directly below it read.
+enum Need : uint8_t {
+  kNeedsType = 1,     // its exact type
+  kNeedsVersion = 2,  // its entries, as a dict
+  kNeedsAttrs = 4,    // its attributes, by getattr
+  kNeedsItems = 8,    // its length or items, as a list or a set
+};
+
+// Where an instruction stands in its program.
+struct Place {
+  uint32_t parent = 0;  // the accessor that made its base; its own index when that is the frame
+  uint32_t end = 0;     // of an accessor: one past the last instruction below it
+  uint8_t needs = 0;    // of an accessor: Needs, or-ed
+  uint8_t moves = 0;    // of an anchor: how often it was another object
+  bool barred = false;  // its value is another object too often for facts to begin there (see Deriver::is_anchor)
+
+  static constexpr uint8_t kMostMoves = 3;
+};
+
 struct ProgramSize {
   uint32_t registers = 1, owned = 0, saved = 0, gathered = 0, unique = 0, ints = 0, floats = 0, read = 0;
 };
+
+class Witnesses;
 
 // Whoever evaluates holds the GIL. Evaluation may run user code (a property, __eq__), which may evaluate the same
 // program again: the inner evaluation then gets a scratch of its own.
 class Program {
  public:
-  Program() = default;
+  Program();
   Program(const Program&) = delete;
   ~Program();
 
@@ -194,8 +218,13 @@ class Program {
   void finish();
 
   // True when every instruction passes on this dict of locals. Never throws, never leaves a Python error set.
-  // `gathered` is given a new list of what was gathered, when it is asked for and the check passes.
-  bool evaluate(PyObject* locals, PyObject** gathered = nullptr);
+  // `gathered` is given a new list of what was gathered, when it is asked for and the check passes. `exactly`: without
+  // the witnesses.
+  bool evaluate(PyObject* locals, PyObject** gathered = nullptr, bool exactly = false);
+
+  // From now on, facts that a passing check remembers spare the next one most of its work (see witness.h).
+  void keep_witnesses();
+  const Witnesses* witnesses() const { return witnesses_.get(); }
 
   // Shows the collector every object that the code holds.
   int traverse(visitproc visit, void* arg) const;
@@ -209,15 +238,20 @@ class Program {
   Counts counts;
 
  private:
+  friend class Deriver;
   friend class Evaluation;
   friend class Telling;
+  friend class Witness;
+  friend class Witnesses;
   Scratch make_scratch() const;
   void merge();
   void check_gathered() const;
   void find_root();
+  void find_places();
 
   std::vector<Instruction> code_;
   std::vector<uint32_t> origins_;     // of each instruction: which add() made it
+  std::vector<Place> places_;         // of each instruction
   std::vector<PyObject*> constants_;  // owned
   std::vector<TensorSpec> tensors_;
   std::vector<int64_t> dims_;
@@ -227,6 +261,7 @@ class Program {
   PyObject* root_name_ = nullptr;  // the object with the most instructions below it, borrowed from the constants
   cpython::Slot root_slot_ = 0;
   Scratch scratch_;
+  std::unique_ptr<Witnesses> witnesses_;
   bool busy_ = false;
   bool needs_dispatch_ = false;
   int64_t last_failure_ = -1;

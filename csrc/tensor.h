@@ -91,6 +91,36 @@ inline bool has_plain_dims(const c10::TensorImpl& impl) {
          !impl.is_nested();
 }
 
+// Words (see cpython.h) of tensors: which implementation a tensor has, which autograd metadata that has, and the Python
+// object that stands for it; null where there is none.
+namespace words {
+
+struct Peek : c10::TensorImpl {
+  // The field in front of it is private; between the two nothing fits.
+  static const char* behind_autograd(const c10::TensorImpl& tensor) {
+    return reinterpret_cast<const char*>(&(tensor.*(&Peek::extra_meta_)));
+  }
+};
+
+}  // namespace words
+
+inline cpython::Word implementation_word(PyObject* tensor) { return cpython::word_at(&tensor_of(tensor)); }
+
+inline cpython::Word autograd_word(const c10::TensorImpl& implementation) {
+  const cpython::Word word = cpython::word_at(words::Peek::behind_autograd(implementation)) - 1;
+  return *word == cpython::bits(implementation.autograd_meta()) ? word : nullptr;
+}
+
+inline cpython::Word object_word(const c10::TensorImpl& implementation) {
+  const auto* slot = implementation.pyobj_slot();
+  const uint64_t object = cpython::bits(slot->load_pyobj());
+  for (size_t i = 0; object != 0 && i < sizeof(*slot) / sizeof(uint64_t); i++) {
+    const cpython::Word word = cpython::word_at(slot) + i;
+    if (*word == object) return word;
+  }
+  return nullptr;
+}
+
 // Index of the accelerator's current device (evaluate.cpp).
 int current_device_index();
 

@@ -1,0 +1,68 @@
+// What a passing check remembers, so that the next one need not evaluate it again.
+//
+// A fact is a word of memory that was what it was: as long as it is, and the facts before it are, the instruction that
+// owns it gives the same answer. Facts come in the order of the program, parents before children, so that no word is
+// read inside an object of which an earlier fact has not vouched that it is alive. Tensors are not remembered but read
+// again, through the pointers that the facts vouch for: their metadata is checked exactly, in one loop.
+//
+// Nothing here holds a reference to anything.
+#pragma once
+
+#include "evaluate.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace unified_guards {
+
+struct Fact {
+  cpython::Word word;
+  uint64_t expected;
+};
+static_assert(sizeof(Fact) == 16);
+
+// A tensor to compare with TensorSpec `spec`. Where its implementation and its autograd metadata were last is only
+// fetched ahead, never read through.
+struct TensorFact {
+  PyObject* tensor;
+  const void* implementation;
+  const void* autograd;
+  uint32_t spec;
+  uint32_t type_version;  // when not 0: it has no attributes of its own, and its type is of this version
+};
+static_assert(sizeof(TensorFact) == 32);
+
+// How an instruction is answered.
+enum class Standing : uint8_t {
+  kLive,     // evaluated on every check
+  kCovered,  // by facts
+  kAnchor,   // an accessor read on every check, the value of which is as remembered: facts begin here
+};
+
+struct Remembered {
+  uint32_t first = 0;  // where its facts begin; of a tensor guard: which TensorFact
+  Standing standing = Standing::kLive;
+  uint8_t edges = 0;  // how many of its facts say that an accessor still finds the same value
+  uint8_t has = 0;    // which Needs of the instructions below it its other facts answer
+};
+
+// The facts about one root.
+struct Facts {
+  static constexpr size_t kAhead = 24;
+
+  std::vector<Fact> facts;              // the last kAhead are of no one: they let the loop fetch ahead without asking
+  std::vector<uint32_t> owners;         // of each fact: which instruction
+  std::vector<TensorFact> tensors;      //
+  std::vector<uint32_t> tensor_owners;  // of each tensor: which instruction
+  std::vector<Remembered> remembered;   // by instruction
+  std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
+
+  size_t count() const { return owners.size(); }
+  size_t bytes() const {
+    return facts.capacity() * sizeof(Fact) + (owners.capacity() + tensor_owners.capacity()) * sizeof(uint32_t) +
+           tensors.capacity() * sizeof(TensorFact) + remembered.capacity() * sizeof(Remembered) +
+           found.capacity() * sizeof(PyObject*);
+  }
+};
+
+}  // namespace unified_guards

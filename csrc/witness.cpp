@@ -1,0 +1,349 @@
+// See witness.h.
+#include "witness.h"
+
+#include <algorithm>
+
+namespace unified_guards {
+
+WitnessCounts total_witness_counts;
+
+namespace {
+
+// Whether evaluating it can run code of a user's, whatever its base is.
+bool may_run_code(const Instruction& i) {
+  switch (i.op) {
+    case Op::DICT_ITEM:
+    case Op::EQUALS: return !cpython::is_plain(i.object);
+    case Op::SAVED_HOOKS: return i.arg == 0;
+    case Op::CONSTANT:
+    case Op::LIST_ITEM:
+    case Op::TUPLE_ITEM:
+    case Op::TYPE:
+    case Op::TYPE_IS:
+    case Op::IS:
+    case Op::IS_NOT:
+    case Op::TENSOR:
+    case Op::UNIQUE:
+    case Op::SAVE:
+    case Op::SAME_AS:
+    case Op::GATHER:
+    case Op::INFERENCE_MODE:
+    case Op::MODE_STACK:
+    case Op::TORCH_FUNCTION_OFF: return false;
+    default: return true;
+  }
+}
+
+void fetch(const TensorFact& fact) {
+  const auto* implementation = static_cast<const char*>(fact.implementation);
+  __builtin_prefetch(fact.tensor);
+  __builtin_prefetch(implementation);
+  __builtin_prefetch(implementation + 64);
+  __builtin_prefetch(implementation + 128);
+  __builtin_prefetch(fact.autograd);
+}
+
+Verdict verdict_of(Deriver::Outcome outcome) {
+  switch (outcome) {
+    case Deriver::Outcome::kDone: return Verdict::kHolds;
+    case Deriver::Outcome::kFails: return Verdict::kFails;
+    default: return Verdict::kStale;
+  }
+}
+
+}  // namespace
+
+// ---- one root
+// --------------------------------------------------------------------------------------------------------
+
+Verdict Witness::verify(Deriver& deriver, Evaluation& evaluation, PyObject* locals) {
+  for (size_t ahead = 0; ahead < Facts::kAhead; ahead++) __builtin_prefetch(facts_.facts[ahead].word);
+  deriver.about(facts_, evaluation);
+  Program& program = deriver.program();
+  Verdict verdict = state_holds(program, evaluation);
+  if (verdict == Verdict::kHolds) verdict = anchors_hold(deriver, locals);
+  if (verdict == Verdict::kHolds) verdict = facts_hold(deriver);
+  if (verdict == Verdict::kHolds) verdict = tensors_hold(program, evaluation);
+  if (verdict == Verdict::kHolds) verdict = live_holds(evaluation, locals);
+  if (verdict == Verdict::kStale) ready_ = false;
+  return verdict;
+}
+
+Verdict Witness::record(Deriver& deriver, Evaluation& evaluation, PyObject* locals) {
+  deriver.about(facts_, evaluation);
+  ready_ = false;
+  const GlobalState state = GlobalState::now();
+  Verdict verdict = verdict_of(deriver.record(locals));
+  if (verdict != Verdict::kHolds) return verdict;
+  state_ = state;
+  plan(deriver.program());
+  verdict = live_holds(evaluation, locals);
+  ready_ = verdict == Verdict::kHolds;
+  return verdict;
+}
+
+void Witness::plan(Program& program) {
+  const std::vector<Instruction>& code = program.code_;
+  std::vector<bool> leads(code.size());
+  live_.clear();
+  approach_.clear();
+  hold_ = false;
+  state_guard_ = -1;
+  for (uint32_t at = static_cast<uint32_t>(code.size()); at-- > 0;) {
+    const uint32_t parent = program.places_[at].parent;
+    const bool is_anchor = facts_.remembered[at].standing == Standing::kAnchor;
+    if (is_anchor || leads[at]) leads[at] = leads[parent] = true;
+  }
+  for (uint32_t at = 0; at < code.size(); at++) {
+    const uint32_t parent = program.places_[at].parent;
+    if (leads[at]) approach_.push_back(at);
+    if (code[at].op == Op::TORCH_CALL || code[at].op == Op::GLOBAL_STATE) state_guard_ = at;
+    if (facts_.remembered[at].standing != Standing::kLive) continue;
+    const bool loads = parent != at && facts_.remembered[parent].standing != Standing::kLive;
+    live_.push_back({at, loads ? parent : kNoLoad});
+    hold_ |= may_run_code(code[at]);
+  }
+  live_.shrink_to_fit();
+  approach_.shrink_to_fit();
+}
+
+Verdict Witness::state_holds(Program& program, Evaluation& evaluation) {
+  if (state_guard_ < 0) return Verdict::kHolds;
+  const GlobalState now = GlobalState::now();
+  if (now == state_) return Verdict::kHolds;
+  if (!evaluation.passes(program.code_[state_guard_], nullptr)) {
+    evaluation.fail(state_guard_);
+    return Verdict::kFails;
+  }
+  state_ = now;
+  return Verdict::kHolds;
+}
+
+Verdict Witness::anchors_hold(Deriver& deriver, PyObject* locals) {
+  Program& program = deriver.program();
+  PyObject** registers = program.scratch_.registers.data();
+  registers[0] = locals;
+  for (const uint32_t at : approach_) {
+    Instruction& i = program.code_[at];
+    PyObject* value = Deriver::read(i, registers[i.base]);
+    if (value == nullptr) return Verdict::kExact;
+    registers[i.base + 1] = value;
+    if (facts_.remembered[at].standing != Standing::kAnchor || value == facts_.found[at]) continue;
+    const Verdict verdict = verdict_of(deriver.replace(at, value));
+    if (verdict != Verdict::kHolds) return verdict;
+    if (++program.places_[at].moves < Place::kMostMoves) continue;
+    program.places_[at].barred = true;
+    return Verdict::kStale;
+  }
+  return Verdict::kHolds;
+}
+
+Verdict Witness::facts_hold(Deriver& deriver) {
+  const size_t count = facts_.count();
+  const Fact* facts = facts_.facts.data();
+  for (size_t at = 0; at < count; at++) {
+    __builtin_prefetch(facts[at + Facts::kAhead].word);
+    if (*facts[at].word == facts[at].expected) [[likely]]
+      continue;
+    const Verdict verdict = verdict_of(deriver.repair(facts_.owners[at]));
+    if (verdict != Verdict::kHolds) return verdict;
+  }
+  return Verdict::kHolds;
+}
+
+Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) const {
+  constexpr size_t kAhead = 8;
+  const size_t count = facts_.tensors.size();
+  for (size_t at = 0; at < std::min(count, kAhead); at++) fetch(facts_.tensors[at]);
+  for (size_t at = 0; at < count; at++) {
+    if (at + kAhead < count) fetch(facts_.tensors[at + kAhead]);
+    const TensorFact& fact = facts_.tensors[at];
+    const TensorSpec& spec = program.tensors_[fact.spec];
+    if (Py_TYPE(fact.tensor) != spec.type) {
+      evaluation.fail(facts_.tensor_owners[at]);
+      return Verdict::kFails;
+    }
+    if (!has_plain_dims(*tensor_of(fact.tensor).unsafeGetTensorImpl())) return Verdict::kStale;
+    if (!tensor_matches(spec, program.dims_.data() + spec.dims, fact.tensor, *evaluation.dispatch())) {
+      evaluation.fail(facts_.tensor_owners[at]);
+      return Verdict::kFails;
+    }
+    if (fact.type_version == 0) continue;
+    if (spec.type->tp_version_tag != fact.type_version || *cpython::dict_word(fact.tensor) != 0) return Verdict::kStale;
+  }
+  return Verdict::kHolds;
+}
+
+Verdict Witness::live_holds(Evaluation& evaluation, PyObject* locals) const {
+  return evaluation.run_live(locals, live_, facts_.found.data(), hold_) ? Verdict::kHolds : Verdict::kFails;
+}
+
+bool Witness::is_idle(const Program& program) const {
+  return live_.size() > 64 && live_.size() * 2 > program.code_.size();
+}
+
+size_t Witness::bytes() const {
+  return sizeof *this + facts_.bytes() + approach_.capacity() * sizeof(uint32_t) + live_.capacity() * sizeof(LiveStep);
+}
+
+// ---- all roots
+// -------------------------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr const char* kCapsule = "unified_guards.Witnesses";
+
+PyObject* on_death(PyObject* self, PyObject* reference) {
+  static_cast<Witnesses*>(PyCapsule_GetPointer(self, kCapsule))->forget(reference);
+  Py_RETURN_NONE;
+}
+
+PyMethodDef on_death_method{"forget_root", on_death, METH_O, "Drops what was remembered about an object that died."};
+
+}  // namespace
+
+Witnesses::Witnesses(Program& program) : program_(program), deriver_(program) {}
+
+Witnesses::~Witnesses() {
+  // Without their weak references nothing calls on_death_ any more.
+  for (size_t at = 0; at < entries_.size(); at++) drop(at);
+  Py_XDECREF(on_death_);
+}
+
+void Witnesses::drop(size_t at) {
+  roots_[at] = this;  // no object is there
+  Py_CLEAR(entries_[at].reference);
+  entries_[at] = Entry();
+}
+
+void Witnesses::forget(PyObject* reference) {
+  for (size_t at = 0; at < entries_.size(); at++) {
+    if (entries_[at].reference != reference) continue;
+    if (&entries_[at] == current_) return;  // being checked: it is somebody's local, the next root will replace it
+    drop(at);
+    return;
+  }
+}
+
+PyObject* Witnesses::watch(const void* root) {
+  if (root == nullptr) return nullptr;
+  if (on_death_ == nullptr) {
+    PyObject* self = PyCapsule_New(this, kCapsule, nullptr);
+    if (self != nullptr) on_death_ = PyCFunction_New(&on_death_method, self);
+    Py_XDECREF(self);
+  }
+  PyObject* reference = nullptr;
+  if (on_death_ != nullptr) reference = PyWeakref_NewRef(static_cast<PyObject*>(const_cast<void*>(root)), on_death_);
+  if (reference == nullptr) PyErr_Clear();  // nothing tells when it dies: it will be the least recently used
+  return reference;
+}
+
+Witnesses::Entry* Witnesses::entry_of(const void* root) {
+  // Roots come round in the same order.
+  for (size_t tried = 0; tried < roots_.size(); tried++) {
+    at_ = at_ + 1 < roots_.size() ? at_ + 1 : 0;
+    if (roots_[at_] == root) return &entries_[at_];
+  }
+  return nullptr;
+}
+
+Witnesses::Entry* Witnesses::admit(const void* root) {
+  const auto free = std::find(roots_.begin(), roots_.end(), static_cast<const void*>(this));
+  at_ = static_cast<size_t>(free - roots_.begin());
+  if (free == roots_.end() && roots_.size() < kMost) {
+    roots_.push_back(root);
+    entries_.emplace_back();
+  } else if (free == roots_.end()) {
+    // With more roots than places, coming round in order, the least recently used is the one that comes next: most of
+    // them stay.
+    if (clock_ % 16 != 0) return nullptr;
+    const auto oldest = std::min_element(entries_.begin(), entries_.end(),
+                                         [](const Entry& a, const Entry& b) { return a.used < b.used; });
+    at_ = static_cast<size_t>(oldest - entries_.begin());
+    drop(at_);
+  }
+  roots_[at_] = root;
+  entries_[at_].reference = watch(root);
+  return &entries_[at_];
+}
+
+Verdict Witnesses::check(Evaluation& evaluation, PyObject* locals) {
+  const void* root =
+      program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
+  clock_++;
+  current_ = entry_of(root);
+  if (current_ == nullptr) {
+    admit(root);  // who comes a second time is worth remembering
+    return Verdict::kExact;
+  }
+  Entry& entry = *current_;
+  entry.used = clock_;
+  if (entry.rests > 0) {
+    entry.rests--;
+    return Verdict::kExact;
+  }
+  if (entry.witness == nullptr) entry.witness = std::make_unique<Witness>();
+  if (!entry.witness->is_ready()) return Verdict::kStale;
+  if (entry.witness->is_idle(program_)) return Verdict::kExact;
+  const Verdict verdict = entry.witness->verify(deriver_, evaluation, locals);
+  const size_t work = deriver_.work();
+  if (verdict == Verdict::kHolds) {
+    counts.held++;
+    total_witness_counts.held++;
+  }
+  if (work > 0) {
+    counts.repaired++;
+    total_witness_counts.repaired++;
+  }
+  judge(entry, verdict != Verdict::kStale && work * 4 <= program_.code_.size());
+  return verdict;
+}
+
+// Facts that have to be replaced on every call cost more than they save: the exact tier checks for a while, each time
+// for twice as long.
+void Witnesses::judge(Entry& entry, bool cheap) {
+  constexpr uint32_t kPatience = 3, kMostStrikes = 9;
+  if (cheap) {
+    entry.strikes = 0;
+    return;
+  }
+  entry.strikes = std::min(entry.strikes + 1, kMostStrikes);
+  if (entry.strikes >= kPatience) entry.rests = 1u << (entry.strikes - kPatience + 1);
+}
+
+Verdict Witnesses::record(Evaluation& evaluation, PyObject* locals) {
+  counts.recorded++;
+  total_witness_counts.recorded++;
+  return current_->witness->record(deriver_, evaluation, locals);
+}
+
+size_t Witnesses::roots() const {
+  return static_cast<size_t>(std::count_if(entries_.begin(), entries_.end(),
+                                           [](const Entry& e) { return e.witness && e.witness->is_ready(); }));
+}
+
+size_t Witnesses::facts() const {
+  size_t sum = 0;
+  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->facts().count() : 0;
+  return sum;
+}
+
+size_t Witnesses::tensors() const {
+  size_t sum = 0;
+  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->facts().tensors.size() : 0;
+  return sum;
+}
+
+size_t Witnesses::live() const {
+  size_t sum = 0;
+  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->live() : 0;
+  return sum;
+}
+
+size_t Witnesses::bytes() const {
+  size_t sum = sizeof *this + roots_.capacity() * sizeof(void*) + entries_.capacity() * sizeof(Entry);
+  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->bytes() : 0;
+  return sum;
+}
+
+}  // namespace unified_guards
