@@ -8,6 +8,7 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -19,7 +20,7 @@ using Slot = uint32_t;
 // No slot is worth looking for: the dict holds an equal key that is another object, or is too large to search.
 constexpr Slot kNoSlot = 0xffffffff;
 
-// ---- dict layout -------------------------------------------------------------------------------------------------
+// ---- dict layout --------------------------------------------------------------------------------------------------
 
 #if PY_VERSION_HEX < 0x030B0000
 #define UG_DICT_LAYOUT 310
@@ -187,7 +188,7 @@ inline Item dict_item_at(PyObject* dict, Py_ssize_t position) {
   return {nullptr, nullptr};
 }
 
-// ---- instance dicts ----------------------------------------------------------------------------------------------
+// ---- instance dicts -----------------------------------------------------------------------------------------------
 
 enum class DictState { kNone, kReady, kNotMade };
 
@@ -228,7 +229,7 @@ inline InstanceDict instance_dict(PyObject* object) {
   return {DictState::kNone, nullptr};
 }
 
-// ---- iterators ---------------------------------------------------------------------------------------------------
+// ---- iterators ----------------------------------------------------------------------------------------------------
 
 struct TupleIterator {
   PyObject_HEAD
@@ -258,7 +259,7 @@ inline RangeState range_state(PyObject* iterator) {
 #endif
 }
 
-// ---- types, weak references, functions ---------------------------------------------------------------------------
+// ---- types, weak references, functions ----------------------------------------------------------------------------
 
 // The dict of a type; a new reference from 3.12 on, where static builtin types keep theirs elsewhere.
 inline PyObject* type_dict(PyObject* type, bool& is_new) {
@@ -335,7 +336,7 @@ inline bool has_attribute(PyObject* object, PyObject* name) {
   return true;
 }
 
-// ---- words -------------------------------------------------------------------------------------------------------
+// ---- words --------------------------------------------------------------------------------------------------------
 //
 // A word is the address of 8 bytes that change when what they stand for changes. It may be read as long as the object
 // that it is in lives; null where this interpreter has no such word.
@@ -427,6 +428,21 @@ inline Word set_size_word(PyObject* set) { return word_at(&reinterpret_cast<PySe
 // None once the target is dead. The reference itself must not be a subclass that answers calls otherwise.
 inline Word weakref_word(PyObject* reference) {
   return word_at(&reinterpret_cast<PyWeakReference*>(reference)->wr_object);
+}
+
+// Kinds of fields that members of a type stand for: an object, absent or None when there is none.
+#if PY_VERSION_HEX >= 0x030C0000
+constexpr int kMember = Py_T_OBJECT_EX, kMemberOrNone = 6;
+#else
+constexpr int kMember = T_OBJECT_EX, kMemberOrNone = T_OBJECT;
+#endif
+
+// What a type or its bases define by this name, borrowed; a lookup that the interpreter caches.
+inline PyObject* of_type(PyTypeObject* type, const char* name) {
+  PyObject* interned = PyUnicode_InternFromString(name);
+  PyObject* found = interned != nullptr ? _PyType_Lookup(type, interned) : nullptr;
+  Py_XDECREF(interned);
+  return found;
 }
 
 // ---- reading without running code of a user's ---------------------------------------------------------------------

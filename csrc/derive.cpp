@@ -2,6 +2,7 @@
 // the last reference to one.
 #include "derive.h"
 
+#include "attribute_hooks.h"
 #include "watch.h"
 
 #include <algorithm>
@@ -66,6 +67,68 @@ bool goes_first(PyObject* attribute) {
   return !is_built_in(Py_TYPE(attribute)) || Py_TYPE(attribute)->tp_descr_set != nullptr;
 }
 
+bool absent_purely(PyObject* dict, PyObject* name) {
+  cpython::Slot nowhere = cpython::kNoSlot;
+  const cpython::Found found = cpython::find_purely(dict, name, nowhere);
+  return found.certain && found.value == nullptr;
+}
+
+bool defines(PyObject* type, const char* name) {
+  bool is_new = false;
+  PyObject* dict = cpython::type_dict(type, is_new);
+  const bool found = dict == nullptr || PyDict_GetItemString(dict, name) != nullptr;
+  if (is_new) Py_XDECREF(dict);
+  return found;
+}
+
+// The dict of names of an object whose __getattribute__ renames; null when there is none that is a plain class
+// attribute.
+PyObject* names_of(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject* function = cpython::of_type(type, "__getattribute__");
+  const AttributeHook* hook = attribute_hook(function);
+  if (hook == nullptr || hook->form != AttributeHook::Form::kRenames) return nullptr;
+  PyObject* closure = reinterpret_cast<PyFunctionObject*>(function)->func_closure;
+  if (closure == nullptr || PyTuple_GET_SIZE(closure) != 1 || !PyCell_Check(PyTuple_GET_ITEM(closure, 0)))
+    return nullptr;
+  PyObject* names = _PyType_Lookup(type, hook->names[0]);
+  if (names == nullptr || !PyDict_CheckExact(names) || !cpython::has_plain_keys(names)) return nullptr;
+  const cpython::InstanceDict instance = cpython::instance_dict(object);
+  if (instance.state != DictState::kReady) return nullptr;
+  return absent_purely(instance.dict, hook->names[0]) ? names : nullptr;
+}
+
+// The name by which an attribute is looked up.
+PyObject* name_to_look_for(PyObject* object, PyObject* name) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (PyType_Check(object) || cpython::plain_attribute_access(type)) return name;
+  PyObject* names = names_of(object);
+  const AttributeHook* hook = attribute_hook(cpython::of_type(type, "__getattribute__"));
+  if (names == nullptr || hook == nullptr || name == hook->names[0]) return name;
+  cpython::Slot nowhere = cpython::kNoSlot;
+  PyObject* other = cpython::find_purely(names, name, nowhere).value;
+  return other != nullptr && PyUnicode_CheckExact(other) ? other : name;
+}
+
+// Whether super().__getattribute__ in a method of `owner` is object's, for instances of `type`.
+bool super_is_object(PyTypeObject* type, PyObject* owner) {
+  bool behind = false;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(type->tp_mro); i++) {
+    PyObject* base = PyTuple_GET_ITEM(type->tp_mro, i);
+    if (behind && base != reinterpret_cast<PyObject*>(&PyBaseObject_Type) && defines(base, "__getattribute__"))
+      return false;
+    behind |= base == owner;
+  }
+  return behind;
+}
+
+bool finds_super(PyFunctionObject* function) {
+  static PyObject* name = PyUnicode_InternFromString("super");
+  cpython::Slot nowhere = cpython::kNoSlot;
+  PyObject* found = cpython::find_purely(function->func_builtins, name, nowhere).value;
+  return absent_purely(function->func_globals, name) && found == reinterpret_cast<PyObject*>(&PySuper_Type);
+}
+
 bool keys_compare_purely(PyObject* dict, PyObject* expected) {
   Py_ssize_t cursor = 0, at = 0;
   PyObject *key = nullptr, *value = nullptr;
@@ -78,8 +141,7 @@ bool keys_compare_purely(PyObject* dict, PyObject* expected) {
 
 }  // namespace
 
-// ---- emitting
-// --------------------------------------------------------------------------------------------------------
+// ---- emitting -----------------------------------------------------------------------------------------------------
 
 void Deriver::begin(uint32_t at) {
   current_ = at;
@@ -141,8 +203,7 @@ Deriver::Outcome Deriver::commit() {
   return outcome_;
 }
 
-// ---- walking
-// ---------------------------------------------------------------------------------------------------------
+// ---- walking ------------------------------------------------------------------------------------------------------
 
 Deriver::Outcome Deriver::record(PyObject* locals) {
   const size_t length = program_.code_.size();
@@ -224,8 +285,8 @@ bool Deriver::derive_guard(uint32_t at) {
   return end(at) && (evaluation_->passes(i, base.value) || fails(at));
 }
 
-// Objects of which each is vouched for relate as they do for as long as they are. A group with another one in it is
-// evaluated on every check as a whole.
+// Objects of which each is vouched for relate as they do for as long as they are. Of those that are not, it is asked on
+// every check whether they are the same as one of these.
 void Deriver::settle_relations() {
   const std::vector<Instruction>& code = program_.code_;
   std::vector<bool> live_groups(code.size()), live_slots(program_.size_.saved);
@@ -237,18 +298,22 @@ void Deriver::settle_relations() {
     if (i.op == Op::OVERLAP) live_slots.assign(live_slots.size(), true);
   }
   for (uint32_t at = 0; at < code.size(); at++) {
-    if (!is_relation(code[at].op)) continue;
-    if (code[at].op == Op::UNIQUE ? live_groups[code[at].arg] : live_slots[code[at].arg]) {
-      facts_->remembered[at].standing = Standing::kLive;
-    } else if (!evaluation_->passes(program_.code_[at], facts_->found[program_.places_[at].parent])) {
+    Remembered& remembered = facts_->remembered[at];
+    if (!is_relation(code[at].op) || remembered.standing == Standing::kLive) continue;
+    PyObject* value = facts_->found[program_.places_[at].parent];
+    if (code[at].op != Op::UNIQUE && live_slots[code[at].arg]) {
+      remembered.standing = Standing::kLive;
+    } else if (!evaluation_->passes(program_.code_[at], value)) {
       fails(at);
       return;
+    } else if (code[at].op == Op::UNIQUE && live_groups[code[at].arg]) {
+      facts_->apart.push_back({value, code[at].arg});
     }
   }
+  std::sort(facts_->apart.begin(), facts_->apart.end());
 }
 
-// ---- updating
-// --------------------------------------------------------------------------------------------------------
+// ---- updating -----------------------------------------------------------------------------------------------------
 
 Deriver::Outcome Deriver::repair(uint32_t at) {
   start_update();
@@ -302,8 +367,7 @@ bool Deriver::refresh_children(uint32_t at) {
   return true;
 }
 
-// ---- accessors
-// -------------------------------------------------------------------------------------------------------
+// ---- accessors ----------------------------------------------------------------------------------------------------
 
 PyObject* Deriver::read(Instruction& i, PyObject* base) {
   switch (i.op) {
@@ -413,8 +477,12 @@ PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
     return PyCell_GET(object);
   }
   if (!(base.has & kNeedsAttrs)) return nullptr;
-  PyTypeObject* type = Py_TYPE(object);
-  PyObject* of_type = _PyType_Lookup(type, name);
+  if (PyFunction_Check(object)) {
+    if (PyObject* value = edge_of_function_attribute(object, name)) return value;
+  }
+  name = name_to_look_for(object, name);
+  PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name);
+  if (of_type != nullptr && Py_TYPE(of_type) == &PyMemberDescr_Type) return edge_of_member(object, of_type);
   if (of_type != nullptr && goes_first(of_type)) return nullptr;
   if (PyType_Check(object)) {
     PyObject* value = _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), name);
@@ -436,6 +504,36 @@ PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
   return of_type != nullptr && is_given_as_it_is(of_type) ? of_type : nullptr;
 }
 
+// What the getters of a function read; a field that is empty is None to them.
+PyObject* Deriver::edge_of_function_attribute(PyObject* function, PyObject* name) {
+  struct Getter {
+    const char* name;
+    Op field;
+  };
+  static constexpr Getter kGetters[] = {{"__defaults__", Op::FUNC_DEFAULTS},
+                                        {"__kwdefaults__", Op::FUNC_KWDEFAULTS},
+                                        {"__code__", Op::FUNC_CODE},
+                                        {"__closure__", Op::FUNC_CLOSURE}};
+  for (const Getter& getter : kGetters) {
+    if (PyUnicode_CompareWithASCIIString(name, getter.name) != 0) continue;
+    const Word word = field_word(getter.field, function);
+    emit(word);
+    return *word != 0 ? reinterpret_cast<PyObject*>(*word) : Py_None;
+  }
+  return nullptr;
+}
+
+// A field at a fixed place in the object: of __slots__, or of a type written in C.
+PyObject* Deriver::edge_of_member(PyObject* object, PyObject* descriptor) {
+  const PyMemberDef* member = reinterpret_cast<PyMemberDescrObject*>(descriptor)->d_member;
+  const bool none_if_empty = member->type == cpython::kMemberOrNone;
+  if (!none_if_empty && member->type != cpython::kMember) return nullptr;
+  const Word word = word_at(reinterpret_cast<char*>(object) + member->offset);
+  emit(word);
+  if (*word != 0) return reinterpret_cast<PyObject*>(*word);
+  return none_if_empty ? Py_None : nullptr;
+}
+
 PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
   if (!is_tensor(tensor)) return nullptr;
   const c10::TensorImpl* implementation = tensor_of(tensor).unsafeGetTensorImpl();
@@ -453,8 +551,7 @@ PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
   return reinterpret_cast<PyObject*>(*object);
 }
 
-// ---- values
-// ----------------------------------------------------------------------------------------------------------
+// ---- values -------------------------------------------------------------------------------------------------------
 
 // Emits the facts about a value that the instructions below it need; tells for which needs there are any.
 uint8_t Deriver::node(PyObject* value, uint8_t needs) {
@@ -486,32 +583,55 @@ bool Deriver::attribute_facts(PyObject* value) {
   PyTypeObject* type = Py_TYPE(value);
   const Word version = cpython::type_version_word(type);
   if (version == nullptr) return false;
-  if (PyType_Check(value)) {
-    const Word own = cpython::type_version_word(reinterpret_cast<PyTypeObject*>(value));
-    if (own == nullptr || type->tp_getattro != PyType_Type.tp_getattro) return false;
-    emit(version);
-    emit(own);
-    return true;
-  }
-  if (!cpython::plain_attribute_access(type)) return false;
-  const cpython::InstanceDict instance = cpython::instance_dict(value);
-  const Word holder = cpython::dict_word(value);
-  if (instance.state == DictState::kReady) {
-    const Word entries = holder != nullptr ? dict_version_word(instance.dict) : nullptr;
-    if (entries == nullptr) return false;
-    emit(version);
-    emit(holder);
-    emit(entries);
-    return true;
-  }
-  if (instance.state == DictState::kNone && holder == nullptr && type->tp_dictoffset != 0) return false;
   emit(version);
-  if (instance.state == DictState::kNone && holder != nullptr) emit(holder);
+  if (PyType_Check(value)) return class_attribute_facts(reinterpret_cast<PyTypeObject*>(value));
+  if (!cpython::plain_attribute_access(type) && !renaming_facts(value, cpython::of_type(type, "__getattribute__"))) {
+    return false;
+  }
+  return instance_facts(value);
+}
+
+bool Deriver::class_attribute_facts(PyTypeObject* type) {
+  const Word version = cpython::type_version_word(type);
+  if (version == nullptr || Py_TYPE(type)->tp_getattro != PyType_Type.tp_getattro) return false;
+  emit(version);
   return true;
 }
 
-// ---- guards
-// ----------------------------------------------------------------------------------------------------------
+bool Deriver::instance_facts(PyObject* value) {
+  const cpython::InstanceDict instance = cpython::instance_dict(value);
+  const Word holder = cpython::dict_word(value);
+  if (instance.state == DictState::kNotMade) return true;
+  if (holder == nullptr) return instance.state == DictState::kNone && Py_TYPE(value)->tp_dictoffset == 0;
+  emit(holder);
+  if (instance.state == DictState::kNone) return true;
+  const Word entries = dict_version_word(instance.dict);
+  if (entries == nullptr) return false;
+  emit(entries);
+  return true;
+}
+
+// A __getattribute__ that renames: its code, the class and the `super` that it looks for, and the dict of names.
+bool Deriver::renaming_facts(PyObject* value, PyObject* hook) {
+  PyTypeObject* type = Py_TYPE(value);
+  PyObject* map = names_of(value);
+  if (map == nullptr) return false;
+  auto* function = reinterpret_cast<PyFunctionObject*>(hook);
+  PyObject* owner = PyTuple_GET_ITEM(function->func_closure, 0);
+  if (!super_is_object(type, PyCell_GET(owner)) || !finds_super(function)) return false;
+  const Word globals = dict_version_word(function->func_globals), builtins = dict_version_word(function->func_builtins);
+  const Word names = dict_version_word(map);
+  if (globals == nullptr || builtins == nullptr || names == nullptr) return false;
+  emit(word_at(&function->func_code));
+  emit(word_at(&function->func_closure));
+  emit(cpython::cell_word(owner));
+  emit(globals);
+  emit(builtins);
+  emit(names);
+  return true;
+}
+
+// ---- guards -------------------------------------------------------------------------------------------------------
 
 // Guards on the state of the thread: what they read in dicts; the rest is compared as a whole (see Witness).
 bool Deriver::covers_ambient(const Instruction& i) {
@@ -563,15 +683,42 @@ bool Deriver::covers(uint32_t at, const Register& base) {
 
 bool Deriver::covers_absence(PyObject* object, PyObject* name, const Register& base) {
   PyTypeObject* type = Py_TYPE(object);
-  if (!(base.has & kNeedsAttrs) || type->tp_getattro != PyObject_GenericGetAttr) return false;
+  if (!(base.has & kNeedsAttrs) || PyType_Check(object)) return false;
+  PyObject* getattr = cpython::of_type(type, "__getattr__");
+  // A type written in C may have an access of its own.
+  if (getattr == nullptr && type->tp_getattro != PyObject_GenericGetAttr && names_of(object) == nullptr) return false;
+  name = name_to_look_for(object, name);
   if (_PyType_Lookup(type, name) != nullptr) return false;
+  if (getattr != nullptr && !covers_absence_in(object, getattr, name)) return false;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kNone) return true;
-  if (instance.state == DictState::kReady) return cpython::is_plain(name) && cpython::has_plain_keys(instance.dict);
+  if (instance.state == DictState::kReady) return absent_purely(instance.dict, name);
   const cpython::InlineSlot inlined = cpython::inline_slot(object, name);
   if (inlined.slot == nullptr) return false;
   emit(inlined.holder);
   emit(inlined.slot);
+  return *inlined.slot == 0;
+}
+
+// Nor does the __getattr__ find it.
+bool Deriver::covers_absence_in(PyObject* object, PyObject* getattr, PyObject* name) {
+  const AttributeHook* hook = attribute_hook(getattr);
+  const cpython::InstanceDict instance = cpython::instance_dict(object);
+  if (hook == nullptr || hook->form != AttributeHook::Form::kLooksIn) return false;
+  if (instance.state != DictState::kReady || !cpython::plain_attribute_access(Py_TYPE(object))) return false;
+  PyObject* dict_getter = cpython::of_type(Py_TYPE(object), "__dict__");
+  if (dict_getter == nullptr || Py_TYPE(dict_getter) != &PyGetSetDescr_Type) return false;
+  emit(word_at(&reinterpret_cast<PyFunctionObject*>(getattr)->func_code));
+  for (PyObject* where : hook->names) {
+    cpython::Slot nowhere = cpython::kNoSlot;
+    const cpython::Found found = cpython::find_purely(instance.dict, where, nowhere);
+    if (!found.certain) return false;
+    if (found.value == nullptr) continue;
+    if (!PyDict_CheckExact(found.value) || !absent_purely(found.value, name)) return false;
+    const Word version = dict_version_word(found.value);
+    if (version == nullptr) return false;
+    emit(version);
+  }
   return true;
 }
 

@@ -62,12 +62,18 @@ class Deriver {
   bool is_anchor(uint32_t at, PyObject* value) const;
   PyObject* edge(uint32_t at, const Register& base);
   PyObject* edge_of_attribute(Instruction& i, const Register& base);
+  PyObject* edge_of_function_attribute(PyObject* function, PyObject* name);
+  PyObject* edge_of_member(PyObject* object, PyObject* descriptor);
   PyObject* edge_of_gradient(PyObject* tensor);
   PyObject* edge_of_weakref(PyObject* reference);
   uint8_t node(PyObject* value, uint8_t needs);
   bool attribute_facts(PyObject* value);
+  bool class_attribute_facts(PyTypeObject* type);
+  bool renaming_facts(PyObject* value, PyObject* hook);
+  bool instance_facts(PyObject* value);
   bool covers(uint32_t at, const Register& base);
   bool covers_absence(PyObject* object, PyObject* name, const Register& base);
+  bool covers_absence_in(PyObject* object, PyObject* getattr, PyObject* name);
   bool covers_marking(uint32_t at, PyObject* object, PyObject* name);
   bool covers_tensor(uint32_t at, PyObject* object);
   bool covers_ambient(const Instruction& i);

@@ -406,7 +406,8 @@ bool Evaluation::run(PyObject* locals) {
   return true;
 }
 
-bool Evaluation::run_live(PyObject* locals, const std::vector<LiveStep>& steps, PyObject* const* found, bool hold) {
+bool Evaluation::run_live(PyObject* locals, const std::vector<LiveStep>& steps, PyObject* const* found,
+                          const std::vector<Seen>& apart, bool hold) {
   PyObject** registers = scratch_.registers.data();
   registers[0] = locals;
   Hint nowhere;
@@ -418,6 +419,9 @@ bool Evaluation::run_live(PyObject* locals, const std::vector<LiveStep>& steps, 
   for (const LiveStep& live : steps) {
     Instruction& i = program_.code_[live.instruction];
     if (live.load != kNoLoad) registers[i.base] = found[live.load];
+    if (i.op == Op::UNIQUE && std::binary_search(apart.begin(), apart.end(), Seen{registers[i.base], i.arg})) {
+      return fail(live.instruction);
+    }
     if (!step(i, live.instruction, registers[i.base], nowhere)) return false;
   }
   return true;

@@ -30,9 +30,10 @@ class Evaluation {
   // All instructions.
   bool run(PyObject* locals);
 
-  // Some of them; `found` holds by instruction what the others once found. `hold`: keep what is loaded alive, because
-  // one of the steps may run code of a user's.
-  bool run_live(PyObject* locals, const std::vector<LiveStep>& steps, PyObject* const* found, bool hold);
+  // Some of them; `found` holds by instruction what the others once found, and `apart`, sorted, objects from which
+  // those of a group of UNIQUE must differ. `hold`: keep what is loaded alive, because a step may run code of a user's.
+  bool run_live(PyObject* locals, const std::vector<LiveStep>& steps, PyObject* const* found,
+                const std::vector<Seen>& apart, bool hold);
 
   // One guard whose evaluation runs no code of a user's.
   bool passes(Instruction& i, PyObject* base) {

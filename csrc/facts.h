@@ -56,12 +56,13 @@ struct Facts {
   std::vector<uint32_t> tensor_owners;  // of each tensor: which instruction
   std::vector<Remembered> remembered;   // by instruction
   std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
+  std::vector<Seen> apart;              // sorted: vouched for, and in a group of UNIQUE with others that are not
 
   size_t count() const { return owners.size(); }
   size_t bytes() const {
     return facts.capacity() * sizeof(Fact) + (owners.capacity() + tensor_owners.capacity()) * sizeof(uint32_t) +
            tensors.capacity() * sizeof(TensorFact) + remembered.capacity() * sizeof(Remembered) +
-           found.capacity() * sizeof(PyObject*);
+           found.capacity() * sizeof(PyObject*) + apart.capacity() * sizeof(Seen);
   }
 };
 

@@ -1,4 +1,5 @@
 // Registers the extension; conversion only.
+#include "attribute_hooks.h"
 #include "checker.h"
 #include "global_state.h"
 #include "lookup.h"
@@ -90,6 +91,7 @@ py::object witness_of(const Checker& checker) {
   found["facts"] = all->facts();
   found["tensors"] = all->tensors();
   found["live"] = all->live();
+  found["live_rows"] = all->live_rows();
   found["nbytes"] = all->bytes();
   found["held"] = all->counts.held;
   found["repaired"] = all->counts.repaired;
@@ -173,6 +175,11 @@ PYBIND11_MODULE(_C, m) {
       [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
       py::arg("state"));
   m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
+  m.def("know_attribute_hook", [](py::handle code, const std::string& form, const std::vector<std::string>& names) {
+    know_attribute_hook(code.ptr(), form, names);
+  });
+  m.def("knows_attribute_hook", [](py::handle code) { return knows_attribute_hook(code.ptr()); });
+  m.def("dicts_are_versioned", &dicts_are_versioned);
   m.def("object_at", &object_at, py::arg("address"));
   m.def("python_keys_are_visible", &python_keys_are_visible);
   m.def("set_visibility_probe", &set_visibility_probe, py::arg("make"));

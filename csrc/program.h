@@ -8,6 +8,7 @@
 #include "hints.h"
 #include "shape_expr.h"
 
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -159,6 +160,8 @@ struct Counts {
 struct Seen {
   const void* object;
   uint32_t group;
+
+  auto operator<=>(const Seen&) const = default;
 };
 
 // What an evaluation writes. Kept with the program so that a hit allocates nothing.

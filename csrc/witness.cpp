@@ -53,8 +53,7 @@ Verdict verdict_of(Deriver::Outcome outcome) {
 
 }  // namespace
 
-// ---- one root
-// --------------------------------------------------------------------------------------------------------
+// ---- one root -----------------------------------------------------------------------------------------------------
 
 Verdict Witness::verify(Deriver& deriver, Evaluation& evaluation, PyObject* locals) {
   for (size_t ahead = 0; ahead < Facts::kAhead; ahead++) __builtin_prefetch(facts_.facts[ahead].word);
@@ -175,7 +174,8 @@ Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) const {
 }
 
 Verdict Witness::live_holds(Evaluation& evaluation, PyObject* locals) const {
-  return evaluation.run_live(locals, live_, facts_.found.data(), hold_) ? Verdict::kHolds : Verdict::kFails;
+  return evaluation.run_live(locals, live_, facts_.found.data(), facts_.apart, hold_) ? Verdict::kHolds
+                                                                                      : Verdict::kFails;
 }
 
 bool Witness::is_idle(const Program& program) const {
@@ -186,8 +186,7 @@ size_t Witness::bytes() const {
   return sizeof *this + facts_.bytes() + approach_.capacity() * sizeof(uint32_t) + live_.capacity() * sizeof(LiveStep);
 }
 
-// ---- all roots
-// -------------------------------------------------------------------------------------------------------
+// ---- all roots ----------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -336,8 +335,15 @@ size_t Witnesses::tensors() const {
 
 size_t Witnesses::live() const {
   size_t sum = 0;
-  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->live() : 0;
+  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->live().size() : 0;
   return sum;
+}
+
+std::vector<int64_t> Witnesses::live_rows() const {
+  std::vector<int64_t> rows;
+  if (at_ >= entries_.size() || !entries_[at_].witness) return rows;
+  for (const LiveStep& step : entries_[at_].witness->live()) rows.push_back(program_.origins_[step.instruction]);
+  return rows;
 }
 
 size_t Witnesses::bytes() const {

@@ -37,7 +37,7 @@ class Witness {
   bool is_idle(const Program& program) const;
 
   const Facts& facts() const { return facts_; }
-  size_t live() const { return live_.size(); }
+  const std::vector<LiveStep>& live() const { return live_; }
   size_t bytes() const;
 
  private:
@@ -85,6 +85,9 @@ class Witnesses {
   size_t tensors() const;
   size_t live() const;
   size_t bytes() const;
+
+  // The rows (see Program::last_failure) that are evaluated on every check of the root that was checked last.
+  std::vector<int64_t> live_rows() const;
 
  private:
   struct Entry {

@@ -25,7 +25,7 @@ from torch._C._dynamo import guards as native
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._guards import CompileContext, TracingContext
 
-from unified_guards import _C
+from unified_guards import _C, attribute_hooks
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
@@ -220,6 +220,7 @@ def _unify(wrapper: Any, code: types.CodeType, records: list[Any], origins: Orig
     if not len(frame.guard_set):
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
+    attribute_hooks.learn(kwargs["example_value"] for _, _, _, kwargs, _ in records if "example_value" in kwargs)
     frame.build(_oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None)
     introduce(frame, frames_of(code), Frame.tell)
     stub = native.RootGuardManager()

@@ -1,0 +1,28 @@
+// What is known of `__getattribute__` and `__getattr__` methods written in Python (see attribute_hooks.py).
+#pragma once
+
+#include "cpython.h"
+
+#include <string>
+#include <vector>
+
+namespace unified_guards {
+
+struct AttributeHook {
+  enum class Form {
+    kRenames,  // a __getattribute__: object's own lookup, of another name if names[0], a dict, has one
+    kLooksIn,  // a __getattr__: looks in the dicts `names` of the instance's own dict, then raises
+  };
+  Form form;
+  std::vector<PyObject*> names;  // interned
+};
+
+// Code that runs as `hook` says is known for the life of the process. Throws std::invalid_argument on another form.
+void know_attribute_hook(PyObject* code, const std::string& form, const std::vector<std::string>& names);
+
+// What is known of the code of `function`; null when nothing is, or it is no function.
+const AttributeHook* attribute_hook(PyObject* function);
+
+bool knows_attribute_hook(PyObject* code);
+
+}  // namespace unified_guards

@@ -1,0 +1,131 @@
+"""Recognises Python-level ``__getattribute__`` and ``__getattr__`` methods whose answers follow from a few dicts.
+
+Most models meet two of them on every guarded attribute: the ``__getattr__`` of ``torch.nn.Module``, which looks in the
+dicts of parameters, buffers and submodules, and the ``__getattribute__`` of a model's configuration, which maps some
+names to others. Calling them on every check costs a microsecond each. The native checker answers for them from facts
+about memory instead, once it is certain what they do: here their source is parsed, compiled again to see that it is
+what they run, and compared with the two forms that are known. Anything else is called, as ever. Entry point:
+:func:`learn`.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import textwrap
+import types
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+from unified_guards import _C
+
+#: ``key`` goes by another name when a dict, itself an attribute, says so; then object's own lookup.
+_RENAMES = re.compile(
+    r"if key != '(\w+)' and key in super\(\)\.__getattribute__\('\1'\):\n"
+    r"    key = super\(\)\.__getattribute__\('\1'\)\[key\]\n"
+    r"return super\(\)\.__getattribute__\(key\)"
+)
+#: One dict of the instance's own after the other; what is in none of them is absent.
+_LOOKS_IN = re.compile(
+    r"if '(\w+)' in self\.__dict__:\n"
+    r"    (\w+) = self\.__dict__\['\1'\]\n"
+    r"    if key in \2:\n"
+    r"        return \2\[key\]\n"
+)
+_NOT_FOUND = re.compile(r"raise AttributeError\(.*\)", re.DOTALL)
+
+#: Code that was looked at and is of neither form.
+_unknown: weakref.WeakSet[types.CodeType] = weakref.WeakSet()
+
+
+class _Named(ast.NodeTransformer):
+    """The two arguments by one name each, whatever they are called."""
+
+    def __init__(self, names: dict[str, str]) -> None:
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.Name:
+        node.id = self.names.get(node.id, node.id)
+        return node
+
+
+def _method_of(function: types.FunctionType) -> ast.FunctionDef | None:
+    """The definition of a method, if its source, compiled, is what it runs."""
+    source = textwrap.dedent(inspect.getsource(function))
+    tree = ast.parse(f"class _:\n{textwrap.indent(source, ' ')}")
+    inner = tree.body[0]
+    if not isinstance(inner, ast.ClassDef) or not isinstance(inner.body[0], ast.FunctionDef):
+        return None
+    definition = inner.body[0]
+    if definition.decorator_list or [argument.arg for argument in definition.args.args] != list(
+        function.__code__.co_varnames[:2]
+    ):
+        return None
+    compiled = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)
+    bodies = [const for const in compiled.co_consts if isinstance(const, types.CodeType)]
+    found = [const for body in bodies for const in body.co_consts if isinstance(const, types.CodeType)]
+    return definition if any(_same_code(code, function.__code__) for code in found) else None
+
+
+def _same_code(one: types.CodeType, other: types.CodeType) -> bool:
+    fields = ("co_code", "co_consts", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_argcount")
+    return all(getattr(one, field) == getattr(other, field) for field in fields)
+
+
+def _text_of(definition: ast.FunctionDef) -> str:
+    """The body in one spelling, without its docstring."""
+    names = dict(zip((argument.arg for argument in definition.args.args), ("self", "key"), strict=False))
+    body = definition.body[1:] if ast.get_docstring(definition) is not None else definition.body
+    return "\n".join(ast.unparse(_Named(names).visit(statement)) for statement in body)
+
+
+def names_looked_in(text: str) -> list[str] | None:
+    """The dicts in which a ``__getattr__`` of the second form looks, in order."""
+    names = []
+    while (found := _LOOKS_IN.match(text)) is not None:
+        names.append(found[1])
+        text = text[found.end() :]
+    return names if names and _NOT_FOUND.fullmatch(text) else None
+
+
+def _form_of(function: types.FunctionType) -> tuple[str, tuple[str, ...]] | None:
+    """What the native checker is told of a method; None when it is of no known form."""
+    try:
+        definition = _method_of(function)
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None  # no source, or none that can be read
+    if definition is None:
+        return None
+    text = _text_of(definition)
+    if (renames := _RENAMES.fullmatch(text)) is not None:
+        return "renames", (renames[1],)
+    names = names_looked_in(text)
+    return None if names is None else ("looks_in", tuple(names))
+
+
+def _learn_function(function: Any) -> None:
+    if not isinstance(function, types.FunctionType):
+        return
+    code = function.__code__
+    if code in _unknown or _C.knows_attribute_hook(code):
+        return
+    form = _form_of(function)
+    if form is None:
+        _unknown.add(code)
+    else:
+        _C.know_attribute_hook(code, *form)
+
+
+def learn(objects: Iterable[Any]) -> None:
+    """Tells the native checker what the attribute hooks of the types of ``objects`` do, where that is known."""
+    for kind in {type(item) for item in objects}:
+        for name in ("__getattribute__", "__getattr__"):
+            for base in kind.__mro__:
+                if name in vars(base):
+                    _learn_function(vars(base)[name])
+                    break
+
+
+__all__ = ["learn", "names_looked_in"]
