@@ -14,13 +14,19 @@ std::unordered_map<PyObject*, AttributeHook>& hooks() {
   return *all;
 }
 
+AttributeHook::Form form_of(const std::string& form) {
+  if (form == "renames") return AttributeHook::Form::kRenames;
+  if (form == "unless") return AttributeHook::Form::kUnless;
+  if (form == "looks_in") return AttributeHook::Form::kLooksIn;
+  throw std::invalid_argument("no such form of attribute hooks: " + form);
+}
+
 }  // namespace
 
 void know_attribute_hook(PyObject* code, const std::string& form, const std::vector<std::string>& names) {
   if (!PyCode_Check(code)) throw std::invalid_argument("an attribute hook is known by its code");
-  if (form != "renames" && form != "looks_in") throw std::invalid_argument("no such form of attribute hooks: " + form);
   if (names.empty()) throw std::invalid_argument("an attribute hook looks somewhere");
-  AttributeHook hook{form == "renames" ? AttributeHook::Form::kRenames : AttributeHook::Form::kLooksIn, {}};
+  AttributeHook hook{form_of(form), {}};
   for (const std::string& name : names) hook.names.push_back(PyUnicode_InternFromString(name.c_str()));
   if (hooks().emplace(code, std::move(hook)).second) Py_INCREF(code);
 }

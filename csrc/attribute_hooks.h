@@ -11,6 +11,7 @@ namespace unified_guards {
 struct AttributeHook {
   enum class Form {
     kRenames,  // a __getattribute__: object's own lookup, of another name if names[0], a dict, has one
+    kUnless,   // a __getattribute__: object's own lookup, unless the instance's own dict has something by names[0]
     kLooksIn,  // a __getattr__: looks in the dicts `names` of the instance's own dict, then raises
   };
   Form form;

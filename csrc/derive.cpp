@@ -73,60 +73,82 @@ bool absent_purely(PyObject* dict, PyObject* name) {
   return found.certain && found.value == nullptr;
 }
 
-bool defines(PyObject* type, const char* name) {
-  bool is_new = false;
-  PyObject* dict = cpython::type_dict(type, is_new);
-  const bool found = dict == nullptr || PyDict_GetItemString(dict, name) != nullptr;
-  if (is_new) Py_XDECREF(dict);
-  return found;
-}
-
-// The dict of names of an object whose __getattribute__ renames; null when there is none that is a plain class
-// attribute.
-PyObject* names_of(PyObject* object) {
-  PyTypeObject* type = Py_TYPE(object);
-  PyObject* function = cpython::of_type(type, "__getattribute__");
-  const AttributeHook* hook = attribute_hook(function);
-  if (hook == nullptr || hook->form != AttributeHook::Form::kRenames) return nullptr;
-  PyObject* closure = reinterpret_cast<PyFunctionObject*>(function)->func_closure;
-  if (closure == nullptr || PyTuple_GET_SIZE(closure) != 1 || !PyCell_Check(PyTuple_GET_ITEM(closure, 0)))
-    return nullptr;
-  PyObject* names = _PyType_Lookup(type, hook->names[0]);
-  if (names == nullptr || !PyDict_CheckExact(names) || !cpython::has_plain_keys(names)) return nullptr;
-  const cpython::InstanceDict instance = cpython::instance_dict(object);
-  if (instance.state != DictState::kReady) return nullptr;
-  return absent_purely(instance.dict, hook->names[0]) ? names : nullptr;
-}
-
-// The name by which an attribute is looked up.
-PyObject* name_to_look_for(PyObject* object, PyObject* name) {
-  PyTypeObject* type = Py_TYPE(object);
-  if (PyType_Check(object) || cpython::plain_attribute_access(type)) return name;
-  PyObject* names = names_of(object);
-  const AttributeHook* hook = attribute_hook(cpython::of_type(type, "__getattribute__"));
-  if (names == nullptr || hook == nullptr || name == hook->names[0]) return name;
-  cpython::Slot nowhere = cpython::kNoSlot;
-  PyObject* other = cpython::find_purely(names, name, nowhere).value;
-  return other != nullptr && PyUnicode_CheckExact(other) ? other : name;
-}
-
-// Whether super().__getattribute__ in a method of `owner` is object's, for instances of `type`.
-bool super_is_object(PyTypeObject* type, PyObject* owner) {
-  bool behind = false;
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(type->tp_mro); i++) {
-    PyObject* base = PyTuple_GET_ITEM(type->tp_mro, i);
-    if (behind && base != reinterpret_cast<PyObject*>(&PyBaseObject_Type) && defines(base, "__getattribute__"))
-      return false;
-    behind |= base == owner;
-  }
-  return behind;
-}
-
 bool finds_super(PyFunctionObject* function) {
   static PyObject* name = PyUnicode_InternFromString("super");
   cpython::Slot nowhere = cpython::kNoSlot;
   PyObject* found = cpython::find_purely(function->func_builtins, name, nowhere).value;
   return absent_purely(function->func_globals, name) && found == reinterpret_cast<PyObject*>(&PySuper_Type);
+}
+
+// Whether super() in a method of `owner` is what comes after it.
+bool continues_after(PyFunctionObject* function, PyObject* owner) {
+  PyObject* closure = function->func_closure;
+  if (closure == nullptr || PyTuple_GET_SIZE(closure) != 1 || !PyCell_Check(PyTuple_GET_ITEM(closure, 0))) return false;
+  return PyCell_GET(PyTuple_GET_ITEM(closure, 0)) == owner && finds_super(function);
+}
+
+// What the __getattribute__ methods of an object's classes do, one after the other, before object's own is asked.
+struct Hooks {
+  bool known = false;
+  PyObject* names = nullptr;       // attributes that go by another name
+  PyObject* names_name = nullptr;  // the attribute that this dict is
+  std::vector<PyFunctionObject*> functions;
+
+  explicit Hooks(PyObject* object) {
+    const cpython::InstanceDict instance = cpython::instance_dict(object);
+    if (instance.state != DictState::kReady) return;
+    static PyObject* name = PyUnicode_InternFromString("__getattribute__");
+    PyTypeObject* type = Py_TYPE(object);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(type->tp_mro); i++) {
+      PyObject* owner = PyTuple_GET_ITEM(type->tp_mro, i);
+      if (owner == reinterpret_cast<PyObject*>(&PyBaseObject_Type)) known = true;
+      if (known) return;
+      bool is_new = false;
+      PyObject* dict = cpython::type_dict(owner, is_new);
+      PyObject* function = PyDict_GetItemWithError(dict, name);
+      if (is_new) Py_DECREF(dict);
+      if (function != nullptr && !add(type, instance.dict, function, owner)) return;
+    }
+  }
+
+  PyObject* renamed(PyObject* attribute) const {
+    if (names == nullptr || attribute == names_name) return attribute;
+    cpython::Slot nowhere = cpython::kNoSlot;
+    PyObject* other = cpython::find_purely(names, attribute, nowhere).value;
+    return other != nullptr ? other : attribute;
+  }
+
+ private:
+  bool add(PyTypeObject* type, PyObject* instance, PyObject* function, PyObject* owner) {
+    const AttributeHook* hook = attribute_hook(function);
+    if (hook == nullptr || !continues_after(reinterpret_cast<PyFunctionObject*>(function), owner)) return false;
+    functions.push_back(reinterpret_cast<PyFunctionObject*>(function));
+    cpython::Slot nowhere = cpython::kNoSlot;
+    const cpython::Found own = cpython::find_purely(instance, hook->names[0], nowhere);
+    if (hook->form == AttributeHook::Form::kUnless)
+      return own.certain && (own.value == nullptr || own.value == Py_None);
+    if (hook->form != AttributeHook::Form::kRenames || names != nullptr || !own.certain || own.value != nullptr)
+      return false;
+    names_name = hook->names[0];
+    names = _PyType_Lookup(type, names_name);
+    return names != nullptr && PyDict_CheckExact(names) && is_plain_map(names);
+  }
+
+  // From names to names.
+  static bool is_plain_map(PyObject* dict) {
+    Py_ssize_t cursor = 0;
+    PyObject *key = nullptr, *value = nullptr;
+    while (PyDict_Next(dict, &cursor, &key, &value)) {
+      if (!PyUnicode_CheckExact(key) || !PyUnicode_CheckExact(value)) return false;
+    }
+    return true;
+  }
+};
+
+// The name by which an attribute is looked up.
+PyObject* name_to_look_for(PyObject* object, PyObject* name) {
+  if (PyType_Check(object) || cpython::plain_attribute_access(Py_TYPE(object))) return name;
+  return Hooks(object).renamed(name);
 }
 
 bool keys_compare_purely(PyObject* dict, PyObject* expected) {
@@ -209,6 +231,7 @@ Deriver::Outcome Deriver::record(PyObject* locals) {
   const size_t length = program_.code_.size();
   *facts_ = Facts();
   facts_->remembered.resize(length);
+  facts_->likenesses.resize(program_.tensors_.size());
   facts_->found.resize(length);
   updating_ = false;
   outcome_ = Outcome::kDone;
@@ -585,9 +608,7 @@ bool Deriver::attribute_facts(PyObject* value) {
   if (version == nullptr) return false;
   emit(version);
   if (PyType_Check(value)) return class_attribute_facts(reinterpret_cast<PyTypeObject*>(value));
-  if (!cpython::plain_attribute_access(type) && !renaming_facts(value, cpython::of_type(type, "__getattribute__"))) {
-    return false;
-  }
+  if (!cpython::plain_attribute_access(type) && !hook_facts(value)) return false;
   return instance_facts(value);
 }
 
@@ -611,22 +632,23 @@ bool Deriver::instance_facts(PyObject* value) {
   return true;
 }
 
-// A __getattribute__ that renames: its code, the class and the `super` that it looks for, and the dict of names.
-bool Deriver::renaming_facts(PyObject* value, PyObject* hook) {
-  PyTypeObject* type = Py_TYPE(value);
-  PyObject* map = names_of(value);
-  if (map == nullptr) return false;
-  auto* function = reinterpret_cast<PyFunctionObject*>(hook);
-  PyObject* owner = PyTuple_GET_ITEM(function->func_closure, 0);
-  if (!super_is_object(type, PyCell_GET(owner)) || !finds_super(function)) return false;
-  const Word globals = dict_version_word(function->func_globals), builtins = dict_version_word(function->func_builtins);
-  const Word names = dict_version_word(map);
-  if (globals == nullptr || builtins == nullptr || names == nullptr) return false;
-  emit(word_at(&function->func_code));
-  emit(word_at(&function->func_closure));
-  emit(cpython::cell_word(owner));
-  emit(globals);
-  emit(builtins);
+// Each __getattribute__ in turn: its code, the class and the `super` that it looks for; and the dict of names.
+bool Deriver::hook_facts(PyObject* value) {
+  const Hooks hooks(value);
+  if (!hooks.known) return false;
+  for (PyFunctionObject* function : hooks.functions) {
+    const Word globals = dict_version_word(function->func_globals);
+    const Word builtins = dict_version_word(function->func_builtins);
+    if (globals == nullptr || builtins == nullptr) return false;
+    emit(word_at(&function->func_code));
+    emit(word_at(&function->func_closure));
+    emit(cpython::cell_word(PyTuple_GET_ITEM(function->func_closure, 0)));
+    emit(globals);
+    emit(builtins);
+  }
+  if (hooks.names == nullptr) return true;
+  const Word names = dict_version_word(hooks.names);
+  if (names == nullptr) return false;
   emit(names);
   return true;
 }
@@ -686,7 +708,7 @@ bool Deriver::covers_absence(PyObject* object, PyObject* name, const Register& b
   if (!(base.has & kNeedsAttrs) || PyType_Check(object)) return false;
   PyObject* getattr = cpython::of_type(type, "__getattr__");
   // A type written in C may have an access of its own.
-  if (getattr == nullptr && type->tp_getattro != PyObject_GenericGetAttr && names_of(object) == nullptr) return false;
+  if (getattr == nullptr && type->tp_getattro != PyObject_GenericGetAttr && !Hooks(object).known) return false;
   name = name_to_look_for(object, name);
   if (_PyType_Lookup(type, name) != nullptr) return false;
   if (getattr != nullptr && !covers_absence_in(object, getattr, name)) return false;
@@ -734,10 +756,6 @@ bool Deriver::covers_marking(uint32_t at, PyObject* object, PyObject* name) {
   if (updating_ && !tensor_changes_.empty()) fact = &tensor_changes_.back().second;
   if (!updating_ && !facts_->tensors.empty()) fact = &facts_->tensors.back();
   const bool is_its = fact != nullptr && fact->tensor == object && at > 0 && program_.code_[at - 1].op == Op::TENSOR;
-  if (instance.state == DictState::kNone && is_its) {
-    fact->type_version = type->tp_version_tag;
-    return true;
-  }
   Word entries = nullptr;
   if (instance.state == DictState::kReady) {
     // What is marked stands in sets, which change without a trace.
@@ -746,8 +764,14 @@ bool Deriver::covers_marking(uint32_t at, PyObject* object, PyObject* name) {
     entries = dict_version_word(instance.dict);
     if (!marked.certain || marked.value != nullptr || entries == nullptr) return false;
   }
-  emit(cpython::type_word(object));
-  emit(version);
+  if (is_its) {
+    fact->type_version = type->tp_version_tag;
+    fact->is_bare = entries == nullptr;
+    if (fact->is_bare) return true;
+  } else {
+    emit(cpython::type_word(object));
+    emit(version);
+  }
   emit(holder);
   if (entries != nullptr) emit(entries);
   return true;
@@ -759,7 +783,7 @@ bool Deriver::covers_tensor(uint32_t at, PyObject* object) {
   if (Py_TYPE(object) != spec.type || spec.device_is_current) return false;
   const c10::TensorImpl* implementation = tensor_of(object).unsafeGetTensorImpl();
   if (implementation->is_python_dispatch() || !has_plain_dims(*implementation)) return false;
-  const TensorFact fact{object, implementation, implementation->autograd_meta(), which, 0};
+  const TensorFact fact{object, implementation, implementation->autograd_meta(), which, 0, 0};
   if (updating_) {
     tensor_changes_.emplace_back(facts_->remembered[at].first, fact);
   } else {

@@ -69,7 +69,7 @@ class Deriver {
   uint8_t node(PyObject* value, uint8_t needs);
   bool attribute_facts(PyObject* value);
   bool class_attribute_facts(PyTypeObject* type);
-  bool renaming_facts(PyObject* value, PyObject* hook);
+  bool hook_facts(PyObject* value);
   bool instance_facts(PyObject* value);
   bool covers(uint32_t at, const Register& base);
   bool covers_absence(PyObject* object, PyObject* name, const Register& base);

@@ -27,8 +27,9 @@ struct TensorFact {
   PyObject* tensor;
   const void* implementation;
   const void* autograd;
-  uint32_t spec;
-  uint32_t type_version;  // when not 0: it has no attributes of its own, and its type is of this version
+  uint32_t spec : 31;
+  uint32_t is_bare : 1;   // it has no instance dict
+  uint32_t type_version;  // of its type; 0 when nothing depends on that
 };
 static_assert(sizeof(TensorFact) == 32);
 
@@ -54,6 +55,7 @@ struct Facts {
   std::vector<uint32_t> owners;         // of each fact: which instruction
   std::vector<TensorFact> tensors;      //
   std::vector<uint32_t> tensor_owners;  // of each tensor: which instruction
+  std::vector<Likeness> likenesses;     // by spec
   std::vector<Remembered> remembered;   // by instruction
   std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
   std::vector<Seen> apart;              // sorted: vouched for, and in a group of UNIQUE with others that are not
@@ -61,8 +63,9 @@ struct Facts {
   size_t count() const { return owners.size(); }
   size_t bytes() const {
     return facts.capacity() * sizeof(Fact) + (owners.capacity() + tensor_owners.capacity()) * sizeof(uint32_t) +
-           tensors.capacity() * sizeof(TensorFact) + remembered.capacity() * sizeof(Remembered) +
-           found.capacity() * sizeof(PyObject*) + apart.capacity() * sizeof(Seen);
+           tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
+           remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) +
+           apart.capacity() * sizeof(Seen);
   }
 };
 

@@ -92,6 +92,7 @@ py::object witness_of(const Checker& checker) {
   found["tensors"] = all->tensors();
   found["live"] = all->live();
   found["live_rows"] = all->live_rows();
+  found["fact_rows"] = all->fact_rows();
   found["nbytes"] = all->bytes();
   found["held"] = all->counts.held;
   found["repaired"] = all->counts.repaired;

@@ -6,8 +6,10 @@
 #include <ATen/core/TensorBase.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/variable.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace unified_guards {
 
@@ -23,6 +25,10 @@ bool python_keys_are_visible();
 class DispatchState {
  public:
   DispatchState() : local_(c10::impl::tls_local_dispatch_key_set()) {}
+
+  bool operator==(const DispatchState& other) const {
+    return local_.included_ == other.local_.included_ && local_.excluded_ == other.local_.excluded_;
+  }
 
   uint64_t apply(c10::DispatchKeySet keys) {
     c10::DispatchKeySet result = (keys | local_.included_) - local_.excluded_;
@@ -44,6 +50,55 @@ inline const at::Tensor& tensor_of(PyObject* object) { return THPVariable_Unpack
 
 inline bool is_tensor(PyObject* object) {
   return PyType_IsSubtype(Py_TYPE(object), reinterpret_cast<PyTypeObject*>(THPVariableClass)) != 0;
+}
+
+// Words (see cpython.h) of tensors: which implementation a tensor has, which autograd metadata that has, and the Python
+// object that stands for it; null where there is none.
+namespace words {
+
+// Protected fields, by their place.
+struct Peek : c10::TensorImpl {
+  // The field in front of it is private; between the two nothing fits.
+  static const char* behind_autograd(const c10::TensorImpl& tensor) {
+    return reinterpret_cast<const char*>(&(tensor.*(&Peek::extra_meta_)));
+  }
+  static const c10::impl::SizesAndStrides& dims(const c10::TensorImpl& tensor) {
+    return tensor.*(&Peek::sizes_and_strides_);
+  }
+  static uint64_t keys(const c10::TensorImpl& tensor) { return (tensor.*(&Peek::key_set_)).raw_repr(); }
+  // dtype, device, and every flag that says whether sizes are plain numbers that can be read in place.
+  static const char* kind(const c10::TensorImpl& tensor) {
+    return reinterpret_cast<const char*>(&(tensor.*(&Peek::data_type_)));
+  }
+  static const char* behind_kind(const c10::TensorImpl& tensor) {
+    return reinterpret_cast<const char*>(&(tensor.*(&Peek::key_set_)));
+  }
+};
+
+}  // namespace words
+
+// Eight bytes from the dtype on, which the key set ends.
+inline uint64_t kind_of(const c10::TensorImpl& implementation) {
+  uint64_t kind = 0;
+  std::memcpy(&kind, words::Peek::kind(implementation), sizeof kind);
+  return kind;
+}
+
+inline cpython::Word implementation_word(PyObject* tensor) { return cpython::word_at(&tensor_of(tensor)); }
+
+inline cpython::Word autograd_word(const c10::TensorImpl& implementation) {
+  const cpython::Word word = cpython::word_at(words::Peek::behind_autograd(implementation)) - 1;
+  return *word == cpython::bits(implementation.autograd_meta()) ? word : nullptr;
+}
+
+inline cpython::Word object_word(const c10::TensorImpl& implementation) {
+  const auto* slot = implementation.pyobj_slot();
+  const uint64_t object = cpython::bits(slot->load_pyobj());
+  for (size_t i = 0; object != 0 && i < sizeof(*slot) / sizeof(uint64_t); i++) {
+    const cpython::Word word = cpython::word_at(slot) + i;
+    if (*word == object) return word;
+  }
+  return nullptr;
 }
 
 inline bool dims_match(const int64_t* expected, const int64_t* found, size_t n) {
@@ -91,38 +146,14 @@ inline bool has_plain_dims(const c10::TensorImpl& impl) {
          !impl.is_nested();
 }
 
-// Words (see cpython.h) of tensors: which implementation a tensor has, which autograd metadata that has, and the Python
-// object that stands for it; null where there is none.
-namespace words {
-
-struct Peek : c10::TensorImpl {
-  // The field in front of it is private; between the two nothing fits.
-  static const char* behind_autograd(const c10::TensorImpl& tensor) {
-    return reinterpret_cast<const char*>(&(tensor.*(&Peek::extra_meta_)));
-  }
-};
-
-}  // namespace words
-
-inline cpython::Word implementation_word(PyObject* tensor) { return cpython::word_at(&tensor_of(tensor)); }
-
-inline cpython::Word autograd_word(const c10::TensorImpl& implementation) {
-  const cpython::Word word = cpython::word_at(words::Peek::behind_autograd(implementation)) - 1;
-  return *word == cpython::bits(implementation.autograd_meta()) ? word : nullptr;
-}
-
-inline cpython::Word object_word(const c10::TensorImpl& implementation) {
-  const auto* slot = implementation.pyobj_slot();
-  const uint64_t object = cpython::bits(slot->load_pyobj());
-  for (size_t i = 0; object != 0 && i < sizeof(*slot) / sizeof(uint64_t); i++) {
-    const cpython::Word word = cpython::word_at(slot) + i;
-    if (*word == object) return word;
-  }
-  return nullptr;
-}
-
 // Index of the accelerator's current device (evaluate.cpp).
 int current_device_index();
+
+// Whether backwards passes through a tensor. Its metadata is of torch's one kind, as torch itself takes for granted.
+inline bool requires_gradient(const c10::TensorImpl& implementation) {
+  const auto* autograd = static_cast<const torch::autograd::AutogradMeta*>(implementation.autograd_meta());
+  return autograd != nullptr && (autograd->requires_grad_ || autograd->grad_fn_);
+}
 
 // `object` has exactly spec.type, which is torch.Tensor or a subclass.
 inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject* object, DispatchState& dispatch) {
@@ -133,11 +164,44 @@ inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject
   const c10::Device device = impl->device();
   const int index = spec.device_is_current ? current_device_index() : spec.device_index;
   if (device.index() != index) return false;
-  if (impl->requires_grad() != spec.requires_grad) return false;
+  if (requires_gradient(*impl) != spec.requires_grad) return false;
   if (!has_plain_dims(*impl)) return unusual_dims_match(spec, dims, tensor);
   c10::IntArrayRef sizes = impl->sizes();
   return sizes.size() == spec.rank && dims_match(dims, sizes.data(), spec.rank) &&
          dims_match(dims + spec.rank, impl->strides().data(), spec.rank);
+}
+
+// What a tensor that matched a spec looked like, as it stands in memory: another one that looks like it, in the same
+// dispatch state, matches the spec, too, as far as its type, its dims and its gradient do.
+struct Likeness {
+  uint64_t keys = 0, kind = 0;  // a key set is never empty
+};
+
+inline Likeness likeness_of(const c10::TensorImpl& implementation) {
+  return {words::Peek::keys(implementation), kind_of(implementation)};
+}
+
+// tensor_matches() where `like` is the likeness of a tensor with plain dims and without Python keys that did.
+inline bool matches_like(const Likeness& like, const TensorSpec& spec, const int64_t* dims,
+                         const c10::TensorImpl& implementation) {
+  if (words::Peek::keys(implementation) != like.keys || kind_of(implementation) != like.kind) return false;
+  const c10::impl::SizesAndStrides& found = words::Peek::dims(implementation);
+  return found.size() == spec.rank && dims_match(dims, found.sizes_data(), spec.rank) &&
+         dims_match(dims + spec.rank, found.strides_data(), spec.rank) &&
+         requires_gradient(implementation) == spec.requires_grad;
+}
+
+// Fetches what that reads. `implementation` and `autograd` are where they were last.
+inline void fetch_tensor(PyObject* tensor, const void* implementation, const void* autograd) {
+  const auto* object = reinterpret_cast<const char*>(tensor);
+  const auto* fields = static_cast<const char*>(implementation);
+  __builtin_prefetch(object - 24);
+  __builtin_prefetch(object + 16);
+  __builtin_prefetch(fields + 24);
+  __builtin_prefetch(fields + 56);
+  __builtin_prefetch(fields + 120);
+  __builtin_prefetch(fields + 168);
+  __builtin_prefetch(&static_cast<const torch::autograd::AutogradMeta*>(autograd)->requires_grad_);
 }
 
 }  // namespace unified_guards

@@ -34,14 +34,7 @@ bool may_run_code(const Instruction& i) {
   }
 }
 
-void fetch(const TensorFact& fact) {
-  const auto* implementation = static_cast<const char*>(fact.implementation);
-  __builtin_prefetch(fact.tensor);
-  __builtin_prefetch(implementation);
-  __builtin_prefetch(implementation + 64);
-  __builtin_prefetch(implementation + 128);
-  __builtin_prefetch(fact.autograd);
-}
+void fetch(const TensorFact& fact) { fetch_tensor(fact.tensor, fact.implementation, fact.autograd); }
 
 Verdict verdict_of(Deriver::Outcome outcome) {
   switch (outcome) {
@@ -150,7 +143,12 @@ Verdict Witness::facts_hold(Deriver& deriver) {
   return Verdict::kHolds;
 }
 
-Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) const {
+Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) {
+  if (facts_.tensors.empty()) return Verdict::kHolds;
+  if (!(dispatch_ == *evaluation.dispatch())) {
+    std::fill(facts_.likenesses.begin(), facts_.likenesses.end(), Likeness());
+    dispatch_ = *evaluation.dispatch();
+  }
   constexpr size_t kAhead = 8;
   const size_t count = facts_.tensors.size();
   for (size_t at = 0; at < std::min(count, kAhead); at++) fetch(facts_.tensors[at]);
@@ -158,17 +156,21 @@ Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) const {
     if (at + kAhead < count) fetch(facts_.tensors[at + kAhead]);
     const TensorFact& fact = facts_.tensors[at];
     const TensorSpec& spec = program.tensors_[fact.spec];
-    if (Py_TYPE(fact.tensor) != spec.type) {
-      evaluation.fail(facts_.tensor_owners[at]);
-      return Verdict::kFails;
+    const int64_t* dims = program.dims_.data() + spec.dims;
+    bool matches = Py_TYPE(fact.tensor) == spec.type;
+    const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
+    if (matches && !matches_like(facts_.likenesses[fact.spec], spec, dims, implementation)) {
+      if (implementation.is_python_dispatch() || !has_plain_dims(implementation)) return Verdict::kStale;
+      matches = tensor_matches(spec, dims, fact.tensor, *evaluation.dispatch());
+      if (matches) facts_.likenesses[fact.spec] = likeness_of(implementation);
     }
-    if (!has_plain_dims(*tensor_of(fact.tensor).unsafeGetTensorImpl())) return Verdict::kStale;
-    if (!tensor_matches(spec, program.dims_.data() + spec.dims, fact.tensor, *evaluation.dispatch())) {
+    if (!matches) {
       evaluation.fail(facts_.tensor_owners[at]);
       return Verdict::kFails;
     }
     if (fact.type_version == 0) continue;
-    if (spec.type->tp_version_tag != fact.type_version || *cpython::dict_word(fact.tensor) != 0) return Verdict::kStale;
+    if (spec.type->tp_version_tag != fact.type_version) return Verdict::kStale;
+    if (fact.is_bare && *cpython::dict_word(fact.tensor) != 0) return Verdict::kStale;
   }
   return Verdict::kHolds;
 }
@@ -343,6 +345,13 @@ std::vector<int64_t> Witnesses::live_rows() const {
   std::vector<int64_t> rows;
   if (at_ >= entries_.size() || !entries_[at_].witness) return rows;
   for (const LiveStep& step : entries_[at_].witness->live()) rows.push_back(program_.origins_[step.instruction]);
+  return rows;
+}
+
+std::vector<int64_t> Witnesses::fact_rows() const {
+  std::vector<int64_t> rows;
+  if (at_ >= entries_.size() || !entries_[at_].witness) return rows;
+  for (const uint32_t owner : entries_[at_].witness->facts().owners) rows.push_back(program_.origins_[owner]);
   return rows;
 }
 

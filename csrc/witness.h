@@ -43,7 +43,7 @@ class Witness {
  private:
   Verdict anchors_hold(Deriver& deriver, PyObject* locals);
   Verdict facts_hold(Deriver& deriver);
-  Verdict tensors_hold(Program& program, Evaluation& evaluation) const;
+  Verdict tensors_hold(Program& program, Evaluation& evaluation);
   Verdict state_holds(Program& program, Evaluation& evaluation);
   Verdict live_holds(Evaluation& evaluation, PyObject* locals) const;
   void plan(Program& program);
@@ -55,6 +55,7 @@ class Witness {
   bool ready_ = false;
   int64_t state_guard_ = -1;  // the instruction that `state_` answers
   GlobalState state_{};
+  DispatchState dispatch_;  // in which the likenesses of tensors were taken
 };
 
 // How often facts were enough, had to be mended, and were recorded.
@@ -88,6 +89,8 @@ class Witnesses {
 
   // The rows (see Program::last_failure) that are evaluated on every check of the root that was checked last.
   std::vector<int64_t> live_rows() const;
+  // The row that each of its facts belongs to.
+  std::vector<int64_t> fact_rows() const;
 
  private:
   struct Entry {

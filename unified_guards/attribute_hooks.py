@@ -27,6 +27,12 @@ _RENAMES = re.compile(
     r"    key = super\(\)\.__getattribute__\('\1'\)\[key\]\n"
     r"return super\(\)\.__getattribute__\(key\)"
 )
+#: Object's own lookup, unless the instance's own dict has something by a certain name.
+_UNLESS = re.compile(
+    r"(\w+) = super\(\)\.__getattribute__\('__dict__'\)\.get\('(\w+)'\)\n"
+    r"if \1 is not None:\n(?:    .*\n|\n)+"
+    r"return super\(\)\.__getattribute__\(key\)"
+)
 #: One dict of the instance's own after the other; what is in none of them is absent.
 _LOOKS_IN = re.compile(
     r"if '(\w+)' in self\.__dict__:\n"
@@ -101,6 +107,8 @@ def _form_of(function: types.FunctionType) -> tuple[str, tuple[str, ...]] | None
     text = _text_of(definition)
     if (renames := _RENAMES.fullmatch(text)) is not None:
         return "renames", (renames[1],)
+    if (unless := _UNLESS.fullmatch(text)) is not None:
+        return "unless", (unless[2],)
     names = names_looked_in(text)
     return None if names is None else ("looks_in", tuple(names))
 
@@ -121,11 +129,10 @@ def _learn_function(function: Any) -> None:
 def learn(objects: Iterable[Any]) -> None:
     """Tells the native checker what the attribute hooks of the types of ``objects`` do, where that is known."""
     for kind in {type(item) for item in objects}:
-        for name in ("__getattribute__", "__getattr__"):
-            for base in kind.__mro__:
+        for base in kind.__mro__:
+            for name in ("__getattribute__", "__getattr__"):
                 if name in vars(base):
                     _learn_function(vars(base)[name])
-                    break
 
 
 __all__ = ["learn", "names_looked_in"]
