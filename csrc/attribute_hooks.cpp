@@ -17,6 +17,7 @@ std::unordered_map<PyObject*, AttributeHook>& hooks() {
 AttributeHook::Form form_of(const std::string& form) {
   if (form == "renames") return AttributeHook::Form::kRenames;
   if (form == "unless") return AttributeHook::Form::kUnless;
+  if (form == "returns") return AttributeHook::Form::kReturns;
   if (form == "looks_in") return AttributeHook::Form::kLooksIn;
   throw std::invalid_argument("no such form of attribute hooks: " + form);
 }

@@ -1,4 +1,5 @@
-// What is known of `__getattribute__` and `__getattr__` methods written in Python (see attribute_hooks.py).
+// What is known of `__getattribute__` and `__getattr__` methods and of properties written in Python (see
+// attribute_hooks.py).
 #pragma once
 
 #include "cpython.h"
@@ -12,6 +13,7 @@ struct AttributeHook {
   enum class Form {
     kRenames,  // a __getattribute__: object's own lookup, of another name if names[0], a dict, has one
     kUnless,   // a __getattribute__: object's own lookup, unless the instance's own dict has something by names[0]
+    kReturns,  // the getter of a property: the attribute names[0] of the same object
     kLooksIn,  // a __getattr__: looks in the dicts `names` of the instance's own dict, then raises
   };
   Form form;

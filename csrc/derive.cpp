@@ -62,6 +62,12 @@ bool is_given_as_it_is(PyObject* attribute) {
   return is_built_in(Py_TYPE(attribute)) && Py_TYPE(attribute)->tp_descr_get == nullptr;
 }
 
+// What answers `object.__class__` unless a class says otherwise.
+PyObject* class_getter() {
+  static PyObject* getter = cpython::of_type(&PyBaseObject_Type, "__class__");
+  return getter;
+}
+
 // An attribute of a class that goes before one of the instance, or may.
 bool goes_first(PyObject* attribute) {
   return !is_built_in(Py_TYPE(attribute)) || Py_TYPE(attribute)->tp_descr_set != nullptr;
@@ -503,9 +509,15 @@ PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
   if (PyFunction_Check(object)) {
     if (PyObject* value = edge_of_function_attribute(object, name)) return value;
   }
+  return edge_of_name(object, name, i.arg);
+}
+
+PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot& slot) {
   name = name_to_look_for(object, name);
   PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name);
+  if (of_type != nullptr && of_type == class_getter()) return reinterpret_cast<PyObject*>(Py_TYPE(object));
   if (of_type != nullptr && Py_TYPE(of_type) == &PyMemberDescr_Type) return edge_of_member(object, of_type);
+  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return edge_of_property(object, of_type);
   if (of_type != nullptr && goes_first(of_type)) return nullptr;
   if (PyType_Check(object)) {
     PyObject* value = _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), name);
@@ -513,7 +525,7 @@ PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
   }
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kReady) {
-    const cpython::Found found = cpython::find_purely(instance.dict, name, i.arg);
+    const cpython::Found found = cpython::find_purely(instance.dict, name, slot);
     if (!found.certain) return nullptr;
     if (found.value != nullptr) return found.value;
   }
@@ -525,6 +537,21 @@ PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
     if (*inlined.slot != 0) return reinterpret_cast<PyObject*>(*inlined.slot);
   }
   return of_type != nullptr && is_given_as_it_is(of_type) ? of_type : nullptr;
+}
+
+// A property that gives another attribute of the same object, which is none.
+PyObject* Deriver::edge_of_property(PyObject* object, PyObject* property) {
+  static PyObject* getter_name = PyUnicode_InternFromString("fget");
+  PyObject* descriptor = _PyType_Lookup(&PyProperty_Type, getter_name);
+  if (descriptor == nullptr || Py_TYPE(descriptor) != &PyMemberDescr_Type) return nullptr;
+  PyObject* getter = edge_of_member(property, descriptor);
+  const AttributeHook* hook = attribute_hook(getter);
+  if (hook == nullptr || hook->form != AttributeHook::Form::kReturns) return nullptr;
+  emit(word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
+  PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name_to_look_for(object, hook->names[0]));
+  cpython::Slot nowhere = cpython::kNoSlot;
+  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return nullptr;
+  return edge_of_name(object, hook->names[0], nowhere);
 }
 
 // What the getters of a function read; a field that is empty is None to them.

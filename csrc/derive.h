@@ -62,6 +62,8 @@ class Deriver {
   bool is_anchor(uint32_t at, PyObject* value) const;
   PyObject* edge(uint32_t at, const Register& base);
   PyObject* edge_of_attribute(Instruction& i, const Register& base);
+  PyObject* edge_of_name(PyObject* object, PyObject* name, cpython::Slot& slot);
+  PyObject* edge_of_property(PyObject* object, PyObject* property);
   PyObject* edge_of_function_attribute(PyObject* function, PyObject* name);
   PyObject* edge_of_member(PyObject* object, PyObject* descriptor);
   PyObject* edge_of_gradient(PyObject* tensor);

@@ -406,7 +406,7 @@ bool Evaluation::run(PyObject* locals) {
   return true;
 }
 
-bool Evaluation::run_live(PyObject* locals, const std::vector<LiveStep>& steps, PyObject* const* found,
+bool Evaluation::run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found,
                           const std::vector<Seen>& apart, bool hold) {
   PyObject** registers = scratch_.registers.data();
   registers[0] = locals;
@@ -416,13 +416,13 @@ bool Evaluation::run_live(PyObject* locals, const std::vector<LiveStep>& steps, 
       if (live.load != kNoLoad) own(Py_NewRef(found[live.load]));
     }
   }
-  for (const LiveStep& live : steps) {
-    Instruction& i = program_.code_[live.instruction];
+  for (LiveStep& live : steps) {
+    Instruction& i = live.instruction;
     if (live.load != kNoLoad) registers[i.base] = found[live.load];
     if (i.op == Op::UNIQUE && std::binary_search(apart.begin(), apart.end(), Seen{registers[i.base], i.arg})) {
-      return fail(live.instruction);
+      return fail(live.at);
     }
-    if (!step(i, live.instruction, registers[i.base], nowhere)) return false;
+    if (!step(i, live.at, registers[i.base], nowhere)) return false;
   }
   return true;
 }

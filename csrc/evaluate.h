@@ -12,11 +12,11 @@
 
 namespace unified_guards {
 
-// An instruction that a witness has evaluated on every check, and the accessor whose remembered value is its base;
-// kNoLoad when its base is in its register already.
+// An instruction that a witness has evaluated on every check; a copy, so that those lie together.
 struct LiveStep {
-  uint32_t instruction;
-  uint32_t load;
+  Instruction instruction;
+  uint32_t at;    // its place in the program
+  uint32_t load;  // the accessor whose remembered value is its base; kNoLoad when that is in its register already
 };
 inline constexpr uint32_t kNoLoad = UINT32_MAX;
 
@@ -32,8 +32,8 @@ class Evaluation {
 
   // Some of them; `found` holds by instruction what the others once found, and `apart`, sorted, objects from which
   // those of a group of UNIQUE must differ. `hold`: keep what is loaded alive, because a step may run code of a user's.
-  bool run_live(PyObject* locals, const std::vector<LiveStep>& steps, PyObject* const* found,
-                const std::vector<Seen>& apart, bool hold);
+  bool run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found, const std::vector<Seen>& apart,
+                bool hold);
 
   // One guard whose evaluation runs no code of a user's.
   bool passes(Instruction& i, PyObject* base) {

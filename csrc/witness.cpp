@@ -88,11 +88,11 @@ void Witness::plan(Program& program) {
   }
   for (uint32_t at = 0; at < code.size(); at++) {
     const uint32_t parent = program.places_[at].parent;
-    if (leads[at]) approach_.push_back(at);
+    if (leads[at]) approach_.push_back({code[at], at, facts_.remembered[at].standing == Standing::kAnchor});
     if (code[at].op == Op::TORCH_CALL || code[at].op == Op::GLOBAL_STATE) state_guard_ = at;
     if (facts_.remembered[at].standing != Standing::kLive) continue;
     const bool loads = parent != at && facts_.remembered[parent].standing != Standing::kLive;
-    live_.push_back({at, loads ? parent : kNoLoad});
+    live_.push_back({code[at], at, loads ? parent : kNoLoad});
     hold_ |= may_run_code(code[at]);
   }
   live_.shrink_to_fit();
@@ -115,12 +115,13 @@ Verdict Witness::anchors_hold(Deriver& deriver, PyObject* locals) {
   Program& program = deriver.program();
   PyObject** registers = program.scratch_.registers.data();
   registers[0] = locals;
-  for (const uint32_t at : approach_) {
-    Instruction& i = program.code_[at];
+  for (Approach& step : approach_) {
+    Instruction& i = step.instruction;
+    const uint32_t at = step.at;
     PyObject* value = Deriver::read(i, registers[i.base]);
     if (value == nullptr) return Verdict::kExact;
     registers[i.base + 1] = value;
-    if (facts_.remembered[at].standing != Standing::kAnchor || value == facts_.found[at]) continue;
+    if (!step.is_anchor || value == facts_.found[at]) continue;
     const Verdict verdict = verdict_of(deriver.replace(at, value));
     if (verdict != Verdict::kHolds) return verdict;
     if (++program.places_[at].moves < Place::kMostMoves) continue;
@@ -175,7 +176,7 @@ Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) {
   return Verdict::kHolds;
 }
 
-Verdict Witness::live_holds(Evaluation& evaluation, PyObject* locals) const {
+Verdict Witness::live_holds(Evaluation& evaluation, PyObject* locals) {
   return evaluation.run_live(locals, live_, facts_.found.data(), facts_.apart, hold_) ? Verdict::kHolds
                                                                                       : Verdict::kFails;
 }
@@ -185,7 +186,7 @@ bool Witness::is_idle(const Program& program) const {
 }
 
 size_t Witness::bytes() const {
-  return sizeof *this + facts_.bytes() + approach_.capacity() * sizeof(uint32_t) + live_.capacity() * sizeof(LiveStep);
+  return sizeof *this + facts_.bytes() + approach_.capacity() * sizeof(Approach) + live_.capacity() * sizeof(LiveStep);
 }
 
 // ---- all roots ----------------------------------------------------------------------------------------------------
@@ -344,7 +345,7 @@ size_t Witnesses::live() const {
 std::vector<int64_t> Witnesses::live_rows() const {
   std::vector<int64_t> rows;
   if (at_ >= entries_.size() || !entries_[at_].witness) return rows;
-  for (const LiveStep& step : entries_[at_].witness->live()) rows.push_back(program_.origins_[step.instruction]);
+  for (const LiveStep& step : entries_[at_].witness->live()) rows.push_back(program_.origins_[step.at]);
   return rows;
 }
 

@@ -45,11 +45,17 @@ class Witness {
   Verdict facts_hold(Deriver& deriver);
   Verdict tensors_hold(Program& program, Evaluation& evaluation);
   Verdict state_holds(Program& program, Evaluation& evaluation);
-  Verdict live_holds(Evaluation& evaluation, PyObject* locals) const;
+  Verdict live_holds(Evaluation& evaluation, PyObject* locals);
   void plan(Program& program);
 
   Facts facts_;
-  std::vector<uint32_t> approach_;  // anchors, and the accessors that lead to them
+  // Anchors, and the accessors that lead to them; each with what an anchor has to find.
+  struct Approach {
+    Instruction instruction;
+    uint32_t at;
+    bool is_anchor;
+  };
+  std::vector<Approach> approach_;
   std::vector<LiveStep> live_;
   bool hold_ = false;  // while the live steps run (see Evaluation::run_live)
   bool ready_ = false;

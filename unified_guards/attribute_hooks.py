@@ -13,10 +13,9 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-import textwrap
 import types
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from unified_guards import _C
@@ -33,6 +32,8 @@ _UNLESS = re.compile(
     r"if \1 is not None:\n(?:    .*\n|\n)+"
     r"return super\(\)\.__getattribute__\(key\)"
 )
+#: The getter of a property: another attribute of the same object.
+_RETURNS = re.compile(r"return self\.(\w+)")
 #: One dict of the instance's own after the other; what is in none of them is absent.
 _LOOKS_IN = re.compile(
     r"if '(\w+)' in self\.__dict__:\n"
@@ -59,20 +60,28 @@ class _Named(ast.NodeTransformer):
 
 def _method_of(function: types.FunctionType) -> ast.FunctionDef | None:
     """The definition of a method, if its source, compiled, is what it runs."""
-    source = textwrap.dedent(inspect.getsource(function))
-    tree = ast.parse(f"class _:\n{textwrap.indent(source, ' ')}")
-    inner = tree.body[0]
-    if not isinstance(inner, ast.ClassDef) or not isinstance(inner.body[0], ast.FunctionDef):
+    source = inspect.getsource(function)
+    in_class = source[0].isspace()
+    tree = ast.parse(f"class _:\n{source}" if in_class else source)
+    body = tree.body[0].body if in_class and isinstance(tree.body[0], ast.ClassDef) else tree.body
+    definition = body[0]
+    if not isinstance(definition, ast.FunctionDef):
         return None
-    definition = inner.body[0]
-    if definition.decorator_list or [argument.arg for argument in definition.args.args] != list(
-        function.__code__.co_varnames[:2]
+    definition.decorator_list.clear()  # a property: what is looked at is its getter
+    if [argument.arg for argument in definition.args.args] != list(
+        function.__code__.co_varnames[: function.__code__.co_argcount]
     ):
         return None
     compiled = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)
-    bodies = [const for const in compiled.co_consts if isinstance(const, types.CodeType)]
-    found = [const for body in bodies for const in body.co_consts if isinstance(const, types.CodeType)]
-    return definition if any(_same_code(code, function.__code__) for code in found) else None
+    return definition if any(_same_code(code, function.__code__) for code in _codes_in(compiled)) else None
+
+
+def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
+    """The code of what is defined in `code`, however deep."""
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield const
+            yield from _codes_in(const)
 
 
 def _same_code(one: types.CodeType, other: types.CodeType) -> bool:
@@ -109,6 +118,8 @@ def _form_of(function: types.FunctionType) -> tuple[str, tuple[str, ...]] | None
         return "renames", (renames[1],)
     if (unless := _UNLESS.fullmatch(text)) is not None:
         return "unless", (unless[2],)
+    if (returns := _RETURNS.fullmatch(text)) is not None:
+        return "returns", (returns[1],)
     names = names_looked_in(text)
     return None if names is None else ("looks_in", tuple(names))
 
@@ -126,13 +137,30 @@ def _learn_function(function: Any) -> None:
         _C.know_attribute_hook(code, *form)
 
 
-def learn(objects: Iterable[Any]) -> None:
-    """Tells the native checker what the attribute hooks of the types of ``objects`` do, where that is known."""
+def _learn_property(kind: type, name: str) -> None:
+    for base in kind.__mro__:
+        found = vars(base).get(name)
+        if isinstance(found, property):
+            _learn_function(found.fget)
+        if found is not None:
+            return
+
+
+def learn(objects: Iterable[Any], names: Iterable[str] = ()) -> None:
+    """Tells the native checker what the attribute hooks of the types of ``objects`` do, where that is known.
+
+    Args:
+        objects: whatever guards read attributes of.
+        names: the attributes that they read; properties of these names are looked at, too.
+    """
+    wanted = set(names)
     for kind in {type(item) for item in objects}:
         for base in kind.__mro__:
             for name in ("__getattribute__", "__getattr__"):
                 if name in vars(base):
                     _learn_function(vars(base)[name])
+        for name in wanted:
+            _learn_property(kind, name)
 
 
 __all__ = ["learn", "names_looked_in"]

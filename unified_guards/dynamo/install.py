@@ -31,7 +31,7 @@ from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
 from unified_guards.failures import describe, failing_of
-from unified_guards.ir import Guard, GuardSet, Source
+from unified_guards.ir import Access, Guard, GuardSet, Source
 from unified_guards.lower import CannotLower, Program, lower, make_checker
 from unified_guards.siblings import introduce, program_of
 from unified_guards.simplify import Removed, simplify
@@ -220,7 +220,10 @@ def _unify(wrapper: Any, code: types.CodeType, records: list[Any], origins: Orig
     if not len(frame.guard_set):
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
-    attribute_hooks.learn(kwargs["example_value"] for _, _, _, kwargs, _ in records if "example_value" in kwargs)
+    attribute_hooks.learn(
+        (kwargs["example_value"] for _, _, _, kwargs, _ in records if "example_value" in kwargs),
+        {source.key for source in frame.checked.sources() if source.access is Access.ATTR},
+    )
     frame.build(_oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None)
     introduce(frame, frames_of(code), Frame.tell)
     stub = native.RootGuardManager()
