@@ -24,6 +24,9 @@ from .mutations import ROWS, Change
 from .world import ROOTS, World
 
 
+Locals = Callable[[int], dict[str, Any]]
+
+
 class Checker(Protocol):
     """What is tested."""
 
@@ -33,8 +36,7 @@ class Checker(Protocol):
 
 
 MakeChecker = Callable[[Program], Any]
-#: What another evaluator says of a call, and who it is: torch's tree, for guard sets that were lifted.
-Oracle = Callable[[dict[str, Any]], bool]
+Evaluate = Callable[[dict[str, Any]], bool]
 
 
 def native(program: Program) -> _C.Checker:
@@ -45,24 +47,29 @@ class Frame:
     """A guard set with its checker.
 
     Attributes:
-        family, roots: which calls it is asked about.
+        family, roots, f_locals: which calls it is asked about.
         guard_set: as it was made, for the reference.
+        meaning: what each row of the checker's program stands for.
         oracle: torch's own verdict, where there is one.
+        kept: what must live as long as the guards.
     """
 
+    oracle: Evaluate | None = None
+    kept: object = None
+
     def __init__(
-        self,
-        family: str,
-        roots: int,
-        guard_set: GuardSet,
-        program: Program,
-        make: MakeChecker = native,
-        oracle: Oracle | None = None,
-        checker: Any = None,
+        self, family: str, roots: int, f_locals: Locals, guard_set: GuardSet, checker: Checker, meaning: list[Any]
     ) -> None:
-        self.family, self.roots, self.guard_set, self.meaning = family, roots, guard_set, program.meaning
-        self.checker = make(program) if checker is None else checker
-        self.oracle = oracle
+        self.family, self.roots, self.f_locals = family, roots, f_locals
+        self.guard_set, self.checker, self.meaning = guard_set, checker, meaning
+
+    def exact(self, f_locals: dict[str, Any]) -> bool:
+        """What ``check()`` must say: what ``exact()`` does, if torch has no objection."""
+        found = self.checker.exact(f_locals)
+        if self.oracle is not None and self.oracle(f_locals) is not found:
+            guard = reference.explain_failure(self.guard_set, f_locals)
+            raise Disagreement(self, f"exact() says {found}, torch {not found}", self.failing() or str(guard))
+        return found
 
     def failing(self) -> str:
         """What the last miss stopped at."""
@@ -81,30 +88,26 @@ class Frame:
 class Probe(NamedTuple):
     """A checker and a call to ask it about."""
 
-    check: Oracle
-    exact: Oracle
-    f_locals: Callable[[int], dict[str, Any]]
+    check: Evaluate
+    exact: Evaluate
+    f_locals: Locals
     root: int
     frame: Frame
     number: int
 
 
 class Disagreement(Exception):
-    """The tiers of a checker gave different verdicts."""
+    """Two evaluators of one guard set gave different verdicts."""
 
-    def __init__(self, probe: Probe, check: bool, expected: bool, who: str, guard: str) -> None:
-        self.probe, self.check, self.expected, self.who, self.guard = probe, check, expected, who, guard
-        super().__init__(
-            f"check() says {check}, {who} says {expected}: root {probe.root} of a {probe.frame.family} frame with "
-            f"{len(probe.frame.guard_set)} guards; the guard: {guard}"
-        )
+    def __init__(self, frame: Frame, verdicts: str, guard: str) -> None:
+        super().__init__(f"{verdicts} of a {frame.family} frame with {len(frame.guard_set)} guards, at: {guard}")
 
 
 class Statistics:
     """What an episode, or several, came by."""
 
     def __init__(self) -> None:
-        self.steps = self.checks = self.passes = self.referenced = self.oracled = self.sprung = self.remade = 0
+        self.steps = self.checks = self.passes = self.referenced = self.sprung = self.remade = 0
         self.seconds = 0.0
         self.tests: collections.Counter[str] = collections.Counter()
         self.accesses: collections.Counter[str] = collections.Counter()
@@ -164,9 +167,6 @@ class Episode:
         self.statistics = statistics if statistics is not None else Statistics()
         self.make = make
         self.world = World()
-        self.locals: dict[str, Callable[[int], dict[str, Any]]] = {
-            name: getattr(self.world, f"{name}_locals") for name in ("layer", "thing", "inline", "space")
-        }
         # Frames before changes: some rows change something when they are set up.
         self.names: list[str] = []
         self.changes: list[Change] = []
@@ -198,19 +198,21 @@ class Episode:
         family = ("layer", "thing", "space", "inline", "space", "layer", "thing", "space")[at % 8]
         # A set for all roots of a family, or one for a single root: that one may ask for its identity.
         roots = 1 if family == "space" or at % 5 == 0 else ROOTS
-        maker = Maker(self.world, self.locals[family], roots, choose)
+        f_locals = getattr(self.world, f"{family}_locals")
+        maker = Maker(self.world, f_locals, roots, choose)
         made = maker.make(choose.choice((1, 2, 4, 4, 6, 8, 12)), versioned=at % 16 == 15)
         lowered = simplify(made)[0] if choose.random() < 0.3 else made
         self.statistics.note(lowered)
-        return Frame(family, ROOTS if family != "space" else 1, made, lower(lowered), self.make)
+        program = lower(lowered)
+        asked = 1 if family == "space" else ROOTS
+        return Frame(family, asked, f_locals, made, self.make(program), program.meaning)
 
     def _make_probes(self) -> None:
         self.probes = []
         for frame in self.frames:
             for root in range(frame.roots):
-                checker, number = frame.checker, len(self.probes)
-                f_locals = self.locals[frame.family]
-                self.probes.append(Probe(checker.check, checker.exact, f_locals, root, frame, number))
+                exact = frame.checker.exact if frame.oracle is None else frame.exact
+                self.probes.append(Probe(frame.checker.check, exact, frame.f_locals, root, frame, len(self.probes)))
 
     def _learn(self) -> None:
         """Which calls each change is noticed by: those are asked about more often."""
@@ -239,7 +241,7 @@ class Episode:
     def remake(self) -> None:
         """Other sets for frames that no mutation can be undone for: those on dict versions."""
         for at, frame in enumerate(self.frames):
-            if frame.oracle is None and not frame.checker.exact(self.locals[frame.family](0)):
+            if frame.oracle is None and not frame.checker.exact(frame.f_locals(0)):
                 self.statistics.remade += 1
                 self.frames[at] = self._frame(at)
         dead = {id(probe.frame) for probe in self.probes} - set(map(id, self.frames))
@@ -280,23 +282,19 @@ class Episode:
         return found
 
     def disagree(self, probe: Probe, found: bool, f_locals: dict[str, Any]) -> None:
-        failing = "" if not found else probe.frame.failing()
-        guard = reference.explain_failure(probe.frame.guard_set, f_locals)
-        raise Disagreement(probe, found, not found, "exact()", failing or str(guard))
+        failing = probe.frame.failing() if found else ""
+        guard = failing or str(reference.explain_failure(probe.frame.guard_set, f_locals))
+        raise Disagreement(probe.frame, f"check() says {found}, exact() {not found} of root {probe.root}", guard)
 
     def refer(self, number: int) -> None:
-        """Asks the evaluators that are slow, too."""
+        """Asks the evaluator that is slow, too."""
         probe = self.probes[number]
         f_locals = probe.f_locals(probe.root)
         found = probe.check(f_locals)
-        expected = reference.explain_failure(probe.frame.guard_set, f_locals)
-        if found is not (expected is None):
-            guard = str(expected) if found else probe.frame.failing()
-            raise Disagreement(probe, found, not found, "the reference", guard)
-        if probe.frame.oracle is not None:
-            self.statistics.oracled += 1
-            if probe.frame.oracle(f_locals) is not found:
-                raise Disagreement(probe, found, not found, "torch", probe.frame.failing())
+        failing = reference.explain_failure(probe.frame.guard_set, f_locals)
+        if found is not (failing is None):
+            verdicts = f"check() says {found}, the reference {not found} of root {probe.root}"
+            raise Disagreement(probe.frame, verdicts, str(failing) if found else probe.frame.failing())
         self.statistics.referenced += 1
 
     def thread(self, number: int, back: bool) -> None:

@@ -1074,8 +1074,9 @@ def tensor_metadata_in_place(w: World) -> Iterator[Change]:
 def tensor_values(w: World) -> Iterator[Change]:
     """Only the numbers in it: no guard reads them."""
     for tensor in w.space.scratch:
-        yield Change(lambda tensor=tensor: tensor.detach().add_(1))
-        yield Change(lambda tensor=tensor: tensor.detach().zero_())
+        # Another row may have taken its memory away.
+        yield Change(lambda tensor=tensor: tensor.untyped_storage().nbytes() > 0 and tensor.detach().add_(1))
+        yield Change(lambda tensor=tensor: tensor.untyped_storage().nbytes() > 0 and tensor.detach().zero_())
 
 
 @row(anywhere=False)
