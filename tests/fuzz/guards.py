@@ -359,6 +359,11 @@ def _shapes(found: list[tuple[Source, Any]], choose: random.Random) -> Iterator[
         yield guard(Test.SHAPE_CALL, sources[:1], (1, 0, address, f"{sources[0]} == {size}", compiled))
 
 
+def _shape(f_locals: dict[str, Any]) -> bool:
+    """Stands for torch's function of all shape guards of a frame."""
+    return bool(f_locals.get("n", 5) == 5)
+
+
 # -- sets ----------------------------------------------------------------------------------------------------------------
 
 
@@ -409,6 +414,8 @@ class Maker:
         made: dict[Guard, None] = {}
         if self.choose.random() < 0.5:
             made.update(dict.fromkeys(self.choose.sample(ambient(), 3)))
+        if self.choose.random() < 0.2:
+            made[guard(Test.SHAPE, (Source.frame(),), (_shape, "a shape function"))] = None
         seen: list[tuple[Source, Any]] = []
         for _ in range(walks):
             found = self.walk(0)

@@ -106,7 +106,7 @@ def refill(target: Any) -> Do:
         items = list(dict.items(target))
 
         def refill_dict() -> None:
-            dict.clear(target)
+            target.clear()
             for key, value in items:
                 target[key] = value
 
@@ -531,7 +531,7 @@ def module_instance_dict(w: World) -> Iterator[Change]:
 @row()
 def module_lists(w: World) -> Iterator[Change]:
     for layer in layers(w):
-        blocks, back = layer.blocks, refill(layer.blocks._modules)
+        blocks, back = layer.blocks, refill_module(layer.blocks)
         heads = layer.heads
         yield Change(lambda blocks=blocks: blocks.append(w.classes.Inner()), back)
         yield Change(lambda blocks=blocks: blocks.insert(0, w.classes.Inner()), back)
@@ -794,7 +794,9 @@ def class_attributes(w: World) -> Iterator[Change]:
     yield from attribute(made.Layer, "scale", number)
     yield from attribute(made.Inline, "kind", lambda: "other")
     table = made.Thing.table
-    yield from in_place(table, lambda: table.__setitem__("a", number()), lambda: table["b"].reverse(), lambda: table.clear())
+    below = table["b"]
+    yield from in_place(table, lambda: table.__setitem__("a", number()), lambda: table.clear())
+    yield from in_place(below, lambda: below.reverse(), lambda: below.append(3))
     yield Change(lambda: type.__setattr__(made.Thing, "shared", number()), put(made.Thing, "shared", 1))
 
 
@@ -945,11 +947,13 @@ def global_variables(w: World) -> Iterator[Change]:
     yield from in_place(items, lambda: items.append(3), lambda: items.__setitem__(0, number()))
 
 
-@row(3, neutral=True)
+@row(3)
 def global_step(w: World) -> Iterator[Change]:
-    """A global that is counted up with every call: nothing is guarded on it, after the first time."""
-    w.scope["step"] = 0
-    yield Change(lambda: w.scope.__setitem__("step", w.scope.get("step", 0) + 0.0))
+    """A global that is counted up with every call."""
+    def count() -> None:
+        w.scope["step"] = w.scope.get("step", 0) + 1
+
+    yield Change(count, lambda: w.scope.update(step=0))
 
 
 @row(2)
@@ -1134,15 +1138,13 @@ def tensor_grad(w: World) -> Iterator[Change]:
 def tensor_attributes(w: World) -> Iterator[Change]:
     noted, marked = w.space.noted, w.space.marked
     before = dict(vars(marked))
-    sets = {name: set(value) for name, value in before.items() if isinstance(value, set)}
+    refills = [refill(value) for value in before.values() if isinstance(value, (set, dict))]
 
     def unmarked() -> None:
         vars(marked).clear()
-        for name, value in before.items():
-            if name in sets:
-                value.clear()
-                value.update(sets[name])
-            setattr(marked, name, value)
+        vars(marked).update(before)
+        for fill in refills:
+            fill()
 
     plain = w.space.scratch[3]
     yield from attribute(noted, "note", lambda: {"k": 1}, number)
@@ -1204,8 +1206,8 @@ def optimizer_state(w: World) -> Iterator[Change]:
 
 @row(2)
 def a_tensor_for_every_call(w: World) -> Iterator[Change]:
-    yield Change(lambda: w.inputs.update(x=torch.ones(2, 3)) if "x" in w.inputs else None)
-    yield Change(lambda: w.kwargs.update(mask=torch.zeros(3)) if "mask" in w.kwargs else None)
+    yield from in_place(w.inputs, lambda: w.inputs.update(x=torch.ones(2, 3)))
+    yield from in_place(w.kwargs, lambda: w.kwargs.update(mask=torch.zeros(3)))
 
 
 # -- memory --------------------------------------------------------------------------------------------------------------

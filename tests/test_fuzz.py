@@ -1,0 +1,268 @@
+"""What the fuzzer of tests/fuzz does in a CI run, what its table of mutations covers, and that it can fail.
+
+UNIFIED_GUARDS_FUZZ_STEPS says how many steps; ``make fuzz`` goes on for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from unified_guards import reference
+from unified_guards.ir import Access, Guard, GuardSet, Provenance, Test
+from unified_guards.lower import Program, lower
+
+from .fuzz import __main__ as fuzz
+from .fuzz import compiled, engine
+from .fuzz.guards import Maker, ambient, versions
+from .fuzz.mutations import ROWS
+
+STEPS = int(os.environ.get("UNIFIED_GUARDS_FUZZ_STEPS", "400000"))
+#: How many random ways down from a frame the catalogue has.
+WALKS = 2_000
+
+
+# -- the table -----------------------------------------------------------------------------------------------------------
+
+
+class Catalogue:
+    """Single guards of every kind over one world, and which of them each change makes fail."""
+
+    def __init__(self) -> None:
+        self.episode = engine.Episode(0, sets=0)
+        self.guards: list[tuple[str, Guard, Any]] = []
+        for family in ("layer", "thing", "inline", "space"):
+            f_locals = getattr(self.episode.world, f"{family}_locals")
+            maker = Maker(self.episode.world, f_locals, 1, random.Random(family))
+            made: dict[Guard, None] = dict.fromkeys(ambient())
+            made.update(dict.fromkeys(maker.make(WALKS, versioned=True)))
+            for item in maker.holding(made):
+                checker = engine.native(lower(GuardSet([(item, Provenance("fuzz"))])))
+                self.guards.append((family, item, checker.exact))
+        self.by_row: dict[str, list[Guard]] = {name: [] for name in ROWS}
+        self.lasting: dict[str, list[Guard]] = {name: [] for name in ROWS}
+        for name, change in zip(self.episode.names, self.episode.changes, strict=True):
+            self._try(name, change)
+        self.episode.close()
+
+    def _failing(self) -> list[tuple[str, Guard, Any]]:
+        world = self.episode.world
+        found = []
+        for family, group in itertools.groupby(self.guards, lambda each: each[0]):
+            f_locals = getattr(world, f"{family}_locals")(0)
+            found += [each for each in group if not each[2](f_locals)]
+        return found
+
+    def _try(self, name: str, change: Any) -> None:
+        self.episode._do(change.change)
+        found = self._failing()
+        self.by_row[name] += [item for _, item, _ in found]
+        if change.restore is not None:
+            self.episode._do(change.restore)
+        lost = set(map(id, self._failing())) if found else set()
+        self.lasting[name] += [each[1] for each in self.guards if id(each) in lost]
+        self.guards = [each for each in self.guards if id(each) not in lost]
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> Catalogue:
+    return Catalogue()
+
+
+@pytest.fixture(scope="module")
+def episode() -> Iterator[engine.Episode]:
+    made = engine.Episode(1, sets=32)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_after_this_mutation_alone_the_tiers_agree(name: str, episode: engine.Episode) -> None:
+    episode.settle()
+    numbers = [at for at, found in enumerate(episode.names) if found == name]
+    assert numbers
+    for number in numbers:
+        for act in (episode.change, episode.restore):
+            act(number)
+            for probe in episode.probes:
+                episode.ask(probe)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_some_guard_notices_this_mutation(name: str, catalogue: Catalogue) -> None:
+    noticed = [item for item in catalogue.by_row[name] if item.test is not Test.DICT_VERSION]
+    if ROWS[name].neutral:
+        assert not noticed
+    else:
+        assert noticed
+
+
+def test_every_mutation_can_be_undone(catalogue: Catalogue) -> None:
+    lasting = {name: [str(item) for item in found if item.test is not Test.DICT_VERSION] for name, found in catalogue.lasting.items()}
+    assert {name: found for name, found in lasting.items() if found} == {}
+
+
+def test_every_kind_of_guard_is_noticed_to_fail(catalogue: Catalogue) -> None:
+    there = {item.test for _, item, _ in catalogue.guards} | {Test.DICT_VERSION}
+    assert {test.name for test in Test if test not in there} == {"OPAQUE"}  # cannot be checked at all
+    failed = {item.test for found in catalogue.by_row.values() for item in found}
+    assert {test.name for test in there - failed} == set()
+
+
+def test_every_access_is_noticed_to_lead_elsewhere(catalogue: Catalogue) -> None:
+    def way(item: Guard) -> Iterator[Access]:
+        for source in item.sources:
+            step = source
+            while step.base is not None:
+                yield step.access
+                step = step.base
+
+    failed = {access for found in catalogue.by_row.values() for item in found for access in way(item)}
+    assert {access.name for access in Access if access not in failed} == {"FRAME"}
+
+
+# -- steps ---------------------------------------------------------------------------------------------------------------
+
+
+def test_steps_at_random(capsys: pytest.CaptureFixture[str]) -> None:
+    total = engine.Statistics()
+    seed, left = 1, STEPS
+    while left > 0:
+        steps = min(left, fuzz.STEPS)
+        failure = fuzz.episode(seed, steps, float("inf"), engine.native, total)
+        assert failure is None, failure
+        seed, left = seed + 1 + ((seed + 1) % fuzz.COMPILED_EVERY == 0), left - steps
+    with capsys.disabled():
+        print(f"\n{fuzz.summary(total).splitlines()[0]}")
+    assert total.steps == STEPS
+    if STEPS >= 100_000:
+        assert 0.5 < total.passes / total.checks < 0.95
+
+
+def test_steps_on_functions_that_were_compiled() -> None:
+    total = engine.Statistics()
+    steps = min(STEPS // 100, fuzz.COMPILED_STEPS)
+    failure = fuzz.episode(0, steps, float("inf"), engine.native, total)
+    assert failure is None, failure
+
+
+def test_functions_that_are_compiled_are_hit_as_compiled() -> None:
+    made = engine.Episode(0, sets=0, compiled=compiled.frames)
+    for frame in made.frames:
+        for root in range(frame.roots):
+            f_locals = frame.f_locals(root)
+            assert frame.exact(f_locals), (frame.family, root, reference.explain_failure(frame.guard_set, f_locals))
+    noticed = collections.Counter(probe.frame.family for found in made.noticed for probe in found)
+    assert set(noticed) == {frame.family for frame in made.frames}
+    made.close()
+
+
+# -- it can fail ---------------------------------------------------------------------------------------------------------
+
+
+class Standing:
+    """A checker that answers as it did the last time, for each root, when `trusted` says so."""
+
+    def __init__(self, program: Program) -> None:
+        self.native = engine.native(program)
+        self.exact = self.native.exact
+        self.before: dict[int, tuple[Any, bool]] = {}
+
+    @property
+    def last_failure(self) -> int | None:
+        return self.native.last_failure
+
+    def facts(self, f_locals: dict[str, Any]) -> Any:
+        return None
+
+    def check(self, f_locals: dict[str, Any]) -> bool:
+        root = f_locals.get("self", f_locals.get("w"))
+        facts = self.facts(f_locals)
+        known = self.before.get(id(root))
+        if known is not None and known[1] and known[0] == facts:
+            return True
+        found = self.native.exact(f_locals)
+        self.before[id(root)] = (facts, found)
+        return found
+
+
+class NeverLooks(Standing):
+    """Its first hit on a root is its answer from then on."""
+
+
+class LooksAtTheRoot(Standing):
+    """Trusts whatever is below the attributes of the root."""
+
+    def facts(self, f_locals: dict[str, Any]) -> Any:
+        root = f_locals.get("self", f_locals.get("w"))
+        held = getattr(root, "__dict__", {})
+        return type(root), {name: id(value) for name, value in held.items()}, [(k, id(v)) for k, v in f_locals.items() if k != "kwargs"]
+
+
+def blind(test: str) -> engine.MakeChecker:
+    """Makes checkers that do not look at one kind of guard."""
+    op = engine._C.OPS[test]
+
+    def make(program: Program) -> Any:
+        class Blind(Standing):
+            def check(self, f_locals: dict[str, Any]) -> bool:
+                return seeing.exact(f_locals)
+
+        seeing = engine._C.Checker([row for row in program.rows if row[0] != op] or [(engine._C.OPS["TYPE"], 0, 0, None, 0)])
+        return Blind(program)
+
+    return make
+
+
+BROKEN: dict[str, engine.MakeChecker] = {"never looks": NeverLooks, "looks at the root": LooksAtTheRoot}
+_BLIND = ("TENSOR", "TYPE_IS", "IS", "EQUALS", "DICT_LENGTH", "LENGTH", "NO_ATTR", "KEYS", "GLOBAL_STATE")
+BROKEN.update({f"does not look at {test}": blind(test) for test in _BLIND})
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_checker_is_caught(broken: str) -> None:
+    for seed in range(1, 7):
+        made = engine.Episode(seed, BROKEN[broken])
+        try:
+            made.run(10_000)
+        except engine.Disagreement:
+            return
+        finally:
+            made.close()
+    pytest.fail("it went unnoticed")
+
+
+def test_a_failure_says_how_to_repeat_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fuzz.run(3, 5_000, 0, make=NeverLooks) == 1
+    printed = capsys.readouterr().out
+    assert "python -m tests.fuzz --seed 3 --steps" in printed
+    assert "check() says True, exact() False" in printed
+    program = printed[printed.index("from tests.fuzz") :]
+    assert len(program) < 400, "it was not shrunk"
+    actions = eval(program[program.index("again(3, ") + len("again(3, ") : -2])
+    assert isinstance(engine.replay(3, actions, make=NeverLooks), engine.Disagreement)
+    assert engine.replay(3, actions) is None
+
+
+def test_an_episode_repeats_itself() -> None:
+    logs = []
+    for _ in range(2):
+        made = engine.Episode(5)
+        made.run(3_000)
+        logs.append(made.log)
+        made.close()
+    # What dies and comes again does so at other addresses, which single steps may depend on.
+    same = sum(one == other for one, other in zip(*logs, strict=False))
+    assert same > 0.9 * len(logs[0])
+
+
+def test_nothing_is_left_of_an_episode() -> None:
+    assert torch.is_grad_enabled() and torch.get_default_dtype() is torch.float32
+    assert torch._C._len_torch_function_stack() == 0 and not torch.is_inference_mode_enabled()
