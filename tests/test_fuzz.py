@@ -21,54 +21,15 @@ from unified_guards.lower import Program, lower
 
 from .fuzz import __main__ as fuzz
 from .fuzz import compiled, engine
-from .fuzz.guards import Maker, ambient, versions
+from .fuzz.catalogue import Catalogue
 from .fuzz.mutations import ROWS
 
-STEPS = int(os.environ.get("UNIFIED_GUARDS_FUZZ_STEPS", "400000"))
+STEPS = int(os.environ.get("UNIFIED_GUARDS_FUZZ_STEPS", "200000"))
 #: How many random ways down from a frame the catalogue has.
-WALKS = 2_000
+WALKS = 300
 
 
 # -- the table -----------------------------------------------------------------------------------------------------------
-
-
-class Catalogue:
-    """Single guards of every kind over one world, and which of them each change makes fail."""
-
-    def __init__(self) -> None:
-        self.episode = engine.Episode(0, sets=0)
-        self.guards: list[tuple[str, Guard, Any]] = []
-        for family in ("layer", "thing", "inline", "space"):
-            f_locals = getattr(self.episode.world, f"{family}_locals")
-            maker = Maker(self.episode.world, f_locals, 1, random.Random(family))
-            made: dict[Guard, None] = dict.fromkeys(ambient())
-            made.update(dict.fromkeys(maker.make(WALKS, versioned=True)))
-            for item in maker.holding(made):
-                checker = engine.native(lower(GuardSet([(item, Provenance("fuzz"))])))
-                self.guards.append((family, item, checker.exact))
-        self.by_row: dict[str, list[Guard]] = {name: [] for name in ROWS}
-        self.lasting: dict[str, list[Guard]] = {name: [] for name in ROWS}
-        for name, change in zip(self.episode.names, self.episode.changes, strict=True):
-            self._try(name, change)
-        self.episode.close()
-
-    def _failing(self) -> list[tuple[str, Guard, Any]]:
-        world = self.episode.world
-        found = []
-        for family, group in itertools.groupby(self.guards, lambda each: each[0]):
-            f_locals = getattr(world, f"{family}_locals")(0)
-            found += [each for each in group if not each[2](f_locals)]
-        return found
-
-    def _try(self, name: str, change: Any) -> None:
-        self.episode._do(change.change)
-        found = self._failing()
-        self.by_row[name] += [item for _, item, _ in found]
-        if change.restore is not None:
-            self.episode._do(change.restore)
-        lost = set(map(id, self._failing())) if found else set()
-        self.lasting[name] += [each[1] for each in self.guards if id(each) in lost]
-        self.guards = [each for each in self.guards if id(each) not in lost]
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +58,29 @@ def test_after_this_mutation_alone_the_tiers_agree(name: str, episode: engine.Ep
 
 @pytest.mark.parametrize("name", ROWS)
 def test_some_guard_notices_this_mutation(name: str, catalogue: Catalogue) -> None:
-    noticed = [item for item in catalogue.by_row[name] if item.test is not Test.DICT_VERSION]
+    noticed = catalogue.by_row[name]
     if ROWS[name].neutral:
         assert not noticed
     else:
         assert noticed
 
 
+#: What these rows make anew, or swap, is another object afterwards: guards on identity stay broken.
+OTHER_OBJECTS = ("module_to", "tensors_swapped", "weak_target_dies", "freed_and_made_again", "mortals_in_place")
+
+
 def test_every_mutation_can_be_undone(catalogue: Catalogue) -> None:
-    lasting = {name: [str(item) for item in found if item.test is not Test.DICT_VERSION] for name, found in catalogue.lasting.items()}
+    lasting = {
+        name: [str(item) for item in found if name not in OTHER_OBJECTS or item.test is not Test.IS]
+        for name, found in catalogue.lasting.items()
+    }
     assert {name: found for name, found in lasting.items() if found} == {}
 
 
 def test_every_kind_of_guard_is_noticed_to_fail(catalogue: Catalogue) -> None:
-    there = {item.test for _, item, _ in catalogue.guards} | {Test.DICT_VERSION}
-    assert {test.name for test in Test if test not in there} == {"OPAQUE"}  # cannot be checked at all
+    # One cannot be checked at all; versions of dicts never come back, so the engine makes sets on them anew.
+    there = {item.test for item in catalogue.there}
+    assert {test.name for test in Test if test not in there} == {"OPAQUE", "DICT_VERSION"}
     failed = {item.test for found in catalogue.by_row.values() for item in found}
     assert {test.name for test in there - failed} == set()
 
@@ -202,8 +171,9 @@ class LooksAtTheRoot(Standing):
 
     def facts(self, f_locals: dict[str, Any]) -> Any:
         root = f_locals.get("self", f_locals.get("w"))
-        held = getattr(root, "__dict__", {})
-        return type(root), {name: id(value) for name, value in held.items()}, [(k, id(v)) for k, v in f_locals.items() if k != "kwargs"]
+        held = root.__dict__ if hasattr(root, "__dict__") else None
+        below = [(name, id(value)) for name, value in held.items()] if isinstance(held, dict) else []
+        return type(root), below, f_locals.keys() - {"kwargs"}
 
 
 def blind(test: str) -> engine.MakeChecker:
@@ -240,7 +210,7 @@ def test_a_broken_checker_is_caught(broken: str) -> None:
 
 
 def test_a_failure_says_how_to_repeat_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fuzz.run(3, 5_000, 0, make=NeverLooks) == 1
+    assert fuzz.run(3, 5_000, 0, make=NeverLooks, shrinking=4) == 1
     printed = capsys.readouterr().out
     assert "python -m tests.fuzz --seed 3 --steps" in printed
     assert "check() says True, exact() False" in printed

@@ -33,27 +33,31 @@ def steps_of(seed: int) -> int:
     return COMPILED_STEPS if seed % COMPILED_EVERY == 0 else STEPS
 
 
-def episode(seed: int, steps: int, until: float, make: engine.MakeChecker, total: engine.Statistics) -> str | None:
-    """Runs one episode; returns what to say of its failure."""
+def episode(
+    seed: int, steps: int, until: float, make: engine.MakeChecker, total: engine.Statistics, shrinking: float = 30
+) -> str | None:
+    """Runs one episode; returns what to say of its failure, after so many seconds of looking for a shorter way there."""
     found = engine.Statistics()
     made = engine.Episode(seed, make, found, **options(seed))  # type: ignore[arg-type]
     try:
         made.run(steps, until)
         return None
     except engine.Disagreement as failure:
-        return report(made, seed, failure, make)
+        return report(made, seed, failure, make, shrinking)
     finally:
         made.close()
         total.add(found)
 
 
-def report(made: engine.Episode, seed: int, failure: engine.Disagreement, make: engine.MakeChecker) -> str:
+def report(
+    made: engine.Episode, seed: int, failure: engine.Disagreement, make: engine.MakeChecker, shrinking: float
+) -> str:
     """What happened, how to see it again, and the shortest way there that was found."""
     steps = made.statistics.steps + len(made.log)
     lines = [f"seed {seed}: {failure}", "", "the last actions:", *engine.told(made, made.log[-8:]), ""]
     lines += ["To repeat it, in the root of the repository:", "", f"python -m tests.fuzz --seed {seed} --steps {steps}", ""]
     made.put_back()
-    shorter = engine.shrink(seed, made.log, make=make, **options(seed))
+    shorter = engine.shrink(seed, made.log, shrinking, make=make, **options(seed))
     if shorter is None:
         lines.append("The same actions in a fresh episode do not end in it: it depends on addresses or on the time.")
     else:
@@ -91,23 +95,24 @@ def summary(total: engine.Statistics) -> str:
     return "\n".join(lines)
 
 
-def run(seed: int, steps: int | None, seconds: float, make: engine.MakeChecker = engine.native, quiet: bool = False) -> int:
+def run(
+    seed: int, steps: int | None, seconds: float, make: engine.MakeChecker = engine.native, shrinking: float = 30
+) -> int:
     """Runs episodes until there is no more time; one of so many steps when ``steps`` is given. Returns an exit status."""
     total = engine.Statistics()
     until = time.perf_counter() + seconds if steps is None else float("inf")
     first = seed
     while True:
-        failure = episode(seed, steps or steps_of(seed), until, make, total)
+        failure = episode(seed, steps or steps_of(seed), until, make, total, shrinking)
         if failure is not None:
             print(failure, flush=True)
             return 1
         seed += 1
         if steps is not None or time.perf_counter() >= until:
             break
-        if not quiet and (seed - first) % 20 == 0:
+        if (seed - first) % 20 == 0:
             print(f"seed {seed}: {total.steps:,} steps", flush=True)
-    if not quiet:
-        print(summary(total), flush=True)
+    print(summary(total), flush=True)
     return 0
 
 

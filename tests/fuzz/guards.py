@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import ctypes
+import functools
 import operator
 import random
 import types
@@ -105,7 +106,8 @@ def _of_tensor(value: Any) -> Iterator[Step]:
 
 
 def _of_type(value: Any) -> Iterator[Step]:
-    yield Access.TYPE_DICT, None
+    if value.__module__.endswith("fuzz.world"):
+        yield Access.TYPE_DICT, None
     yield Access.TYPE_MRO, None
     for name in ("shared", "table", "level", "family", "tag", "computed", "scale", "number", "__name__"):
         if hasattr(value, name):
@@ -148,19 +150,26 @@ _STEPS: list[tuple[Any, Callable[[Any], Iterator[Step]]]] = [
     (weakref.ReferenceType, lambda value: iter([(Access.WEAKREF_CALL, None), (Access.CALL0, None)])),
     (_TupleIterator, lambda value: ((Access.TUPLE_ITER_ITEM, at) for at in range(operator.length_hint(value)))),
 ]
-_WITHOUT_ATTRIBUTES = (*_PLAIN, types.CodeType, types.BuiltinFunctionType, _TupleIterator, _RangeIterator)
+_WITHOUT_ATTRIBUTES = (
+    *(*_PLAIN, _TupleIterator, _RangeIterator, type, types.CellType, types.CodeType, types.BuiltinFunctionType),
+    *(types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType, types.GenericAlias),
+    types.ModuleType,
+)
 
 
 def children(value: Any) -> list[Step]:
     """Every step from a value that leads to one."""
-    found = [step for kind, steps in _STEPS if isinstance(value, kind) for step in steps(value)]
+    # By the real type: a generic alias says that it is what it stands for.
+    found = [step for kinds, steps in _STEPS if issubclass(type(value), kinds) for step in steps(value)]
     if type(value) is dict:
         found += [(Access.GLOBAL_WEAKREF, k) for k, v in value.items() if isinstance(v, weakref.ReferenceType)]
     if type(value).__name__ == "Sized":
         found += [(Access.ITEM, 0), (Access.CALL1, len)]
     if isinstance(value, collections.deque):
         found.append((Access.ITEM, 0))
-    if not isinstance(value, (*_WITHOUT_ATTRIBUTES, type, types.CellType)):
+    if isinstance(value, functools.partial):
+        found += [(Access.ATTR, name) for name in ("func", "args", "keywords")]
+    if not issubclass(type(value), _WITHOUT_ATTRIBUTES):
         found += _of_object(value)
     found.append((Access.TYPE, None))
     return found
@@ -244,8 +253,8 @@ def _equal(value: Any) -> bool:
     return isinstance(value, _PLAIN) or type(value).__name__ in ("Sly", "Color")
 
 
-def tests_of(value: Any, choose: random.Random) -> list[Ask]:
-    """Every test that holds of a value, with its parameters."""
+def tests_of(value: Any, choose: random.Random, python: bool = False) -> list[Ask]:
+    """Every test that holds of a value, with its parameters; those in Python only now and then, unless asked for."""
     kind = type(value)
     found: list[Ask] = [(Test.EXISTS, ()), (Test.TYPE_IS, (id(kind), _name_of(kind)))]
     found += [(Test.IS, (id(value), f"<{kind.__name__}>")), (Test.IS_NOT, (id(Ellipsis), "..."))]
@@ -262,11 +271,12 @@ def tests_of(value: Any, choose: random.Random) -> list[Ask]:
     elif kind is _TupleIterator:
         found.append((Test.TUPLE_ITER_LEN, (operator.length_hint(value), id(kind))))
     elif kind is _RangeIterator:
-        _, (whole,), _ = value.__reduce__()
-        found.append((Test.RANGE_ITER, (whole.start, whole.stop, whole.step, id(kind))))
+        _, (whole,), position = value.__reduce__()
+        start = whole.start + (position or 0) * whole.step
+        found.append((Test.RANGE_ITER, (start, whole.stop, whole.step, id(kind))))
     if not hasattr(value, "extra"):
         found.append((Test.NO_ATTR, ("extra",)))
-    if choose.random() < 0.1:  # Python code, which no witness can stand for and which takes its time
+    if python or choose.random() < 0.1:  # Python code, which no witness can stand for and which takes its time
         found.append((Test.PREDICATE, (_truth, "is not None")))
         found.append((Test.TORCH_LEAF, (_same_kind(kind.__name__), "type name")))
     found.append((Test.SCRIPT_TYPE, (id(kind), _name_of(kind), nn.Bilinear)))
@@ -359,7 +369,7 @@ def _shapes(found: list[tuple[Source, Any]], choose: random.Random) -> Iterator[
         yield guard(Test.SHAPE_CALL, sources[:1], (1, 0, address, f"{sources[0]} == {size}", compiled))
 
 
-def _shape(f_locals: dict[str, Any]) -> bool:
+def shape_function(f_locals: dict[str, Any]) -> bool:
     """Stands for torch's function of all shape guards of a frame."""
     return bool(f_locals.get("n", 5) == 5)
 
@@ -415,7 +425,7 @@ class Maker:
         if self.choose.random() < 0.5:
             made.update(dict.fromkeys(self.choose.sample(ambient(), 3)))
         if self.choose.random() < 0.2:
-            made[guard(Test.SHAPE, (Source.frame(),), (_shape, "a shape function"))] = None
+            made[guard(Test.SHAPE, (Source.frame(),), (shape_function, "a shape function"))] = None
         seen: list[tuple[Source, Any]] = []
         for _ in range(walks):
             found = self.walk(0)
@@ -439,9 +449,18 @@ class Maker:
         frames = [self.f_locals(at) for at in range(self.roots)]
         kept = []
         for item in guards:
-            if all(reference.holds(item, frame) for frame in frames) and reference.holds(item, self.f_locals(0)):
-                kept.append(item)
+            if not all(reference.holds(item, frame) for frame in frames) or not reference.holds(item, self.f_locals(0)):
+                continue
+            if item.test is Test.IS and _is_made_anew(item.source, frames[0]):
+                continue
+            kept.append(item)
         return kept
+
+
+def _is_made_anew(source: Source, f_locals: dict[str, Any]) -> bool:
+    """Whether each look finds another object, such as a bound method: its address is up to the allocator."""
+    one, two = reference.resolve(source, f_locals), reference.resolve(source, f_locals)
+    return one is not two
 
 
 def in_order(guards: list[Guard]) -> list[Guard]:

@@ -139,6 +139,19 @@ def refill_attributes(owner: Any) -> Do:
     return do
 
 
+def refill_class(kind: Any) -> Do:
+    """Puts the attributes of a class back, in order, save for those of the language."""
+    before = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+
+    def do() -> None:
+        for name in [name for name in vars(kind) if not name.startswith("__")]:
+            delattr(kind, name)
+        for name, value in before.items():
+            setattr(kind, name, value)
+
+    return do
+
+
 fresh = itertools.count(1000)
 
 
@@ -223,7 +236,7 @@ def inline_attribute_added(w: World) -> Iterator[Change]:
         yield Change(setter(one, "extra", number), functools.partial(drop, one))
 
 
-@row(0.3)
+@row(0.3, neutral=True)
 def inline_materialised(w: World) -> Iterator[Change]:
     """From here on the object has a dict of its own."""
     for one in w.inlines[3:]:
@@ -239,7 +252,7 @@ def inline_then_through_the_dict(w: World) -> Iterator[Change]:
 @row()
 def many_attributes(w: World) -> Iterator[Change]:
     """More than an object keeps inline, or than a shared key table holds."""
-    for thing in (w.things[1], w.inlines[5]):
+    for thing in (w.things[0], w.inlines[5]):
 
         def grow(thing: Any = thing) -> None:
             for at in range(40):
@@ -636,13 +649,13 @@ def dict_same_again(w: World) -> Iterator[Change]:
         yield Change(lambda d=d: d.setdefault("absent" if "absent" in d else next(iter(d), None)) if d else None)
 
 
-@row()
+@row(neutral=True)
 def dict_refilled(w: World) -> Iterator[Change]:
     for d in (w.space.numbers, w.space.words, w.things[0].config):
         yield Change(refill(d))
 
 
-@row()
+@row(neutral=True)
 def dict_grows_and_shrinks(w: World) -> Iterator[Change]:
     """Its table of keys is another one afterwards."""
     for d in (w.space.numbers, w.things[0].config, w.space.words, w.scope):
@@ -722,7 +735,7 @@ def list_methods(w: World) -> Iterator[Change]:
         )
 
 
-@row()
+@row(neutral=True)
 def list_moved_in_memory(w: World) -> Iterator[Change]:
     """Its items are where they were, in another block of memory."""
     for one in (w.space.items, w.things[0].items, w.space.plain_list):
@@ -738,8 +751,9 @@ def list_moved_in_memory(w: World) -> Iterator[Change]:
 def list_items(w: World) -> Iterator[Change]:
     items = w.space.items
     inner = items[2]
-    yield from in_place(inner, lambda: inner.append(1), lambda: inner.__setitem__(1, [3]), lambda: inner[1].append(4))
-    yield Change(lambda: inner[1:] and inner[1].append(4), refill(inner[1]))
+    yield from in_place(inner, lambda: inner.append(1), lambda: inner.__setitem__(1, [3]))
+    innermost = inner[1]
+    yield from in_place(innermost, lambda: innermost.append(4))
     plain = w.space.plain_list
     yield from in_place(plain, lambda: plain.append(3), lambda: list.__setitem__(plain, slice(0, 1), [9]))
 
@@ -824,7 +838,9 @@ def class_attribute_deleted(w: World) -> Iterator[Change]:
 
     made = w.classes
     for kind, name in ((made.Thing, "shared"), (made.Base, "family"), (made.Inline, "kind"), (made.Thing, "value")):
-        yield Change(functools.partial(drop, kind, name), put(kind, name, vars(kind)[name]))
+        back = refill_class(kind)
+        back()  # now what has no dunder comes last, as it will whenever it is put back
+        yield Change(functools.partial(drop, kind, name), back)
 
 
 @row()
@@ -923,7 +939,7 @@ def cells(w: World) -> Iterator[Change]:
 @row()
 def partials(w: World) -> Iterator[Change]:
     partial = w.space.partial
-    before = partial.__reduce__()[2]
+    before = (*partial.__reduce__()[2][:3], vars(partial))
     for state in ((w.functions.other, (), {"a": 2}, {}), (w.functions.helper, (1,), {"a": 3}, None)):
         yield Change(lambda state=state: partial.__setstate__(state), lambda: partial.__setstate__(before))
 
@@ -1008,6 +1024,7 @@ def inputs(w: World) -> Iterator[Change]:
         lambda: given.pop("real", None),
         lambda: given.update(extra=1),
     )
+    yield Change(lambda: setattr(w, "advanced", 2), lambda: setattr(w, "advanced", 1))
     yield from in_place(
         kwargs,
         lambda: kwargs.update(flag=False),

@@ -263,6 +263,7 @@ class World:
 
     def __init__(self) -> None:
         self.traps = Traps()
+        self.advanced = 1  # how far the iterators among the inputs are
         self.classes = made = make_classes(self.traps)
         self.functions = make_functions()
         self.layers = [made.Layer() for _ in range(ROOTS)]
@@ -409,9 +410,10 @@ class World:
         return {"n": self.inputs["n"], "self": self.inlines[at]}
 
     def space_locals(self, at: int) -> dict[str, Any]:
-        steps = iter((1, 2, 3))
-        next(steps)
-        return {"w": self.space, "steps": steps, "spans": iter(self.space.span), **self.kwargs, "args": [self.kwargs]}
+        steps, spans = iter((1, 2, 3)), iter(range(1, 9, 2))
+        for _ in range(self.advanced):
+            next(steps), next(spans)
+        return {"w": self.space, "steps": steps, "spans": spans, **self.kwargs, "args": [self.kwargs]}
 
     def close(self) -> None:
         """Breaks the cycles of what holds much memory."""

@@ -1,0 +1,150 @@
+"""Which guards each row of the table makes fail: single guards of every kind on every object of a world.
+
+Entry point: :class:`Catalogue`.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from unified_guards import reference
+from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower import lower
+
+from . import engine
+from .guards import Maker, ambient, children, in_order, relations, shape_function, tests_of
+from .mutations import ROWS, Change
+
+Locals = dict[str, Any]
+
+#: Of each frame there are guards: the family, and the root. Some changes are only made of the last inline object.
+FRAMES = (("layer", 0), ("thing", 0), ("inline", 0), ("inline", 5), ("space", 0))
+#: How many guards of one test on what was reached by the same two steps.
+MOST = 12
+
+
+def reached(f_locals: Locals, scope: Any, deepest: int = 9) -> Iterator[tuple[Source, Any, bool]]:
+    """Sources from the frame down, each with its value and whether it is the first to lead to that object."""
+    known: dict[int, Any] = {}
+    level: list[tuple[Source, Any]] = [(Source.frame().child(Access.GLOBALS, scope), scope)]
+    level.append((Source.frame().child(Access.CONSTANT, scope["items"]), scope["items"]))
+    level += [(Source.frame().child(Access.LOCAL, name), value) for name, value in f_locals.items()]
+    for _ in range(deepest):
+        below = []
+        for source, value in level:
+            first = id(value) not in known
+            known[id(value)] = value  # kept, or a new object could have its address
+            yield source, value, first
+            if first:
+                for step in children(value):
+                    child = source.child(*step)
+                    try:
+                        below.append((child, reference._ACCESSES[child.access](value, child.key)))
+                    except Exception:
+                        continue
+        level = below
+
+
+def _guards(f_locals: Locals, scope: Any, choose: random.Random) -> Iterator[Guard]:
+    found = []
+    for source, value, first in reached(f_locals, scope):
+        asks = tests_of(value, choose, python=True)
+        # Of an object that was seen before, what says that this way leads to it.
+        for test, params in asks if first else asks[1:3]:
+            yield guard(test, (source,), params)
+        found.append((source, value))
+
+
+def _relations(f_locals: Locals, scope: Any, choose: random.Random) -> Iterator[Guard]:
+    found = [(source, value) for source, value, _ in reached(f_locals, scope)]
+    tensors = [(source, value) for source, value in found if isinstance(value, torch.Tensor)]
+    for _ in range(20):
+        yield from relations(choose.sample(found, 30), choose)
+        yield from relations(choose.sample(tensors, 20) if len(tensors) > 20 else tensors, choose)
+
+
+def _some(guards: list[Guard], choose: random.Random) -> list[Guard]:
+    """Not too many that ask the same of what was reached the same way."""
+    counts: collections.Counter[object] = collections.Counter()
+    kept = []
+    for item in choose.sample(guards, len(guards)):
+        kind = item.test, item.source.access, item.source.base and item.source.base.access
+        counts[kind] += 1
+        if counts[kind] <= MOST:
+            kept.append(item)
+    return kept
+
+
+class _Family:
+    """All guards on one frame: each alone, and all in one program, which tells whether to ask each."""
+
+    def __init__(self, f_locals: Callable[[], Locals], guards: list[Guard]) -> None:
+        self.f_locals = f_locals
+        self.checks = [(item, engine.native(lower(_set([item]))).exact) for item in guards]
+        self._join()
+
+    def _join(self) -> None:
+        self.all = engine.native(lower(_set([item for item, _ in self.checks]))).exact
+
+    def failing(self) -> list[Guard]:
+        f_locals = self.f_locals()
+        if self.all(f_locals):
+            return []
+        return [item for item, exact in self.checks if not exact(f_locals)]
+
+    def drop(self, items: list[Guard]) -> None:
+        self.checks = [check for check in self.checks if check[0] not in items]
+        self._join()
+
+
+def _set(guards: list[Guard]) -> GuardSet:
+    return GuardSet((item, Provenance("fuzz")) for item in in_order(guards))
+
+
+class Catalogue:
+    """What happens to single guards when each change is made and undone.
+
+    Attributes:
+        there: every guard.
+        by_row: of each row, the guards that it made fail.
+        lasting: of each row, those that it made fail for good.
+    """
+
+    def __init__(self) -> None:
+        self.episode = engine.Episode(0, sets=0)
+        world = self.episode.world
+        self.families: list[_Family] = []
+        self.there: list[Guard] = []
+        for family, root in FRAMES:
+            choose = random.Random(family)
+            f_locals = functools.partial(getattr(world, f"{family}_locals"), root)
+            made = _some(list(_guards(f_locals(), world.scope, choose)), choose)
+            made += _relations(f_locals(), world.scope, choose)
+            if root == 0:
+                made += [*ambient(), guard(Test.SHAPE, (Source.frame(),), (shape_function, "a shape function"))]
+            held = Maker(world, lambda _, f_locals=f_locals: f_locals(), 1, choose).holding(dict.fromkeys(made))
+            self.families.append(_Family(f_locals, held))
+            self.there += held
+        self.by_row: dict[str, list[Guard]] = {name: [] for name in ROWS}
+        self.lasting: dict[str, list[Guard]] = {name: [] for name in ROWS}
+        for name, change in zip(self.episode.names, self.episode.changes, strict=True):
+            self._try(name, change)
+        self.episode.close()
+
+    def _try(self, name: str, change: Change) -> None:
+        self.episode._do(change.change)
+        found = [(family, family.failing()) for family in self.families]
+        if change.restore is not None:
+            self.episode._do(change.restore)
+        for family, failed in found:
+            self.by_row[name] += failed
+            lost = family.failing() if failed else []
+            if lost:
+                self.lasting[name] += lost
+                family.drop(lost)
