@@ -27,6 +27,7 @@ Locals = dict[str, Any]
 FRAMES = (("layer", 0), ("thing", 0), ("inline", 0), ("inline", 5), ("space", 0))
 #: How many guards of one test on what was reached by the same two steps.
 MOST = 12
+DOZEN = 48
 
 
 def reached(f_locals: Locals, scope: Any, deepest: int = 9) -> Iterator[tuple[Source, Any, bool]]:
@@ -82,29 +83,30 @@ def _some(guards: list[Guard], choose: random.Random) -> list[Guard]:
 
 
 class _Family:
-    """All guards on one frame: each alone, and all in one program, which tells whether to ask each."""
+    """All guards on one frame: each alone, and by the dozen in one program, which tells whether to ask each."""
 
     def __init__(self, f_locals: Callable[[], Locals], guards: list[Guard]) -> None:
         self.f_locals = f_locals
-        self.checks = [(item, engine.native(lower(_set([item]))).exact) for item in guards]
-        self._join()
+        # Torch makes one compiled shape function for a frame, and a program has room for one.
+        apart = [item for item in guards if item.test is Test.SHAPE_CALL]
+        rest = in_order([item for item in guards if item.test is not Test.SHAPE_CALL])
+        self._group([[item] for item in apart] + [rest[at : at + DOZEN] for at in range(0, len(rest), DOZEN)])
 
-    def _join(self) -> None:
-        self.all = engine.native(lower(_set([item for item, _ in self.checks]))).exact
+    def _group(self, groups: list[list[Guard]]) -> None:
+        self.groups = [(_exact(group), [(item, _exact([item])) for item in group]) for group in groups if group]
 
     def failing(self) -> list[Guard]:
         f_locals = self.f_locals()
-        if self.all(f_locals):
-            return []
-        return [item for item, exact in self.checks if not exact(f_locals)]
+        groups = [checks for exact, checks in self.groups if not exact(f_locals)]
+        return [item for checks in groups for item, exact in checks if not exact(f_locals)]
 
     def drop(self, items: list[Guard]) -> None:
-        self.checks = [check for check in self.checks if check[0] not in items]
-        self._join()
+        self._group([[item for item, _ in checks if item not in items] for _, checks in self.groups])
 
 
-def _set(guards: list[Guard]) -> GuardSet:
-    return GuardSet((item, Provenance("fuzz")) for item in in_order(guards))
+def _exact(guards: list[Guard]) -> Callable[[Locals], bool]:
+    checker = engine.native(lower(GuardSet((item, Provenance("fuzz")) for item in guards)))
+    return checker.exact
 
 
 class Catalogue:

@@ -435,7 +435,10 @@ class Maker:
                     made[guard(test, (source,), params)] = None
                 if versioned and type(value) is dict and self.choose.random() < 0.1:
                     made.update((guard(test, (source,), params), None) for test, params in versions(value))
-        made.update(dict.fromkeys(relations(seen, self.choose)))
+        related = list(relations(seen, self.choose))
+        # Torch compiles one function of all shape guards of a frame, and a program has room for one.
+        calls = [item for item in related if item.test is Test.SHAPE_CALL]
+        made.update(dict.fromkeys(item for item in related if item not in calls[1:]))
         return GuardSet((item, Provenance("fuzz")) for item in in_order(self.holding(made)))
 
     def _asked(self, value: Any) -> list[Ask]:
