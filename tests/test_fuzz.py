@@ -6,9 +6,7 @@ UNIFIED_GUARDS_FUZZ_STEPS says how many steps; ``make fuzz`` goes on for as long
 from __future__ import annotations
 
 import collections
-import itertools
 import os
-import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +14,8 @@ import pytest
 import torch
 
 from unified_guards import reference
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Test
-from unified_guards.lower import Program, lower
+from unified_guards.ir import Access, Guard, Test
+from unified_guards.lower import Program
 
 from .fuzz import __main__ as fuzz
 from .fuzz import compiled, engine
@@ -29,7 +27,7 @@ STEPS = int(os.environ.get("UNIFIED_GUARDS_FUZZ_STEPS", "200000"))
 WALKS = 300
 
 
-# -- the table -----------------------------------------------------------------------------------------------------------
+# -- the table ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +95,7 @@ def test_every_access_is_noticed_to_lead_elsewhere(catalogue: Catalogue) -> None
     assert {access.name for access in Access if access not in failed} == {"FRAME"}
 
 
-# -- steps ---------------------------------------------------------------------------------------------------------------
+# -- steps -------------------------------------------------------------------------------------------------------------
 
 
 def test_steps_at_random(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +131,7 @@ def test_functions_that_are_compiled_are_hit_as_compiled() -> None:
     made.close()
 
 
-# -- it can fail ---------------------------------------------------------------------------------------------------------
+# -- it can fail -------------------------------------------------------------------------------------------------------
 
 
 class Standing:
@@ -185,7 +183,9 @@ def blind(test: str) -> engine.MakeChecker:
             def check(self, f_locals: dict[str, Any]) -> bool:
                 return seeing.exact(f_locals)
 
-        seeing = engine._C.Checker([row for row in program.rows if row[0] != op] or [(engine._C.OPS["TYPE"], 0, 0, None, 0)])
+        seeing = engine._C.Checker(
+            [row for row in program.rows if row[0] != op] or [(engine._C.OPS["TYPE"], 0, 0, None, 0)]
+        )
         return Blind(program)
 
     return make

@@ -1,7 +1,7 @@
 """``python -m tests.fuzz``: steps for as long as there is time, or one episode again.
 
-    python -m tests.fuzz --seconds 600           # episodes with seeds that count up
-    python -m tests.fuzz --seed 17 --steps 4000  # one episode
+python -m tests.fuzz --seconds 600           # episodes with seeds that count up
+python -m tests.fuzz --seed 17 --steps 4000  # one episode
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def steps_of(seed: int) -> int:
 def episode(
     seed: int, steps: int, until: float, make: engine.MakeChecker, total: engine.Statistics, shrinking: float = 30
 ) -> str | None:
-    """Runs one episode; returns what to say of its failure, after so many seconds of looking for a shorter way there."""
+    """Runs one episode; returns what to say of its failure, after `shrinking` seconds of looking for a shorter way."""
     found = engine.Statistics()
     made = engine.Episode(seed, make, found, **options(seed))  # type: ignore[arg-type]
     try:
@@ -55,7 +55,12 @@ def report(
     """What happened, how to see it again, and the shortest way there that was found."""
     steps = made.statistics.steps + len(made.log)
     lines = [f"seed {seed}: {failure}", "", "the last actions:", *engine.told(made, made.log[-8:]), ""]
-    lines += ["To repeat it, in the root of the repository:", "", f"python -m tests.fuzz --seed {seed} --steps {steps}", ""]
+    lines += [
+        "To repeat it, in the root of the repository:",
+        "",
+        f"python -m tests.fuzz --seed {seed} --steps {steps}",
+        "",
+    ]
     made.put_back()
     shorter = engine.shrink(seed, made.log, shrinking, make=make, **options(seed))
     if shorter is None:
@@ -80,8 +85,8 @@ def summary(total: engine.Statistics) -> str:
     lines = [
         f"{total.steps:,} steps, {rate:,.0f} a second; {total.checks:,} checks, "
         f"{100 * total.passes / max(total.checks, 1):.0f} % of them passed",
-        f"{total.referenced:,} compared with the reference, {total.sprung:,} times user code changed something during a "
-        f"check, {total.remade:,} guard sets made anew",
+        f"{total.referenced:,} compared with the reference, {total.sprung:,} times user code changed something "
+        f"during a check, {total.remade:,} guard sets made anew",
     ]
     missing = [test.name for test in Test if test.name not in total.tests]
     unused = [access.name for access in Access if access.name not in total.accesses]
@@ -98,7 +103,7 @@ def summary(total: engine.Statistics) -> str:
 def run(
     seed: int, steps: int | None, seconds: float, make: engine.MakeChecker = engine.native, shrinking: float = 30
 ) -> int:
-    """Runs episodes until there is no more time; one of so many steps when ``steps`` is given. Returns an exit status."""
+    """Runs episodes until time is up, or one of so many steps when ``steps`` is given. Returns an exit status."""
     total = engine.Statistics()
     until = time.perf_counter() + seconds if steps is None else float("inf")
     first = seed

@@ -1,7 +1,8 @@
 """Takes the steps: something happens to the world, then checkers are asked, and their two tiers must agree.
 
 An *episode* has a world of its own and guard sets of its own, both of its seed, and is a list of actions that can be
-taken again: :func:`replay` does, and :func:`shrink` finds a shorter list that still fails. Entry point: :class:`Episode`.
+taken again: :func:`replay` does, and :func:`shrink` finds a shorter list that still fails. Entry point:
+:class:`Episode`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from unified_guards.simplify import simplify
 from .guards import Maker
 from .mutations import ROWS, Change
 from .world import ROOTS, World
-
 
 Locals = Callable[[int], dict[str, Any]]
 
@@ -483,7 +483,7 @@ _ACTIONS: list[Callable[..., None]] = [
 ]
 
 
-# -- failures ------------------------------------------------------------------------------------------------------------
+# -- failures ----------------------------------------------------------------------------------------------------------
 
 
 def replay(seed: int, actions: Iterable[Action], **options: Any) -> Disagreement | None:

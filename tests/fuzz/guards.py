@@ -42,7 +42,7 @@ def _name_of(kind: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-# -- where one may go ----------------------------------------------------------------------------------------------------
+# -- where one may go --------------------------------------------------------------------------------------------------
 
 
 #: Of what nn.Module keeps in an instance.
@@ -175,7 +175,7 @@ def children(value: Any) -> list[Step]:
     return found
 
 
-# -- what one may ask ----------------------------------------------------------------------------------------------------
+# -- what one may ask --------------------------------------------------------------------------------------------------
 
 
 def _truth(value: Any) -> bool:
@@ -242,7 +242,7 @@ def _of_container(value: Any) -> Iterator[Ask]:
 def _of_number(value: Any) -> Iterator[Ask]:
     if isinstance(value, (float, complex)):
         yield Test.SAME_BITS, (value,)
-        if value != value:  # noqa: PLR0124
+        if value != value:
             yield (Test.FLOAT_NAN if isinstance(value, float) else Test.COMPLEX_NAN), ()
 
 
@@ -291,7 +291,7 @@ def versions(value: Any) -> list[Ask]:
         return []
 
 
-# -- the state of the thread ---------------------------------------------------------------------------------------------
+# -- the state of the thread -------------------------------------------------------------------------------------------
 
 
 def _no_hooks(_: Any) -> bool:
@@ -312,7 +312,7 @@ def ambient() -> list[Guard]:
     return [guard(test, (Source.frame(),), params) for test, params in asked.items()]
 
 
-# -- relations -----------------------------------------------------------------------------------------------------------
+# -- relations ---------------------------------------------------------------------------------------------------------
 
 
 def _distinct(found: list[tuple[Source, Any]]) -> dict[int, Source]:
@@ -374,7 +374,7 @@ def shape_function(f_locals: dict[str, Any]) -> bool:
     return bool(f_locals.get("n", 5) == 5)
 
 
-# -- sets ----------------------------------------------------------------------------------------------------------------
+# -- sets --------------------------------------------------------------------------------------------------------------
 
 
 class Maker:

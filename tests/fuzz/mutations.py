@@ -1,9 +1,9 @@
 """The table of what may happen to a guarded object: every way in which Python or torch changes one.
 
-A row is a function of the world that yields :class:`Change` pairs, one for each object that it can happen to. ``change``
-does it; ``restore`` puts back what guards may look at, whatever happened in between, and may be called at any time. A
-change without a restore is one that no guard may notice, or that leaves the object as it was. Rows are found by name in
-:data:`ROWS`.
+A row is a function of the world that yields :class:`Change` pairs, one for each object that it can happen to.
+``change`` does it; ``restore`` puts back what guards may look at, whatever happened in between, and may be called at
+any time. A change without a restore is one that no guard may notice, or that leaves the object as it was. Rows are
+found by name in :data:`ROWS`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def row(weight: float = 1.0, *, anywhere: bool = True, neutral: bool = False) ->
     return register
 
 
-# -- parts that rows are made of -----------------------------------------------------------------------------------------
+# -- parts that rows are made of ---------------------------------------------------------------------------------------
 
 
 def then(*steps: Do) -> Do:
@@ -79,10 +79,6 @@ def then(*steps: Do) -> Do:
             step()
 
     return do
-
-
-def both(make: Callable[[], Any], other: Callable[[], Any]) -> tuple[Do, Do]:
-    return make, other
 
 
 def setter(owner: Any, name: str, make: Callable[[], Any]) -> Do:
@@ -139,6 +135,11 @@ def refill_attributes(owner: Any) -> Do:
     return do
 
 
+def without(kind: Any, name: str) -> Do:
+    """Takes an attribute out of a class, if it is there."""
+    return lambda: delattr(kind, name) if name in vars(kind) else None
+
+
 def refill_class(kind: Any) -> Do:
     """Puts the attributes of a class back, in order, save for those of the language."""
     before = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
@@ -172,7 +173,7 @@ def plain_objects(world: World) -> list[Any]:
     return [*world.things[:4], world.kept["target"]]
 
 
-# -- attributes of plain objects -----------------------------------------------------------------------------------------
+# -- attributes of plain objects ---------------------------------------------------------------------------------------
 
 
 @row(3)
@@ -223,7 +224,9 @@ def setattr_inline(w: World) -> Iterator[Change]:
 @row()
 def inline_attribute_deleted(w: World) -> Iterator[Change]:
     for one in w.inlines:
-        yield Change(lambda one=one: vars(type(one)) and one.__delattr__("c") if "c" in dir(one) else None, put(one, "c", None))
+        yield Change(
+            lambda one=one: vars(type(one)) and one.__delattr__("c") if "c" in dir(one) else None, put(one, "c", None)
+        )
 
 
 @row()
@@ -266,7 +269,9 @@ def object_setattr(w: World) -> Iterator[Change]:
     for thing in plain_objects(w):
         yield Change(lambda thing=thing: object.__setattr__(thing, "own", number()), put(thing, "own", thing.own))
     frozen = w.space.frozen
-    yield Change(lambda: object.__setattr__(frozen, "items", (5, 6)), lambda: object.__setattr__(frozen, "items", (1, 2)))
+    yield Change(
+        lambda: object.__setattr__(frozen, "items", (5, 6)), lambda: object.__setattr__(frozen, "items", (1, 2))
+    )
     yield Change(lambda: object.__setattr__(frozen, "width", number()), lambda: object.__setattr__(frozen, "width", 2))
 
 
@@ -431,7 +436,7 @@ def below_the_space(w: World) -> Iterator[Change]:
     yield from attribute(space, "partial", lambda: functools.partial(w.functions.helper, a=2), lambda: None)
 
 
-# -- modules -------------------------------------------------------------------------------------------------------------
+# -- modules -----------------------------------------------------------------------------------------------------------
 
 
 def layers(w: World) -> list[Any]:
@@ -525,7 +530,9 @@ def module_dicts_replaced(w: World) -> Iterator[Change]:
 def module_class(w: World) -> Iterator[Change]:
     for layer in layers(w):
         yield Change(put(layer, "__class__", w.classes.OtherLayer), put(layer, "__class__", w.classes.Layer))
-        yield Change(put(layer.inner, "__class__", w.classes.OtherInner), put(layer.inner, "__class__", w.classes.Inner))
+        yield Change(
+            put(layer.inner, "__class__", w.classes.OtherInner), put(layer.inner, "__class__", w.classes.Inner)
+        )
 
 
 @row()
@@ -599,7 +606,8 @@ def module_to(w: World) -> Iterator[Change]:
 def module_requires_grad(w: World) -> Iterator[Change]:
     for layer in layers(w):
         yield Change(
-            lambda layer=layer: layer.linear.requires_grad_(False), lambda layer=layer: layer.linear.requires_grad_(True)
+            lambda layer=layer: layer.linear.requires_grad_(False),
+            lambda layer=layer: layer.linear.requires_grad_(True),
         )
 
 
@@ -616,7 +624,7 @@ def load_state_dict(w: World) -> Iterator[Change]:
         )
 
 
-# -- containers ----------------------------------------------------------------------------------------------------------
+# -- containers --------------------------------------------------------------------------------------------------------
 
 
 @row(3)
@@ -795,7 +803,7 @@ def queues_and_own_containers(w: World) -> Iterator[Change]:
     yield from attribute(w.space.sly, "number", number)
 
 
-# -- classes -------------------------------------------------------------------------------------------------------------
+# -- classes -----------------------------------------------------------------------------------------------------------
 
 
 @row(2)
@@ -818,49 +826,38 @@ def class_attributes(w: World) -> Iterator[Change]:
 def class_attribute_added(w: World) -> Iterator[Change]:
     """Between the object and where an attribute of it is found, or where none was."""
 
-    def drop(kind: Any, name: str) -> None:
-        if name in vars(kind):
-            delattr(kind, name)
-
     made = w.classes
     targets: list[tuple[Any, str]] = [(made.Thing, "level"), (made.Base, "level"), (made.Thing, "extra")]
     targets += [(made.Root, "extra"), (made.Inline, "extra"), (made.Layer, "extra"), (made.Thing, "unrelated")]
     targets += [(made.Slotted, "extra"), (made.Meta, "extra"), (made.Inner, "calls")]
     for kind, name in targets:
-        yield Change(setter(kind, name, number), functools.partial(drop, kind, name))
+        yield Change(setter(kind, name, number), without(kind, name))
 
 
 @row()
 def class_attribute_deleted(w: World) -> Iterator[Change]:
-    def drop(kind: Any, name: str) -> None:
-        if name in vars(kind):
-            delattr(kind, name)
-
     made = w.classes
     for kind, name in ((made.Thing, "shared"), (made.Base, "family"), (made.Inline, "kind"), (made.Thing, "value")):
         back = refill_class(kind)
         back()  # now what has no dunder comes last, as it will whenever it is put back
-        yield Change(functools.partial(drop, kind, name), back)
+        yield Change(without(kind, name), back)
 
 
 @row()
 def class_descriptors(w: World) -> Iterator[Change]:
     """A property or a ``__getattr__`` comes to a class: it goes before what the instance has, or answers for it."""
 
-    def drop(kind: Any, name: str) -> None:
-        if name in vars(kind):
-            delattr(kind, name)
-
     made = w.classes
     for kind, name in ((made.Thing, "own"), (made.Inline, "a"), (made.Thing, "text")):
-        yield Change(put(kind, name, property(lambda self: 77)), functools.partial(drop, kind, name))
+        yield Change(put(kind, name, property(lambda self: 77)), without(kind, name))
     yield from attribute(made.Slotted, "a", lambda: property(lambda self: 77))
     for kind in (made.Thing, made.Inline, made.Slotted):
         for name in ("__getattr__", "__getattribute__"):
-            answer = (lambda self, name: 77) if name == "__getattr__" else (lambda self, name: 77)
-            yield Change(put(kind, name, answer), functools.partial(drop, kind, name))
-    yield Change(put(made.Thing, "value", property(lambda self: 5)), put(made.Thing, "value", vars(made.Thing)["value"]))
-    yield Change(put(made.Thing, "__len__", lambda self: 3), functools.partial(drop, made.Thing, "__len__"))
+            yield Change(put(kind, name, lambda self, name: 77), without(kind, name))
+    yield Change(
+        put(made.Thing, "value", property(lambda self: 5)), put(made.Thing, "value", vars(made.Thing)["value"])
+    )
+    yield Change(put(made.Thing, "__len__", lambda self: 3), without(made.Thing, "__len__"))
 
 
 @row()
@@ -876,7 +873,10 @@ def metaclass(w: World) -> Iterator[Change]:
     yield from attribute(made.Meta, "tag", number)
     yield Change(put(made.Thing, "__class__", made.OtherMeta), put(made.Thing, "__class__", made.Meta))
     yield Change(put(made.Meta, "computed", 5), put(made.Meta, "computed", vars(made.Meta)["computed"]))
-    yield Change(put(made.Meta, "shared", property(lambda cls: 5)), lambda: "shared" in vars(made.Meta) and delattr(made.Meta, "shared"))
+    yield Change(
+        put(made.Meta, "shared", property(lambda cls: 5)),
+        lambda: "shared" in vars(made.Meta) and delattr(made.Meta, "shared"),
+    )
 
 
 @row()
@@ -891,7 +891,7 @@ def subclasses_come_and_go(w: World) -> Iterator[Change]:
     yield Change(lambda: type("Temporary", (w.classes.Layer,), {}))
 
 
-# -- functions and cells -------------------------------------------------------------------------------------------------
+# -- functions and cells -----------------------------------------------------------------------------------------------
 
 
 @row(2)
@@ -899,7 +899,9 @@ def function_fields(w: World) -> Iterator[Change]:
     helper, other = w.functions.helper, w.functions.other
     yield from attribute(helper, "__code__", lambda: other.__code__, lambda: helper.__code__.replace(co_name="renamed"))
     yield from attribute(helper, "__defaults__", lambda: (4,), lambda: (2,), lambda: None, lambda: (torch.ones(2), 2))
-    yield from attribute(helper, "__kwdefaults__", lambda: {"b": 4, "c": None}, lambda: {"b": 3, "c": None}, lambda: None)
+    yield from attribute(
+        helper, "__kwdefaults__", lambda: {"b": 4, "c": None}, lambda: {"b": 3, "c": None}, lambda: None
+    )
     yield from attribute(helper, "__name__", lambda: "renamed")
     yield Change(setter(helper, "extra", number), lambda: vars(helper).pop("extra", None))
     note = vars(helper)["note"]
@@ -944,7 +946,7 @@ def partials(w: World) -> Iterator[Change]:
         yield Change(lambda state=state: partial.__setstate__(state), lambda: partial.__setstate__(before))
 
 
-# -- globals, inputs, weak references ------------------------------------------------------------------------------------
+# -- globals, inputs, weak references ----------------------------------------------------------------------------------
 
 
 @row(2)
@@ -966,6 +968,7 @@ def global_variables(w: World) -> Iterator[Change]:
 @row(3)
 def global_step(w: World) -> Iterator[Change]:
     """A global that is counted up with every call."""
+
     def count() -> None:
         w.scope["step"] = w.scope.get("step", 0) + 1
 
@@ -1048,7 +1051,7 @@ def roots(w: World) -> Iterator[Change]:
         yield Change(lambda group=group: group.__setitem__(0, None), back)
 
 
-# -- tensors -------------------------------------------------------------------------------------------------------------
+# -- tensors -----------------------------------------------------------------------------------------------------------
 
 
 def scratch(w: World) -> Iterator[tuple[torch.Tensor, Do]]:
@@ -1184,7 +1187,9 @@ def tensors_replaced(w: World) -> Iterator[Change]:
     yield from attribute(space, "conj", lambda: space.conj.conj(), lambda: torch.ones(2, dtype=torch.complex128))
     yield from attribute(space, "meta", lambda: torch.ones(2, 3), lambda: torch.ones(2, 3, device="meta"))
     yield from attribute(space, "sparse", lambda: torch.eye(3), lambda: torch.eye(3).to_sparse())
-    yield from attribute(space, "subclass", lambda: torch.ones(2, 3), lambda: torch.ones(2, 3).as_subclass(w.classes.Subclass))
+    yield from attribute(
+        space, "subclass", lambda: torch.ones(2, 3), lambda: torch.ones(2, 3).as_subclass(w.classes.Subclass)
+    )
     yield from attribute(space, "param", lambda: torch.ones(2, 3), lambda: nn.Parameter(torch.ones(2, 3), False))
     yield from in_place(
         space.ranks,
@@ -1227,7 +1232,7 @@ def a_tensor_for_every_call(w: World) -> Iterator[Change]:
     yield from in_place(w.kwargs, lambda: w.kwargs.update(mask=torch.zeros(3)))
 
 
-# -- memory --------------------------------------------------------------------------------------------------------------
+# -- memory ------------------------------------------------------------------------------------------------------------
 
 
 def born_again(owner: Any, name: str, make: Callable[[int], Any], variant: int) -> None:
@@ -1258,7 +1263,9 @@ def mortals_in_place(w: World) -> Iterator[Change]:
     mortal, makers = w.space.mortal, w.mortals()
 
     def of(name: str, change: Callable[[Any], object]) -> Change:
-        return Change(lambda: change(getattr(mortal, name)), functools.partial(born_again, mortal, name, makers[name], 0))
+        return Change(
+            lambda: change(getattr(mortal, name)), functools.partial(born_again, mortal, name, makers[name], 0)
+        )
 
     yield of("thing", lambda one: setattr(one, "a", number()))
     yield of("slotted", lambda one: setattr(one, "a", number()))
@@ -1290,7 +1297,7 @@ def full_collection(w: World) -> Iterator[Change]:
     yield Change(gc.collect)
 
 
-# -- the state of the thread ---------------------------------------------------------------------------------------------
+# -- the state of the thread -------------------------------------------------------------------------------------------
 
 
 class Mode(TorchFunctionMode):
@@ -1311,9 +1318,7 @@ def state_of_the_thread(w: World) -> Iterator[Change]:
 
     yield pair(lambda: torch.set_grad_enabled(False), lambda: torch.set_grad_enabled(True))
     yield pair(lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32))
-    yield pair(
-        lambda: torch.use_deterministic_algorithms(True), lambda: torch.use_deterministic_algorithms(False)
-    )
+    yield pair(lambda: torch.use_deterministic_algorithms(True), lambda: torch.use_deterministic_algorithms(False))
     yield pair(lambda: torch.set_autocast_enabled("cpu", True), lambda: torch.set_autocast_enabled("cpu", False))
     inference: list[Any] = []
 
@@ -1329,7 +1334,8 @@ def state_of_the_thread(w: World) -> Iterator[Change]:
     yield pair(enter, leave)
     yield pair(lambda: setattr(forward_ad, "_current_level", 0), lambda: setattr(forward_ad, "_current_level", -1))
     yield pair(
-        lambda: setattr(_device, "CURRENT_DEVICE", torch.device("cpu")), lambda: setattr(_device, "CURRENT_DEVICE", None)
+        lambda: setattr(_device, "CURRENT_DEVICE", torch.device("cpu")),
+        lambda: setattr(_device, "CURRENT_DEVICE", None),
     )
 
 

@@ -392,7 +392,7 @@ class World:
         space.groups = [{"params": params, "lr": 0.1, "betas": (0.9, 0.99), "maximize": False}]
         space.state = {one: {"step": torch.zeros(()), "exp_avg": torch.zeros(3)} for one in params}
 
-    # -- locals of a call: a fresh dict each time, as Dynamo passes -----------------------------------------------------
+    # -- locals of a call: a fresh dict each time, as Dynamo passes ----------------------------------------------------
 
     def layer_locals(self, at: int) -> dict[str, Any]:
         return {"self": self.layers[at], **self.inputs, "kwargs": dict(self.kwargs)}
