@@ -31,7 +31,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
 	  while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 	@echo
-	@echo "  Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  PYTEST_ARGS=  CXX="
+	@echo "  Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  PYTEST_ARGS=  FUZZ_SECONDS=  FUZZ_SEED=  CXX="
 
 # ---- the two commands ------------------------------------------------------------------------------------------------
 

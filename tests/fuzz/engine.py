@@ -201,12 +201,16 @@ class Episode:
         roots = 1 if family == "space" or at % 5 == 0 else ROOTS
         f_locals = getattr(self.world, f"{family}_locals")
         maker = Maker(self.world, f_locals, roots, choose)
-        made = maker.make(choose.choice((1, 2, 4, 4, 6, 8, 12)), versioned=at % 16 == 15)
+        made = maker.make(choose.choice((1, 2, 4, 4, 6, 8, 12)), versioned=at % 16 == 15, trapped=self._is_trapped(at))
         lowered = simplify(made)[0] if choose.random() < 0.3 else made
         self.statistics.note(lowered)
         program = lower(lowered)
         asked = 1 if family == "space" else ROOTS
         return Frame(family, asked, f_locals, made, self.make(program), program.meaning)
+
+    @staticmethod
+    def _is_trapped(at: int) -> bool:
+        return at % 8 == 4
 
     def _make_probes(self) -> None:
         self.probes = []
@@ -460,8 +464,10 @@ class Episode:
             numbers = tuple(draw.choices(self.anywhere, k=60))
             self.take(TOGETHER, numbers, tuple(draw.randrange(len(self.probes)) for _ in range(4)))
         elif kind == "arm":
-            one = draw.choice(self.anywhere)
-            self.take(ARM, one, probe.number)
+            one, chosen = draw.choice(self.anywhere), draw.random()
+            trapped = [each for at, each in enumerate(self.frames) if self._is_trapped(at)]
+            near = [each for each in self.probes if each.frame in trapped]
+            self.take(ARM, one, near[int(chosen * len(near))].number if near else probe.number)
             self.take(RESTORE, one)
 
     def close(self) -> None:

@@ -377,6 +377,10 @@ def shape_function(f_locals: dict[str, Any]) -> bool:
 # -- sets --------------------------------------------------------------------------------------------------------------
 
 
+#: What the space has whose class springs traps.
+_TRAPPED = ("dynamic", "hooked", "sized", "sly", "sly_keys")
+
+
 class Maker:
     """Makes guard sets for one family of roots.
 
@@ -390,13 +394,15 @@ class Maker:
     def __init__(self, world: World, f_locals: Locals, roots: int, choose: random.Random) -> None:
         self.world, self.f_locals, self.roots, self.choose = world, f_locals, roots, choose
 
-    def walk(self, at: int, most: int = 9) -> list[tuple[Source, Any]]:
-        """The sources on one random way down, each with its value."""
+    def walk(self, at: int, most: int = 9, below: tuple[str, ...] = ()) -> list[tuple[Source, Any]]:
+        """The sources on one random way down, each with its value; through one of the attributes `below` of the space."""
         value: Any = self.f_locals(at)
         source = Source.frame()
         found: list[tuple[Source, Any]] = []
         for depth in range(self.choose.randint(1, most)):
-            if depth == 0:
+            if below and depth < 2:
+                step = (Access.ATTR, self.choose.choice(below)) if depth else (Access.LOCAL, "w")
+            elif depth == 0:
                 step = self._first(value)
             else:
                 steps = children(value)
@@ -419,8 +425,8 @@ class Maker:
         root = [name for name in names if name in ("self", "w")]
         return Access.LOCAL, self.choose.choice(root * len(names) + names)
 
-    def make(self, walks: int, versioned: bool = False) -> GuardSet:
-        """A set that holds for every root now."""
+    def make(self, walks: int, versioned: bool = False, trapped: bool = False) -> GuardSet:
+        """A set that holds for every root now; `trapped` are those whose evaluation runs user code all over."""
         made: dict[Guard, None] = {}
         if self.choose.random() < 0.5:
             made.update(dict.fromkeys(self.choose.sample(ambient(), 3)))
@@ -428,8 +434,11 @@ class Maker:
             made[guard(Test.SHAPE, (Source.frame(),), (shape_function, "a shape function"))] = None
         seen: list[tuple[Source, Any]] = []
         for _ in range(walks):
-            found = self.walk(0)
+            found = self.walk(0, below=_TRAPPED if trapped and self.choose.random() < 0.4 else ())
             seen += found
+            if trapped and found:
+                source = self.choose.choice(found)[0]
+                made[guard(Test.PREDICATE, (source,), (self.world.traps.passing, "a trap"))] = None
             for source, value in found:
                 for test, params in self._asked(value):
                     made[guard(test, (source,), params)] = None
