@@ -106,17 +106,17 @@ def run(
     """Runs episodes until time is up, or one of so many steps when ``steps`` is given. Returns an exit status."""
     total = engine.Statistics()
     until = time.perf_counter() + seconds if steps is None else float("inf")
-    first = seed
+    print("seeds:", end="")  # before each, for the case that it ends the process
     while True:
+        print(f" {seed}", end="", flush=True)
         failure = episode(seed, steps or steps_of(seed), until, make, total, shrinking)
         if failure is not None:
-            print(failure, flush=True)
+            print(f"\n{failure}", flush=True)
             return 1
         seed += 1
         if steps is not None or time.perf_counter() >= until:
             break
-        if (seed - first) % 20 == 0:
-            print(f"seed {seed}: {total.steps:,} steps", flush=True)
+    print()
     print(summary(total), flush=True)
     return 0
 

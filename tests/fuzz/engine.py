@@ -143,7 +143,7 @@ NOTICED = 4
 SWEEP = 2000
 #: What is drawn for a step, and how often.
 _KINDS = ("round trip", "there and back", "leave", "settle", "storm", "refer", "thread", "together", "arm", "quiet")
-_WEIGHTS = (40, 18, 24, 6, 1.5, 0.4, 0.2, 0.004, 1.0, 6)
+_WEIGHTS = (40, 18, 24, 6, 1.5, 0.4, 0.2, 0.02, 1.0, 6)
 
 
 class Episode:
