@@ -25,8 +25,9 @@ Locals = dict[str, Any]
 
 #: Of each frame there are guards: the family, and the root. Some changes are only made of the last inline object.
 FRAMES = (("layer", 0), ("thing", 0), ("inline", 0), ("inline", 5), ("space", 0))
-#: How many guards of one test on what was reached by the same two steps.
-MOST = 12
+#: How many guards of one test on what was reached by the same two steps, the first of which has the same key.
+MOST = 2
+#: How many go into one program.
 DOZEN = 48
 
 
@@ -75,7 +76,7 @@ def _some(guards: list[Guard], choose: random.Random) -> list[Guard]:
     counts: collections.Counter[object] = collections.Counter()
     kept = []
     for item in choose.sample(guards, len(guards)):
-        kind = item.test, item.source.access, item.source.base and item.source.base.access
+        kind = item.test, item.source.access, item.source.base and (item.source.base.access, str(item.source.base.key))
         counts[kind] += 1
         if counts[kind] <= MOST:
             kept.append(item)

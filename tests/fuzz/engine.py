@@ -182,7 +182,9 @@ class Episode:
                 self.names.append(row.name)
                 self.weights.append(row.weight / len(made))
         self.frames: list[Frame] = [self._frame(at) for at in range(sets)]
-        self.frames += compiled(self.world) if compiled is not None else []
+        for frame in compiled(self.world) if compiled is not None else []:
+            self.frames.append(frame)
+            self.statistics.note(frame.guard_set)
         self.probes: list[Probe] = []
         self._make_probes()
         self.pending: dict[int, None] = {}

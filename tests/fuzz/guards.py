@@ -395,7 +395,7 @@ class Maker:
         self.world, self.f_locals, self.roots, self.choose = world, f_locals, roots, choose
 
     def walk(self, at: int, most: int = 9, below: tuple[str, ...] = ()) -> list[tuple[Source, Any]]:
-        """The sources on one random way down, each with its value; through one of the attributes `below` of the space."""
+        """The sources on one random way down, each with its value. With `below`: through one of these attributes."""
         value: Any = self.f_locals(at)
         source = Source.frame()
         found: list[tuple[Source, Any]] = []
