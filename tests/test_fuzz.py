@@ -22,7 +22,7 @@ from .fuzz import compiled, engine
 from .fuzz.catalogue import Catalogue
 from .fuzz.mutations import ROWS
 
-STEPS = int(os.environ.get("UNIFIED_GUARDS_FUZZ_STEPS", "200000"))
+STEPS = int(os.environ.get("UNIFIED_GUARDS_FUZZ_STEPS", "150000"))
 #: How many random ways down from a frame the catalogue has.
 WALKS = 300
 
@@ -213,7 +213,7 @@ def test_a_broken_checker_is_caught(broken: str) -> None:
 
 
 def test_a_failure_says_how_to_repeat_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fuzz.run(3, 5_000, 0, make=NeverLooks, shrinking=4) == 1
+    assert fuzz.run(3, 5_000, 0, make=NeverLooks, shrinking=2) == 1
     printed = capsys.readouterr().out
     assert "python -m tests.fuzz --seed 3 --steps" in printed
     assert "check() says True, exact() False" in printed

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from unified_guards import reference
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.ir import Guard, GuardSet, Provenance, Source, Test, guard
 from unified_guards.lower import lower
 
 from . import engine
-from .guards import Maker, ambient, children, in_order, relations, shape_function, tests_of
+from .guards import Maker, ambient, in_order, reached, relations, shape_function, tests_of
 from .mutations import ROWS, Change
 
 Locals = dict[str, Any]
@@ -29,28 +28,6 @@ FRAMES = (("layer", 0), ("thing", 0), ("inline", 0), ("inline", 5), ("space", 0)
 MOST = 2
 #: How many go into one program.
 DOZEN = 48
-
-
-def reached(f_locals: Locals, scope: Any, deepest: int = 9) -> Iterator[tuple[Source, Any, bool]]:
-    """Sources from the frame down, each with its value and whether it is the first to lead to that object."""
-    known: dict[int, Any] = {}
-    level: list[tuple[Source, Any]] = [(Source.frame().child(Access.GLOBALS, scope), scope)]
-    level.append((Source.frame().child(Access.CONSTANT, scope["items"]), scope["items"]))
-    level += [(Source.frame().child(Access.LOCAL, name), value) for name, value in f_locals.items()]
-    for _ in range(deepest):
-        below = []
-        for source, value in level:
-            first = id(value) not in known
-            known[id(value)] = value  # kept, or a new object could have its address
-            yield source, value, first
-            if first:
-                for step in children(value):
-                    child = source.child(*step)
-                    try:
-                        below.append((child, reference._ACCESSES[child.access](value, child.key)))
-                    except Exception:
-                        continue
-        level = below
 
 
 def _guards(f_locals: Locals, scope: Any, choose: random.Random) -> Iterator[Guard]:

@@ -20,7 +20,7 @@ from unified_guards.ir import GuardSet, Source
 from unified_guards.lower import Program, lower
 from unified_guards.simplify import simplify
 
-from .guards import Maker
+from .guards import Maker, by_type
 from .mutations import ROWS, Change
 from .world import ROOTS, World
 
@@ -169,6 +169,7 @@ class Episode:
         self.statistics = statistics if statistics is not None else Statistics()
         self.make = make
         self.world = World()
+        self.known: dict[str, list[list[Source]]] = {}
         self.names: list[str] = []  # of the row that each change belongs to
         self.changes: list[Change] = []
         self.weights: list[float] = []
@@ -202,7 +203,9 @@ class Episode:
         # A set for all roots of a family, or one for a single root: that one may ask for its identity.
         roots = 1 if family == "space" or at % 5 == 0 else ROOTS
         f_locals = getattr(self.world, f"{family}_locals")
-        maker = Maker(self.world, f_locals, roots, choose)
+        if family not in self.known:
+            self.known[family] = by_type(f_locals(0), self.world.scope)
+        maker = Maker(self.world, f_locals, roots, choose, self.known[family])
         made = maker.make(choose.choice((1, 2, 4, 4, 6, 8, 12)), versioned=at % 16 == 15, trapped=self._is_trapped(at))
         lowered = simplify(made)[0] if choose.random() < 0.3 else made
         self.statistics.note(lowered)

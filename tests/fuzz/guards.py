@@ -377,6 +377,36 @@ def shape_function(f_locals: dict[str, Any]) -> bool:
 # -- sets --------------------------------------------------------------------------------------------------------------
 
 
+def reached(f_locals: dict[str, Any], scope: Any, deepest: int = 9) -> Iterator[tuple[Source, Any, bool]]:
+    """Sources from the frame down, each with its value and whether it is the first to lead to that object."""
+    known: dict[int, Any] = {}
+    level: list[tuple[Source, Any]] = [(Source.frame().child(Access.GLOBALS, scope), scope)]
+    level.append((Source.frame().child(Access.CONSTANT, scope["items"]), scope["items"]))
+    level += [(Source.frame().child(Access.LOCAL, name), value) for name, value in f_locals.items()]
+    for _ in range(deepest):
+        below = []
+        for source, value in level:
+            first = id(value) not in known
+            known[id(value)] = value  # kept, or a new object could have its address
+            yield source, value, first
+            if first:
+                for step in children(value):
+                    child = source.child(*step)
+                    try:
+                        below.append((child, reference._ACCESSES[child.access](value, child.key)))
+                    except Exception:
+                        continue
+        level = below
+
+
+def by_type(f_locals: dict[str, Any], scope: Any) -> list[list[Source]]:
+    """The sources that lead to one kind of object, for each kind. Keeps no object alive."""
+    found: dict[Any, list[Source]] = {}
+    for source, value, _ in reached(f_locals, scope, deepest=8):
+        found.setdefault((type(value), source.access), []).append(source)
+    return list(found.values())
+
+
 #: What the space has whose class springs traps.
 _TRAPPED = ("dynamic", "hooked", "sized", "sly", "sly_keys")
 
@@ -389,10 +419,29 @@ class Maker:
         f_locals: the locals of the call whose root has a number.
         roots: how many roots there are.
         choose: the source of randomness.
+        known: sources by what they lead to, for ways that are not at random (see :func:`by_type`).
     """
 
-    def __init__(self, world: World, f_locals: Locals, roots: int, choose: random.Random) -> None:
-        self.world, self.f_locals, self.roots, self.choose = world, f_locals, roots, choose
+    def __init__(
+        self,
+        world: World,
+        f_locals: Locals,
+        roots: int,
+        choose: random.Random,
+        known: list[list[Source]] | None = None,
+    ) -> None:
+        self.world, self.f_locals, self.roots, self.choose, self.known = world, f_locals, roots, choose, known
+
+    def way(self, at: int) -> list[tuple[Source, Any]]:
+        """The sources down to some object, each kind of object as likely as the others."""
+        assert self.known is not None
+        step: Source | None = self.choose.choice(self.choose.choice(self.known))
+        sources = []
+        while step is not None and step.base is not None:
+            sources.append(step)
+            step = step.base
+        f_locals = self.f_locals(at)
+        return [(source, reference.resolve(source, f_locals)) for source in reversed(sources)]
 
     def walk(self, at: int, most: int = 9, below: tuple[str, ...] = ()) -> list[tuple[Source, Any]]:
         """The sources on one random way down, each with its value. With `below`: through one of these attributes."""
@@ -434,7 +483,10 @@ class Maker:
             made[guard(Test.SHAPE, (Source.frame(),), (shape_function, "a shape function"))] = None
         seen: list[tuple[Source, Any]] = []
         for _ in range(walks):
-            found = self.walk(0, below=_TRAPPED if trapped and self.choose.random() < 0.4 else ())
+            if self.known and self.choose.random() < 0.6:
+                found = self.way(0)
+            else:
+                found = self.walk(0, below=_TRAPPED if trapped and self.choose.random() < 0.6 else ())
             seen += found
             if trapped and found:
                 source = self.choose.choice(found)[0]
