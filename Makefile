@@ -24,14 +24,14 @@ say = @printf '\n==> %s\n' "$(1)"
 VERIFIED_TESTS := tests/test_behaviour_unified.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-verify test-asan test-matrix gpu-check bench build lint format clean distclean
+.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench build lint format clean distclean
 .DELETE_ON_ERROR:
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
 	  while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 	@echo
-	@echo "  Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  PYTEST_ARGS=  CXX="
+	@echo "  Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  PYTEST_ARGS=  FUZZ_SECONDS=  FUZZ_SEED=  CXX="
 
 # ---- the two commands ------------------------------------------------------------------------------------------------
 
@@ -63,19 +63,26 @@ test-matrix: ## the tests on the main pin, then on Python 3.12 with torch 2.15
 	fi; \
 	$(MAKE) test PYTHON="$$python" TORCH=$(MATRIX_TORCH) VENV=$(MATRIX_VENV)
 
+FUZZ_SECONDS ?= 600
+FUZZ_SEED ?= 1
+
+fuzz: $(STAMPS)/built $(STAMPS)/test ## mutate guarded objects at random for FUZZ_SECONDS, from FUZZ_SEED on
+	@TORCH_DEVICE_BACKEND_AUTOLOAD=0 $(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+
 # The extension alone is instrumented: python, torch and the packages are those of $(VENV), seen through a .pth file.
 ASAN_PRELOAD = $(shell for library in libasan.so libubsan.so libstdc++.so.6; do \
   $(or $(CXX),g++) -print-file-name=$$library; done | tr '\n' ':')
 ASAN_TESTS ?= tests/test_kinds.py tests/test_checker.py tests/test_lookup.py tests/test_siblings.py tests/test_shapes.py \
   tests/test_differential.py tests/test_behaviour_unified.py \
-  tests/test_survives.py
+  tests/test_survives.py tests/test_fuzz.py
+ASAN_FUZZ_STEPS ?= 20000
 # Memory is held back by the sanitizer itself, so tests of how much is held say nothing here; gcc does not run under it.
 ASAN_ARGS ?= -k "not memory and not leaks and not gcc"
 
 test-asan: $(ASAN_VENV)/.stamps/built ## tests with the address and undefined-behaviour sanitizers
 	$(call say,running $(ASAN_TESTS) with sanitizers)
 	@LD_PRELOAD="$(ASAN_PRELOAD)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	  PYTHONMALLOC=malloc $(ASAN_VENV)/bin/python -m pytest $(ASAN_ARGS) $(PYTEST_ARGS) $(ASAN_TESTS)
+	  PYTHONMALLOC=malloc UNIFIED_GUARDS_FUZZ_STEPS=$(ASAN_FUZZ_STEPS) $(ASAN_VENV)/bin/python -m pytest $(ASAN_ARGS) $(PYTEST_ARGS) $(ASAN_TESTS)
 
 $(ASAN_VENV)/.stamps/built: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/test $(NATIVE)
 	$(call say,compiling the extension with sanitizers (two to four minutes the first time))

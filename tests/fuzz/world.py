@@ -1,0 +1,427 @@
+"""The live objects that the fuzzer's guards are about. Entry point: :class:`World`.
+
+Everything, classes included, is made afresh for each world and looks the same in each. What a mutation changes is put
+back by the restore of its row, so a world can be driven for millions of steps.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+import functools
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+#: How many objects share one guard set: the layers of a model that have one ``forward``.
+ROOTS = 6
+
+
+class Color(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Point(NamedTuple):
+    x: int = 1
+    y: Any = 2
+
+
+class Traps:
+    """User code that runs inside a check, and does what it was armed with, once."""
+
+    def __init__(self) -> None:
+        self.action: Callable[[], object] | None = None
+        self.sprung = 0
+
+    def spring(self) -> None:
+        action = self.action
+        if action is not None:
+            self.action = None
+            self.sprung += 1
+            action()
+
+    def passing(self, _: object) -> bool:
+        """A predicate that holds."""
+        self.spring()
+        return True
+
+
+def make_classes(traps: Traps) -> types.SimpleNamespace:
+    """The classes of one world: type attributes, bases and metaclasses are mutated, too."""
+
+    class Meta(type):
+        tag = 1
+
+        @property
+        def computed(cls) -> int:
+            return cls.__dict__.get("shared", 0) + 1
+
+    class OtherMeta(Meta):
+        tag = 2
+
+    class Root:
+        level = 1
+
+        def method(self) -> Any:
+            return self.__dict__.get("own")
+
+    class Base(Root):
+        family = "base"
+
+        @classmethod
+        def build(cls) -> str:
+            return cls.family
+
+        @staticmethod
+        def plain() -> int:
+            return 7
+
+    class OtherBase(Root):
+        family = "base"
+
+    class Thing(Base, metaclass=Meta):
+        shared = 1
+        table = {"a": 1, "b": [1, 2]}
+
+        def __init__(self) -> None:
+            self.own = 2
+            self.text = "text"
+            self.real = 0.5
+            self._value = 4
+            self.flag = True
+            self.items = [1, 2.5, "three", [4, (5,)]]
+            self.config = {"alpha": 0.5, "deep": {"k": [1]}, 3: None}
+            self.pair = (1, (2, "x"), None)
+            self.child = Inline()
+
+        @property
+        def value(self) -> Any:
+            return self._value
+
+    class Twin(Thing):
+        pass
+
+    class Inline:
+        """Its guards never ask for a ``__dict__``, so that the interpreter need not make one."""
+
+        kind = "inline"
+
+        def __init__(self) -> None:
+            self.a = 1
+            self.b = "b"
+            self.c = None
+            self.items = [1, 2]
+
+    class OtherInline(Inline):
+        pass
+
+    class Slotted:
+        __slots__ = ("__weakref__", "a", "b", "c")
+
+        def __init__(self) -> None:
+            self.a = 1
+            self.b = [1, 2]
+
+    class SlottedTwin(Slotted):
+        __slots__ = ()
+
+    class Dynamic:
+        def __init__(self) -> None:
+            self.table = {"found": 1, "other": [1]}
+
+        def __getattr__(self, name: str) -> Any:
+            traps.spring()
+            try:
+                return self.__dict__["table"][name]
+            except KeyError:
+                raise AttributeError(name) from None
+
+    class Hooked:
+        def __init__(self) -> None:
+            self.seen = 1
+
+        def __getattribute__(self, name: str) -> Any:
+            traps.spring()
+            return object.__getattribute__(self, name)
+
+    class Sly:
+        """Equality that runs a trap."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __eq__(self, other: object) -> bool:
+            traps.spring()
+            return isinstance(other, Sly) and self.number == other.number
+
+        def __hash__(self) -> int:
+            traps.spring()
+            return self.number
+
+    class Sized:
+        def __init__(self) -> None:
+            self.content = [1, 2]
+
+        def __len__(self) -> int:
+            traps.spring()
+            return len(self.content)
+
+        def __getitem__(self, at: int) -> Any:
+            return self.content[at]
+
+    class Attributes(collections.OrderedDict):  # type: ignore[type-arg]
+        """A dict with attributes."""
+
+    class PlainList(list):  # type: ignore[type-arg]
+        pass
+
+    class Subclass(torch.Tensor):
+        pass
+
+    @dataclasses.dataclass
+    class Config:
+        width: int = 2
+        name: str = "a"
+        inner: Any = None
+
+    @dataclasses.dataclass(frozen=True)
+    class Frozen:
+        width: int = 2
+        items: tuple[int, ...] = (1, 2)
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("offset", torch.zeros(3))
+            self.weight = nn.Parameter(torch.ones(3))
+            self.limit = 3
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.offset if self.limit else x * self.weight
+
+    class OtherInner(Inner):
+        pass
+
+    class Layer(nn.Module):
+        scale = 2
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+            self.norm = nn.LayerNorm(3)
+            self.inner = Inner()
+            self.blocks = nn.ModuleList([Inner(), nn.Sequential(nn.Linear(3, 3), Inner())])
+            self.heads = nn.ModuleDict({"a": nn.Identity(), "b": Inner()})
+            self.flag = True
+            self.eps = 0.5
+            self.config = {"alpha": 0.5, "layers": [1, 2]}
+            self.names = ["q", "k"]
+
+        def forward(self, x: torch.Tensor, n: int = 1, mask: Any = None) -> torch.Tensor:
+            x = self.norm(self.linear(x)) if self.flag else self.linear(x)
+            x = self.inner(x) * self.config["alpha"] + len(self.config["layers"]) + self.eps
+            for block in self.blocks:
+                x = block(x)
+            return self.heads["b"](x) * self.scale * n if mask is None else x + mask
+
+    class OtherLayer(Layer):
+        pass
+
+    return types.SimpleNamespace(**{name: value for name, value in locals().items() if name != "traps"})
+
+
+def make_functions() -> types.SimpleNamespace:
+    """Functions with everything that a function has, and others to take fields from."""
+    scale: Any = 2
+    items: Any = [1, 2]
+
+    def helper(x: Any, a: Any = 2, *rest: Any, b: Any = 3, c: Any = None) -> Any:
+        return x * a * scale + b + items[0]
+
+    def other(x: Any, a: Any = 2, *rest: Any, b: Any = 3, c: Any = None) -> Any:
+        return x * a * scale - b - items[0]
+
+    def bare() -> int:
+        return 5
+
+    helper.note = {"k": 1}  # type: ignore[attr-defined]
+    return types.SimpleNamespace(helper=helper, other=other, bare=bare)
+
+
+class World:
+    """All guarded objects.
+
+    Attributes:
+        traps: what the user code that guards run is armed with.
+        classes, functions: see :func:`make_classes` and :func:`make_functions`.
+        layers, things, inlines: each a group of objects that one guard set is for.
+        space: everything else, below one object.
+        scope: what plays the globals.
+        inputs: what a call passes beside its root; every call gets a dict of its own.
+    """
+
+    def __init__(self) -> None:
+        self.traps = Traps()
+        self.advanced = 1  # how far the iterators among the inputs are
+        self.classes = made = make_classes(self.traps)
+        self.functions = make_functions()
+        self.layers = [made.Layer() for _ in range(ROOTS)]
+        self.things = [made.Thing() for _ in range(ROOTS)]
+        self.inlines = [made.Inline() for _ in range(ROOTS)]
+        self.space: Any = types.SimpleNamespace()
+        self._containers()
+        self._objects()
+        self._tensors()
+        target = made.Thing()
+        self.kept = {"target": target}
+        self.scope: dict[str, Any] = {"number": 3, "items": [1, 2], "step": 0, "helper": self.functions.helper}
+        self.scope["ref"] = weakref.ref(target)
+        self.scope["layer_ref"] = weakref.ref(self.layers[0])
+        self.space.ref = weakref.ref(self.things[0])
+        self.inputs: dict[str, Any] = {"x": torch.ones(2, 3), "n": 5, "text": "mode", "real": 1.5}
+        self.kwargs: dict[str, Any] = {"mask": torch.zeros(3), "scale": 2.0, "flag": True}
+
+    def _containers(self) -> None:
+        space, made = self.space, self.classes
+        space.numbers = {1: 2, (1, "a"): 3, Color.RED: 4, 2.5: [5], b"k": 6, torch.float32: 7}
+        space.words = {f"word{i}": i for i in range(12)}
+        space.deep = {"a": {"b": {"c": {"d": 1}}}, "list": [[[1]]]}
+        space.ordered = collections.OrderedDict(a=1, b=[2], c=3)
+        space.default = collections.defaultdict(list, a=[1])
+        # No text in sets: where it comes in the order differs from process to process.
+        space.counter = collections.Counter("aab")
+        space.attributes = made.Attributes(a=1)
+        space.items = [1, "text", [2, [3]], (4, 5), None, True]
+        space.plain_list = made.PlainList([1, 2])
+        space.nested = (1, (2, [3]), {"k": 1})
+        space.point = Point()
+        space.group = {1, 50, (2, 3)}
+        space.frozen_group = frozenset({1, 2})
+        space.queue = collections.deque([1, 2])
+        space.octets = b"octets"
+        space.empty = {}
+        space.sly_keys = {made.Sly(1): "one"}
+
+    def _objects(self) -> None:
+        space, made = self.space, self.classes
+        space.slotted, space.dynamic, space.hooked = made.Slotted(), made.Dynamic(), made.Hooked()
+        space.sized, space.sly = made.Sized(), made.Sly(3)
+        space.config, space.frozen = made.Config(inner=made.Config(3)), made.Frozen()
+        space.name_space = types.SimpleNamespace(heads=2, inner=types.SimpleNamespace(eps=0.5))
+        space.thing_class, space.layer_class = made.Thing, made.Layer
+        space.helper, space.bare = self.functions.helper, self.functions.bare
+        space.partial = functools.partial(self.functions.helper, a=2)
+        space.method = self.things[0].method
+        space.color, space.dtype, space.device = Color.RED, torch.float32, torch.device("cpu")
+        space.size, space.span, space.part = torch.Size([2, 3]), range(1, 9, 2), slice(1, 4)
+        space.nan, space.zero, space.pole = float("nan"), 0.0, complex(1, float("nan"))
+        # Not kept alive by anything else: what a mutation makes in their place may get their addresses.
+        space.mortal = types.SimpleNamespace()
+        for name, make in self.mortals().items():
+            setattr(space.mortal, name, make(0))
+
+    def mortals(self) -> dict[str, Callable[[int], Any]]:
+        """Makers of objects that die and come again, as they should be (0) or otherwise (1)."""
+        made = self.classes
+
+        def thing(variant: int) -> Any:
+            new = made.Inline()
+            new.a = 1 + variant
+            return new
+
+        def slotted(variant: int) -> Any:
+            new = made.Slotted()
+            new.a = 1 + variant
+            return new
+
+        def function(variant: int) -> Any:
+            def inner(a: Any = variant) -> Any:
+                return a, variant
+
+            return inner
+
+        def klass(variant: int) -> Any:
+            return type("Made", (), {"number": variant})
+
+        def module(variant: int) -> Any:
+            new = made.Inner()
+            new.limit = 3 + variant
+            return new
+
+        return {
+            "thing": thing,
+            "slotted": slotted,
+            "function": function,
+            "klass": klass,
+            "module": module,
+            "dict": lambda variant: {"k": variant, "same": 1},
+            "list": lambda variant: [variant, 1],
+            "tuple": lambda variant: (variant, [1]),
+            "set": lambda variant: {variant, 70},
+            "cell": lambda variant: types.CellType(variant),
+            "number": lambda variant: 10**20 + variant,
+            "real": lambda variant: 0.25 + variant,
+            "tensor": lambda variant: torch.ones(2 + variant, 3),
+            "ordered": lambda variant: collections.OrderedDict(k=variant),
+            "name_space": lambda variant: types.SimpleNamespace(k=variant),
+            "instance": lambda variant: (made.OtherInline if variant else made.Inline)(),
+        }
+
+    def _tensors(self) -> None:
+        space, made = self.space, self.classes
+        space.ranks = [torch.ones(tuple(range(2, 2 + rank))) for rank in range(7)]
+        space.scratch = [torch.ones(2, 3) for _ in range(4)]
+        space.param = nn.Parameter(torch.ones(2, 3))
+        space.graded = torch.ones(2, requires_grad=True)
+        space.graded.sum().backward()
+        space.base = torch.arange(12.0)
+        space.view = space.base[4:10].view(2, 3)
+        space.same_again = space.base
+        space.subclass = torch.ones(2, 3).as_subclass(made.Subclass)
+        space.noted = torch.ones(2)
+        space.noted.note = {"k": 1}
+        space.marked = torch.ones(4, 3)
+        torch._dynamo.mark_dynamic(space.marked, 0)
+        space.conj = torch.ones(2, dtype=torch.complex64)
+        space.meta = torch.ones(2, 3, device="meta")
+        space.sparse = torch.eye(3).to_sparse()
+        params = [nn.Parameter(torch.ones(3)) for _ in range(2)]
+        for one in params:
+            one.grad = torch.ones(3)
+        space.groups = [{"params": params, "lr": 0.1, "betas": (0.9, 0.99), "maximize": False}]
+        space.state = {one: {"step": torch.zeros(()), "exp_avg": torch.zeros(3)} for one in params}
+
+    # -- locals of a call: a fresh dict each time, as Dynamo passes ----------------------------------------------------
+
+    def layer_locals(self, at: int) -> dict[str, Any]:
+        return {"self": self.layers[at], **self.inputs, "kwargs": dict(self.kwargs)}
+
+    def thing_locals(self, at: int) -> dict[str, Any]:
+        thing, given = self.things[at], self.inputs
+        given = {"self": thing, **given, "args": (given.get("n"), given.get("x"))}
+        try:
+            given["fn"] = thing.method
+        except AttributeError:
+            pass  # its class was changed
+        return given
+
+    def inline_locals(self, at: int) -> dict[str, Any]:
+        return {"n": self.inputs["n"], "self": self.inlines[at]}
+
+    def space_locals(self, at: int) -> dict[str, Any]:
+        steps, spans = iter((1, 2, 3)), iter(range(1, 9, 2))
+        for _ in range(self.advanced):
+            next(steps), next(spans)
+        return {"w": self.space, "steps": steps, "spans": spans, **self.kwargs, "args": [self.kwargs]}
+
+    def close(self) -> None:
+        """Breaks the cycles of what holds much memory."""
+        self.traps.action = None
+        vars(self.space).clear()
+        self.layers.clear()
