@@ -127,6 +127,11 @@ class _Lowering:
         self.rows.append(row)
         self.meaning.append(meaning)
 
+    def emit_on_frame(self, row: Row, meaning: Guard) -> None:
+        """For guards on the frame as a whole: what is checked next is reached from there."""
+        del self.path[1:]
+        self.emit(row, meaning)
+
     # -- walking ---------------------------------------------------------------------------------------------------
 
     def reach(self, source: Source) -> None:
@@ -177,9 +182,10 @@ class _Lowering:
         if id(function) in self.shape_functions:
             return  # one function evaluates all shape guards of a frame
         self.shape_functions.add(id(function))
+        self._leave()
         if not self.torch_function_off:
             self._turn_torch_function_off(item)
-        self.emit((_OPS["PREDICATE"], 0, 0, function, 0), item)
+        self.emit_on_frame((_OPS["PREDICATE"], 0, 0, function, 0), item)
 
     # -- relations -------------------------------------------------------------------------------------------------
 
@@ -223,9 +229,11 @@ class _Lowering:
             self.emit((_PAIRED[item.test], second.depth, self.slots[first], None, 0), item)
         elif item.test is Test.OVERLAP:
             slots = tuple(self.slots[source] for source in item.sources)
-            self.emit((_OPS["OVERLAP"], 0, item.params[0], (native.compute_overlapping_tensors, slots), 0), item)
+            self.emit_on_frame(
+                (_OPS["OVERLAP"], 0, item.params[0], (native.compute_overlapping_tensors, slots), 0), item
+            )
         elif item.test is Test.SHAPE_CALL:
-            self.emit((_OPS["SHAPE_CALL"], 0, 0, item.params[4], item.params[2]), item)
+            self.emit_on_frame((_OPS["SHAPE_CALL"], 0, 0, item.params[4], item.params[2]), item)
 
     # -- shapes ----------------------------------------------------------------------------------------------------
 
@@ -244,7 +252,7 @@ class _Lowering:
             self._finish_visits([source, source.base] if source.base is not None else [source])
         code = (len(shapes.leaves), shapes.constants, shapes.code, _exact(self.expressions))
         after = len(self.rows) + 1
-        self.emit((_SHAPES, 0, int(bool(shapes.asked)), code, after), self.expressions[0])
+        self.emit_on_frame((_SHAPES, 0, int(bool(shapes.asked)), code, after), self.expressions[0])
         self.meaning += shapes.guards
 
 
