@@ -352,11 +352,6 @@ inline bool words_known = false;
 
 inline Word type_word(PyObject* object) { return word_at(&object->ob_type); }
 
-// Whether an object of this type keeps it for life: `__class__` can be set only on those of mutable types and modules.
-inline bool is_bound_to_type(PyObject* object) {
-  return PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_IMMUTABLETYPE) && !PyModule_Check(object);
-}
-
 // Changes with every attribute of the type or of one of its bases. The four bytes after the tag are padding. Asking for
 // an attribute first has the interpreter give the type a tag, which it may refuse.
 inline Word type_version_word(PyTypeObject* type) {
@@ -423,6 +418,9 @@ inline Word size_word(PyObject* list) { return word_at(&reinterpret_cast<PyVarOb
 inline Word items_word(PyObject* list) { return word_at(&reinterpret_cast<PyListObject*>(list)->ob_item); }
 inline Word item_word(PyObject* list, uint32_t at) {
   return word_at(reinterpret_cast<PyListObject*>(list)->ob_item + at);
+}
+inline Word tuple_item_word(PyObject* tuple, uint32_t at) {
+  return word_at(reinterpret_cast<PyTupleObject*>(tuple)->ob_item + at);
 }
 inline Word set_size_word(PyObject* set) { return word_at(&reinterpret_cast<PySetObject*>(set)->used); }
 // None once the target is dead. The reference itself must not be a subclass that answers calls otherwise.

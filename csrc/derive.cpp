@@ -28,6 +28,13 @@ bool is_immutable(PyObject* value) {
   return type == &THPDtypeType || type == &THPDeviceType || type == &THPLayoutType || type == &THPMemoryFormatType;
 }
 
+// Whether an accessor finds either what it found before, for as long as its facts hold, or, in the dict of an instance,
+// a dict in any case. Others follow a pointer, at the end of which there may be anything by now.
+bool finds_only_dicts_or_the_same(const Instruction& i) {
+  return i.op == Op::DICT_ITEM || i.op == Op::DICT_VALUE_AT || i.op == Op::GENERIC_DICT || i.op == Op::TYPE_DICT ||
+         i.op == Op::CONSTANT;
+}
+
 bool is_exact_dict_item(const Instruction& i, PyObject* base) {
   return i.op == Op::DICT_ITEM || PyDict_CheckExact(base);
 }
@@ -221,6 +228,7 @@ void Deriver::start_update() {
   changes_.clear();
   finds_.clear();
   tensor_changes_.clear();
+  keeps_.clear();
 }
 
 Deriver::Outcome Deriver::commit() {
@@ -228,6 +236,7 @@ Deriver::Outcome Deriver::commit() {
   for (const Change& change : changes_) facts_->facts[change.at] = change.fact;
   for (const auto& [at, value] : finds_) facts_->found[at] = value;
   for (const auto& [at, fact] : tensor_changes_) facts_->tensors[at] = fact;
+  for (const auto& [at, value] : keeps_) facts_->kept.replace(at, value);
   return outcome_;
 }
 
@@ -285,7 +294,7 @@ bool Deriver::hold(uint32_t at, PyObject* value, Standing standing) {
   Remembered& remembered = facts_->remembered[at];
   if (!standing_is(at, standing)) return false;
   const auto edges = static_cast<uint8_t>(emitted());
-  const uint8_t has = node(value, program_.places_[at].needs);
+  const uint8_t has = node(at, value, program_.places_[at].needs);
   if (updating_) {
     if (edges != remembered.edges || has != remembered.has || !end(at)) return other();
     finds_.emplace_back(at, value);
@@ -390,7 +399,8 @@ bool Deriver::refresh_children(uint32_t at) {
     if (i.op == Op::CONSTANT) continue;
     PyObject* value = edge(child, registers_[i.base]);
     if (value == nullptr || outcome_ == Outcome::kOther || emitted() != remembered.edges) return other();
-    if (value == facts_->found[child]) continue;
+    const bool was_dict = remembered.has & kNeedsVersion;
+    if (value == facts_->found[child] && (!was_dict || PyDict_Check(value)) && !is_immutable(value)) continue;
     if (!hold(child, value, Standing::kCovered) || !derive(child + 1, program_.places_[child].end)) return false;
   }
   return true;
@@ -547,6 +557,7 @@ PyObject* Deriver::edge_of_property(PyObject* object, PyObject* property) {
   PyObject* getter = edge_of_member(property, descriptor);
   const AttributeHook* hook = attribute_hook(getter);
   if (hook == nullptr || hook->form != AttributeHook::Form::kReturns) return nullptr;
+  emit(cpython::type_word(getter));
   emit(word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
   PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name_to_look_for(object, hook->names[0]));
   cpython::Slot nowhere = cpython::kNoSlot;
@@ -604,21 +615,25 @@ PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
 // ---- values -------------------------------------------------------------------------------------------------------
 
 // Emits the facts about a value that the instructions below it need; tells for which needs there are any.
-uint8_t Deriver::node(PyObject* value, uint8_t needs) {
-  uint8_t has = 0;
-  if (needs & (kNeedsType | kNeedsAttrs)) {
-    if (!cpython::is_bound_to_type(value)) emit(cpython::type_word(value));
-    has |= kNeedsType;
+uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
+  if (is_immutable(value)) {
+    keep(at, value);
+    return kNeedsType | kNeedsItems;
   }
+  uint8_t has = 0;
+  if (needs != 0 && !(PyDict_CheckExact(value) && finds_only_dicts_or_the_same(program_.code_[at]))) {
+    emit(cpython::type_word(value));
+  }
+  has |= kNeedsType;
   if (needs & kNeedsVersion && PyDict_Check(value)) {
     if (const Word word = dict_version_word(value)) {
       emit(word);
       has |= kNeedsVersion;
     }
   }
-  if (needs & kNeedsItems && PyList_Check(value)) {
+  if (needs & kNeedsItems && (PyList_Check(value) || PyTuple_Check(value))) {
     emit(cpython::size_word(value));
-    emit(cpython::items_word(value));
+    if (PyList_Check(value)) emit(cpython::items_word(value));
     has |= kNeedsItems;
   } else if (needs & kNeedsItems && PySet_CheckExact(value)) {
     emit(cpython::set_size_word(value));
@@ -626,6 +641,16 @@ uint8_t Deriver::node(PyObject* value, uint8_t needs) {
   }
   if (needs & kNeedsAttrs && attribute_facts(value)) has |= kNeedsAttrs;
   return has;
+}
+
+// Keeps a value that is believed by its address. What the interpreter never frees need not be kept.
+void Deriver::keep(uint32_t at, PyObject* value) {
+  if (value == Py_None || value == Py_Ellipsis || PyBool_Check(value) || Py_TYPE(value) == &THPDtypeType) return;
+  if (updating_) {
+    keeps_.emplace_back(at, value);
+  } else {
+    facts_->kept.add(at, value);
+  }
 }
 
 // What decides getattr(value, ...) apart from the value of the attribute.
@@ -701,19 +726,19 @@ bool Deriver::covers(uint32_t at, const Register& base) {
   PyObject* value = base.value;
   switch (i.op) {
     case Op::TYPE_IS: return base.has & kNeedsType;
-    case Op::IS:
-    case Op::IS_NOT:
     case Op::SAME_BITS:
     case Op::FLOAT_NAN:
-    case Op::COMPLEX_NAN:
+    case Op::COMPLEX_NAN: return is_immutable(value);
+    case Op::IS:
+    case Op::IS_NOT:
     case Op::UNIQUE:
     case Op::SAVE:
     case Op::SAME_AS: return true;
     case Op::EQUALS: return value == i.object || (is_immutable(value) && is_immutable(i.object));
     case Op::LENGTH:
     case Op::LENGTH_OR_SET:
-      if (PyTuple_CheckExact(value) || PyUnicode_CheckExact(value) || PyFrozenSet_CheckExact(value)) return true;
-      return base.has & kNeedsItems && (PyList_CheckExact(value) || PySet_CheckExact(value));
+      return base.has & kNeedsItems && (PyList_CheckExact(value) || PyTuple_CheckExact(value) ||
+                                        PySet_CheckExact(value) || PyUnicode_CheckExact(value));
     case Op::DICT_LENGTH:
     case Op::DICT_VERSION: return base.has & kNeedsVersion;
     case Op::KEYS:

@@ -68,7 +68,8 @@ class Deriver {
   PyObject* edge_of_member(PyObject* object, PyObject* descriptor);
   PyObject* edge_of_gradient(PyObject* tensor);
   PyObject* edge_of_weakref(PyObject* reference);
-  uint8_t node(PyObject* value, uint8_t needs);
+  uint8_t node(uint32_t at, PyObject* value, uint8_t needs);
+  void keep(uint32_t at, PyObject* value);
   bool attribute_facts(PyObject* value);
   bool class_attribute_facts(PyTypeObject* type);
   bool hook_facts(PyObject* value);
@@ -113,6 +114,7 @@ class Deriver {
   std::vector<Change> changes_;
   std::vector<std::pair<uint32_t, PyObject*>> finds_;
   std::vector<std::pair<uint32_t, TensorFact>> tensor_changes_;
+  std::vector<std::pair<uint32_t, PyObject*>> keeps_;
 };
 
 }  // namespace unified_guards

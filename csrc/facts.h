@@ -5,12 +5,16 @@
 // read inside an object of which an earlier fact has not vouched that it is alive. Tensors are not remembered but read
 // again, through the pointers that the facts vouch for: their metadata is checked exactly, in one loop.
 //
-// Nothing here holds a reference to anything.
+// A word that holds a pointer may come to hold it again for another object, made where the first was freed. So whatever
+// is believed of a value is read from the value itself: its type, then its version, its fields or its items. Only plain
+// immutable values (numbers, strings, tuples of them) are believed by their address; those are kept, so that no other
+// object can come to be there. Nothing else is referenced.
 #pragma once
 
 #include "evaluate.h"
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace unified_guards {
@@ -47,6 +51,35 @@ struct Remembered {
   uint8_t has = 0;    // which Needs of the instructions below it its other facts answer
 };
 
+// Plain immutable values that are kept alive, each for one instruction.
+class Kept {
+ public:
+  Kept() = default;
+  Kept(Kept&& other) noexcept : values_(std::move(other.values_)) { other.values_.clear(); }
+  Kept& operator=(Kept&& other) noexcept {
+    std::swap(values_, other.values_);
+    return *this;
+  }
+  ~Kept() {
+    for (const auto& [at, value] : values_) Py_DECREF(value);
+  }
+
+  void add(uint32_t at, PyObject* value) { values_.emplace_back(at, Py_NewRef(value)); }
+  void replace(uint32_t at, PyObject* value) {
+    for (auto& [owner, old] : values_) {
+      if (owner != at) continue;
+      Py_INCREF(value);
+      Py_SETREF(old, value);
+      return;
+    }
+    add(at, value);
+  }
+  size_t bytes() const { return values_.capacity() * sizeof(values_[0]); }
+
+ private:
+  std::vector<std::pair<uint32_t, PyObject*>> values_;
+};
+
 // The facts about one root.
 struct Facts {
   static constexpr size_t kAhead = 24;
@@ -58,6 +91,7 @@ struct Facts {
   std::vector<Likeness> likenesses;     // by spec
   std::vector<Remembered> remembered;   // by instruction
   std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
+  Kept kept;                            //
   std::vector<Seen> apart;              // sorted: vouched for, and in a group of UNIQUE with others that are not
 
   size_t count() const { return owners.size(); }
@@ -65,7 +99,7 @@ struct Facts {
     return facts.capacity() * sizeof(Fact) + (owners.capacity() + tensor_owners.capacity()) * sizeof(uint32_t) +
            tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
            remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) +
-           apart.capacity() * sizeof(Seen);
+           apart.capacity() * sizeof(Seen) + kept.bytes();
   }
 };
 

@@ -138,7 +138,15 @@ uint8_t need_of(const Instruction& i) {
   switch (i.op) {
     case Op::TYPE_IS:
     case Op::TYPE:
-    case Op::GENERIC_DICT: return kNeedsType;
+    case Op::GENERIC_DICT:
+    case Op::TYPE_DICT:
+    case Op::TYPE_MRO:
+    case Op::FUNC_DEFAULTS:
+    case Op::FUNC_KWDEFAULTS:
+    case Op::FUNC_CODE:
+    case Op::FUNC_CLOSURE:
+    case Op::WEAKREF_CALL:
+    case Op::GRAD: return kNeedsType;
     case Op::DICT_ITEM:
     case Op::GLOBAL_WEAKREF:
     case Op::DICT_KEY_AT:
@@ -152,6 +160,7 @@ uint8_t need_of(const Instruction& i) {
     case Op::ATTR:
     case Op::NO_ATTR: return kNeedsAttrs;
     case Op::LIST_ITEM:
+    case Op::TUPLE_ITEM:
     case Op::LENGTH:
     case Op::LENGTH_OR_SET: return kNeedsItems;
     default: return 0;
