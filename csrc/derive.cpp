@@ -448,15 +448,14 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
     case Op::DICT_ITEM:
     case Op::DICT_KEY_AT:
     case Op::DICT_VALUE_AT: return base.has & kNeedsVersion ? read(i, object) : nullptr;
-    case Op::TUPLE_ITEM: return read(i, object);
+    case Op::TUPLE_ITEM:
     case Op::LIST_ITEM:
     case Op::ITEM: {
-      const bool vouched =
-          PyTuple_CheckExact(object) || base.has & (PyDict_Check(object) ? kNeedsVersion : kNeedsItems);
+      const bool vouched = base.has & (PyDict_Check(object) ? kNeedsVersion : kNeedsItems);
       PyObject* value = vouched ? read(i, object) : nullptr;
-      if (value == nullptr || !PyList_Check(object)) return value;
-      const uint32_t index = i.op == Op::LIST_ITEM ? i.arg : static_cast<uint32_t>(PyLong_AsLong(i.object));
-      emit(cpython::item_word(object, index));
+      if (value == nullptr || PyDict_Check(object) || is_immutable(object)) return value;
+      const uint32_t index = i.op == Op::ITEM ? static_cast<uint32_t>(PyLong_AsLong(i.object)) : i.arg;
+      emit(PyList_Check(object) ? cpython::item_word(object, index) : cpython::tuple_item_word(object, index));
       return value;
     }
     case Op::GENERIC_DICT: {
