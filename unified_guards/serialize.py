@@ -312,7 +312,10 @@ def _encode_params(item: Guard) -> list[Any]:
         names = dict(zip(item.sources, numbered(len(item.sources)), strict=True))
         return [written(params[0], names.__getitem__)]
     if item.test is Test.IS_TARGET:
-        params[0] = id(params[0]())
+        target = params[0]()
+        if target is None:
+            raise _Stays("what it led to is gone")
+        params[0] = id(target)
     if item.test in _ADDRESSES:
         at, described = _ADDRESSES[item.test]
         params[at] = _at(params[at], "" if described is None else params[described])

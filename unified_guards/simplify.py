@@ -348,8 +348,8 @@ _PLAIN = frozenset(
 #: Tests that run none either, whatever the object.
 _QUIET = frozenset(
     {
-        Test.EXISTS, Test.TYPE_IS, Test.IS, Test.IS_NOT, Test.IS_TARGET, Test.SAME_BITS, Test.DICT_LENGTH, Test.FLOAT_NAN,
-        Test.COMPLEX_NAN, Test.TENSOR, Test.TUPLE_ITER_LEN, Test.RANGE_ITER, Test.DICT_VERSION,
+        Test.EXISTS, Test.TYPE_IS, Test.IS, Test.IS_NOT, Test.IS_TARGET, Test.SAME_BITS, Test.DICT_LENGTH,
+        Test.FLOAT_NAN, Test.COMPLEX_NAN, Test.TENSOR, Test.TUPLE_ITER_LEN, Test.RANGE_ITER, Test.DICT_VERSION,
     }
 )  # fmt: skip
 #: Aliases of aliases are followed this far: two that are parts of each other would go on for ever.

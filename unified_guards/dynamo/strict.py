@@ -71,7 +71,7 @@ class Known(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of a backend: torch's names of the graph's inputs, and whether AOTAutograd took a result from its cache."""
+    """A call of a backend: torch's names of the graph's inputs, and whether AOTAutograd had the result in its cache."""
 
     inputs: list[str | None]
     cached: bool
@@ -82,8 +82,8 @@ _calls: weakref.WeakKeyDictionary[TracingContext, Call] = weakref.WeakKeyDiction
 
 def _input_names(graph_module: Any) -> list[str | None]:
     parameters = getattr(graph_module, "_param_name_to_source", None) or {}
-    nodes = graph_module.graph.find_nodes(op="placeholder")
-    sources = [*parameters.values(), *(getattr(node, "_dynamo_source", None) for node in nodes)]
+    inputs = (node.meta.get("grapharg") for node in graph_module.graph.find_nodes(op="placeholder"))
+    sources = [*parameters.values(), *(getattr(each, "source", None) for each in inputs)]
     return [getattr(source, "name", None) for source in sources]
 
 
@@ -137,16 +137,16 @@ def _kind(item: Guard) -> type | None:
     return type(_C.object_at(item.params[0])) if item.test is Test.IS else None
 
 
-def _can_be_called(kind: type) -> bool:
-    """Unlike ModuleList and its kind."""
-    if not issubclass(kind, nn.Module):
+def _is_called(kind: type | None) -> bool:
+    """Whether this is a class of modules that can be called, as ModuleList and its kind cannot."""
+    if kind is None or not issubclass(kind, nn.Module):
         return False
-    return kind.__call__ is not nn.Module.__call__ or kind.forward is not nn.Module.forward
+    return bool(kind.__call__ is not nn.Module.__call__ or kind.forward is not nn.Module.forward)
 
 
 def hooks(known: Known) -> Iterator[Extra]:
     """That modules without hooks have none; hooks that there are, torch guards. Then those of all modules."""
-    modules = dict.fromkeys(item.source for item in known.guard_set if _can_be_called(_kind(item) or object))
+    modules = dict.fromkeys(item.source for item in known.guard_set if _is_called(_kind(item)))
     for source in modules:
         if _is_of_the_frame(known, source):
             continue
@@ -267,9 +267,7 @@ class _Methods:
             if name not in _own(owner) and not owner.__flags__ & _IMMUTABLE_TYPE and self._first(owner, name):
                 yield Extra(guard(Test.DICT_CONTAINS, (source,), (name, False)), place, "a method of a class")
 
-    def _method(
-        self, source: Source, value: Any, function: types.FunctionType, place: Source
-    ) -> Iterator[Extra]:
+    def _method(self, source: Source, value: Any, function: types.FunctionType, place: Source) -> Iterator[Extra]:
         if type(value) in _WRAPPERS:
             source = source.child(Access.ATTR, _WRAPPERS[type(value)])
         yield Extra(_same_object(source, function), place, "a method of a class")
@@ -392,7 +390,7 @@ def _inputs(known: Known) -> Iterator[_Input]:
     """The inputs of the graph that are guarded tensors."""
     if known.call is None or known.mutated is None:
         return
-    places = {}
+    places: dict[int, Source] = {}
     for item in known.guard_set:
         if item.test is Test.TENSOR:
             places.setdefault(id(known.live(item.source)), item.source)
@@ -443,7 +441,8 @@ def _tensor(source: Source, tensor: torch.Tensor) -> Guard:
     kind = type(tensor)
     dims = (tuple(tensor.size()), tuple(tensor.stride()))
     names = (described(id(kind)), str(tensor.dtype).removeprefix("torch."))
-    return guard(Test.TENSOR, (source,), (TensorFacts(id(kind), keys, dtype, device, requires_grad, *dims, False, *names),))
+    facts = TensorFacts(id(kind), keys, dtype, device, requires_grad, *dims, False, *names)
+    return guard(Test.TENSOR, (source,), (facts,))
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------
