@@ -137,7 +137,7 @@ def _kind(item: Guard) -> type | None:
     return type(_C.object_at(item.params[0])) if item.test is Test.IS else None
 
 
-def _is_called(kind: type | None) -> bool:
+def _is_called(kind: Any) -> bool:
     """Whether this is a class of modules that can be called, as ModuleList and its kind cannot."""
     if kind is None or not issubclass(kind, nn.Module):
         return False
