@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import dataclasses
+import gc
 import math
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -465,7 +468,7 @@ def compiled(made: Case) -> Callable[..., Any]:
 def is_right(made: Case, call: Callable[..., Any]) -> bool:
     try:
         got = made.use(call)
-    except RuntimeError:  # torch tries to make views of memory that is not there
+    except (RuntimeError, AssertionError):  # torch tries to make views of memory that is not there
         return False
     return torch.equal(got, made.use(made.function))
 
@@ -475,9 +478,14 @@ def entries(made: Case) -> list[install.Frame]:
     return install.frames_of(made.function.__code__)
 
 
+def settings(made: Case) -> contextlib.AbstractContextManager[Any]:
+    """Torch's defaults for what it does not notice; where it does, without 2.11's shortcuts through dict tags."""
+    return contextlib.nullcontext() if made.stale else guards_without_shortcuts()
+
+
 def test_plain_torch_gives_a_stale_result(each: Case) -> None:
-    """An honest demonstration: torch alone, with its default settings but for 2.11's shortcuts through dict tags."""
-    with guards_without_shortcuts() if each.stale is False else torch._dynamo.config.patch({}):
+    """An honest demonstration: torch alone."""
+    with settings(each):
         call = compiled(each)
         assert is_right(each, call)
         each.change()
@@ -545,7 +553,7 @@ def test_both_evaluators_agree(each: Case) -> None:
 
 
 def test_without_strict_the_decision_is_torchs(each: Case) -> None:
-    with guards_without_shortcuts(), unified_guards.installed():
+    with settings(each), unified_guards.installed():
         call = compiled(each)
         assert is_right(each, call)
         assert all("strict" not in entry.guard_set.counts_by_provenance() for entry in entries(each))
@@ -677,7 +685,28 @@ def test_the_tensor_that_inputs_are_views_of_is_guarded() -> None:
     assert "L['a']._base is torch.Tensor float32[8]" in frames[1].misses[0]
 
 
-def test_a_result_from_a_cache_counts_as_if_every_input_were_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_guards_where_inputs_of_symbolic_sizes_overlap() -> None:
+    def given(start: int) -> tuple[torch.Tensor, torch.Tensor]:
+        base = torch.arange(20.0)
+        return base[:8], base[start : start + 8]
+
+    with unified_guards.installed(strict=True):
+        call = torch.compile(add_in_place, backend="aot_eager", dynamic=True)
+        for start in (4, 5, 9, 10, 4):
+            assert_same(call(*given(start)), add_in_place(*given(start)))
+        assert len(unified_guards.explain(add_in_place).frames) == 2
+
+
+def test_what_has_no_memory_of_its_own() -> None:
+    """Is not among the inputs whose memory is guarded."""
+    from unified_guards.dynamo import strict
+
+    x = torch.ones(2, 2)
+    assert strict._storage(x) == strict._storage(x[1:]) is not None
+    assert strict._storage(torch.eye(2).to_sparse()) is strict._storage(None) is None
+
+
+def test_a_result_from_a_cache_counts_as_if_every_input_were_written_to() -> None:
     """AOTAutograd does not say which are, then."""
     from unified_guards.dynamo import strict
 
@@ -748,20 +777,20 @@ def test_a_strict_set_travels_as_json() -> None:
 
 def test_a_strict_set_pins_neither_classes_nor_functions() -> None:
     """A function that a checker held would hold the code whose cache entry holds the checker."""
-    import gc
-    import weakref
 
-    def run() -> tuple[weakref.ref[Any], Any]:
+    def is_collected(strict: bool) -> bool:
         kind = made_class()
         value = kind()
         function = lambda x: value.method(x)  # noqa: E731
-        torch.compile(function, backend="eager")(ones())
-        guard_set = extras(function)
-        return weakref.ref(kind), guard_set
+        with unified_guards.installed(strict=strict):
+            torch.compile(function, backend="eager")(ones())
+        guard_set = unified_guards.explain(function).frames[0].guard_set
+        target = weakref.ref(kind)
+        del kind, value, function
+        torch._dynamo.reset()
+        gc.collect()
+        assert guard_set is not None
+        return target() is None
 
-    with unified_guards.installed(strict=True):
-        kind, guard_set = run()
-    torch._dynamo.reset()
-    gc.collect()
-    assert kind() is None
-    assert len(guard_set)
+    assert is_collected(strict=True) is is_collected(strict=False)  # torch 2.15 keeps it alive
+    assert is_collected(strict=True) or TORCH >= (2, 15)

@@ -381,24 +381,41 @@ def _with_bases(sources: Iterable[Source]) -> Iterator[Source]:
 
 
 class _Input(NamedTuple):
-    source: Source
+    guard: Guard  # the tensor's
     tensor: torch.Tensor
     written: bool
+
+    @property
+    def source(self) -> Source:
+        return self.guard.source
+
+    @property
+    def is_static(self) -> bool:
+        facts: TensorFacts = self.guard.params[0]
+        return None not in facts.sizes + facts.strides
 
 
 def _inputs(known: Known) -> Iterator[_Input]:
     """The inputs of the graph that are guarded tensors."""
     if known.call is None or known.mutated is None:
         return
-    places: dict[int, Source] = {}
+    places: dict[int, Guard] = {}
     for item in known.guard_set:
         if item.test is Test.TENSOR:
-            places.setdefault(id(known.live(item.source)), item.source)
+            places.setdefault(id(known.live(item.source)), item)
     for name, written in zip(known.call.inputs, known.mutated, strict=True):
         tensor = known.tensors.get(name or "")
-        source = places.get(id(tensor))
-        if tensor is not None and source is not None and torch._C._has_storage(tensor):
-            yield _Input(source, tensor, written)
+        place = places.get(id(tensor))
+        if place is not None and _storage(tensor) is not None:
+            yield _Input(place, tensor, written)
+
+
+def _storage(tensor: Any) -> int | None:
+    """Which memory a tensor is in; None where it has none, or keeps it to itself (sparse ones, some subclasses)."""
+    if isinstance(tensor, torch.Tensor) and torch._C._has_storage(tensor):
+        with contextlib.suppress(RuntimeError, NotImplementedError):
+            return int(torch.Tensor.untyped_storage(tensor)._cdata)
+    return None
 
 
 def memory(known: Known) -> Iterator[Extra]:
@@ -406,9 +423,9 @@ def memory(known: Known) -> Iterator[Extra]:
 
     For the others nothing depends on it. One input stands for all that share a storage.
     """
-    groups: dict[int, list[_Input]] = {}
+    groups: dict[int | None, list[_Input]] = {}
     for each in _inputs(known):
-        groups.setdefault(each.tensor.untyped_storage()._cdata, []).append(each)
+        groups.setdefault(_storage(each.tensor), []).append(each)
     if not any(each.written for group in groups.values() for each in group):
         return
     first = tuple(group[0].source for group in groups.values())
@@ -422,14 +439,12 @@ def _of_one_storage(group: list[_Input]) -> Iterator[Extra]:
     for each in group[1:]:
         pair = (group[0].source, each.source)
         yield Extra(guard(Test.SHARES_STORAGE, pair), each.source, "inputs that are written to share memory")
-    if len(group) == 1 or not any(each.written for each in group):
-        return
+    if len(group) == 1 or not any(each.written for each in group) or not all(each.is_static for each in group):
+        return  # of symbolic sizes, torch guards where they overlap
     # AOTAutograd makes views of one tensor of them, and of where each begins and of that tensor's sizes, constants.
     for each in group:
-        offset = each.tensor.storage_offset()
-        if type(offset) is int:
-            place = each.source.child(Access.TENSOR_OFFSET)
-            yield Extra(guard(Test.EQUALS, (place,), (offset,)), each.source, "where an input that is shared begins")
+        made = guard(Test.EQUALS, (each.source.child(Access.TENSOR_OFFSET),), (each.tensor.storage_offset(),))
+        yield Extra(made, each.source, "where an input that is shared begins")
     view = next((each for each in group if each.tensor._base is not None), None)
     if view is not None:
         place = view.source.child(Access.ATTR, "_base")
@@ -464,9 +479,12 @@ def with_extras(guard_set: GuardSet, output_graph: Any, records: Iterable[Any]) 
         records: what :func:`unified_guards.dynamo.tap.recording` collected while its guards were built.
 
     Returns:
-        A set with the same guards in the same order and others between them, whose maker is ``"strict"``.
+        A set with the same guards in the same order and others between them, whose maker is ``"strict"``. The set
+        itself where Dynamo keeps no context of the compilation: such code (ahead of time) is not looked up.
     """
-    context = output_graph.tracing_context
+    context = getattr(output_graph, "tracing_context", None)
+    if context is None or not context.traced_code:
+        return guard_set
     call = _calls.pop(context, None)
     tensors = {record[3]["tensor_name"]: record[3]["value"] for record in records if record[0] == TENSOR_FACTS}
     code, *inlined = context.traced_code
