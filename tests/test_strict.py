@@ -21,6 +21,7 @@ import unified_guards
 from unified_guards import reference
 from unified_guards.dynamo import install
 from unified_guards.ir import GuardSet, Test
+from unified_guards.statistics import tally
 
 pytest.register_assert_rewrite("tests.behaviour")
 
@@ -716,6 +717,45 @@ def test_a_result_from_a_cache_counts_as_if_every_input_were_written_to() -> Non
     assert strict._mutated(None, None) is None
 
 
+def calling_method(value: Any) -> Callable[..., Any]:
+    return lambda x: value.method(x)
+
+
+def test_only_a_strict_guard_may_miss_where_torch_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the oracle of ``UNIFIED_GUARDS_VERIFY=1`` asks."""
+    monkeypatch.setenv("UNIFIED_GUARDS_VERIFY", "1")
+    wrappers: list[Any] = []
+    monkeypatch.setattr(torch._dynamo.guards, "guard_manager_testing_hook_fn", lambda w, *rest: wrappers.append(w))
+    module = Add()
+
+    def function(x: torch.Tensor, module: nn.Module) -> torch.Tensor:
+        return module(x) * 2
+
+    with unified_guards.installed(strict=True):
+        torch.compile(function, backend="eager")(ones(), module)
+    (wrapper,) = wrappers
+    frame, check = wrapper.frame, wrapper.frame.checker.callable()
+    assert not frame.stopped_at_an_extra()
+    assert check({"x": ones(), "module": module})
+    for f_locals in ({"x": ones().double(), "module": module}, {"x": ones(), "module": nn.ReLU()}, {"x": ones()}):
+        assert not check(f_locals)
+        assert not frame.stopped_at_an_extra()
+    hooks = vars(module).pop("_backward_hooks")
+    assert not check({"x": ones(), "module": module})
+    assert frame.stopped_at_an_extra(), "that is missing which only a strict guard reads"
+    vars(module)["_backward_hooks"] = hooks
+    assert check({"x": ones(), "module": module})
+    module.register_forward_hook(lambda module, args, output: None)
+    assert not check({"x": ones(), "module": module})
+    assert frame.stopped_at_an_extra()
+    assert not unified_guards.stats().disagreements
+    monkeypatch.setattr(type(frame), "stopped_at_an_extra", lambda self: False)
+    with pytest.raises(SystemError) as caught:  # what only Dynamo's lookup can raise as it is
+        bool(check({"x": ones(), "module": module}))
+    assert isinstance(caught.value.__cause__, unified_guards.GuardDisagreement)
+    assert "_forward_hooks" in tally.disagreements.pop()
+
+
 def test_strict_lasts_until_uninstall() -> None:
     function = calling(nn.Linear(3, 3))
     try:
@@ -780,13 +820,12 @@ def test_a_strict_set_pins_neither_classes_nor_functions() -> None:
 
     def is_collected(strict: bool) -> bool:
         kind = made_class()
-        value = kind()
-        function = lambda x: value.method(x)  # noqa: E731
+        function = calling_method(kind())
         with unified_guards.installed(strict=strict):
             torch.compile(function, backend="eager")(ones())
         guard_set = unified_guards.explain(function).frames[0].guard_set
         target = weakref.ref(kind)
-        del kind, value, function
+        del kind, function
         torch._dynamo.reset()
         gc.collect()
         assert guard_set is not None
