@@ -26,6 +26,8 @@ from unified_guards.statistics import tally
 pytest.register_assert_rewrite("tests.behaviour")
 
 from .behaviour import TORCH, assert_same, guards_without_shortcuts, run_python  # noqa: E402
+from .corpus import ENTRIES  # noqa: E402
+from .test_differential import Frame  # noqa: E402
 
 
 @dataclasses.dataclass
@@ -833,3 +835,25 @@ def test_a_strict_set_pins_neither_classes_nor_functions() -> None:
 
     assert is_collected(strict=True) is is_collected(strict=False)  # torch 2.15 keeps it alive
     assert is_collected(strict=True) or TORCH >= (2, 15)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_everything_in_the_corpus(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strict guards hold as compiled, make no hit where torch misses, and mean the same to both evaluators."""
+    monkeypatch.setenv("UNIFIED_GUARDS_STRICT", "1")
+    for mutation in [None, *ENTRIES[name]().mutations]:
+        example = ENTRIES[name]()
+        try:
+            frame = Frame(example)
+            if mutation is not None:
+                with contextlib.suppress(Exception):  # some are only there for others to be made first
+                    example.mutations[mutation](frame.f_locals)
+            verdicts = frame.verdicts()
+            expected = verdicts.pop("torch")
+            assert len(set(verdicts.values())) == 1, (mutation, verdicts)
+            if verdicts["native"] is not expected:
+                assert expected and frame.wrapper.frame.stopped_at_an_extra(), mutation
+                assert mutation is not None, frame.wrapper.frame.last_failure
+        finally:
+            example.clean_up()
+            torch._dynamo.reset()
