@@ -13,7 +13,7 @@ import torch
 from benchmarks import probe
 from benchmarks.registry import WORKLOADS, Workload
 
-BACKENDS = ("torch", "unified")
+BACKENDS = ("torch", "unified", "strict")
 _FIRST_STEPS = 3
 _FLUSHED_CHECKS = 30
 
@@ -82,7 +82,7 @@ def install_backend(backend: str) -> Any:
         return None
     import unified_guards
 
-    unified_guards.install()
+    unified_guards.install(strict=backend == "strict")
     return unified_guards
 
 

@@ -132,7 +132,7 @@ def ratio(sides: dict[str, Summary], key: str) -> float | None:
 
 
 def _pair(sides: dict[str, Summary], key: str, scale: float = 1.0) -> str:
-    values = [sides[backend].median(key) for backend in ("torch", "unified") if backend in sides]
+    values = [sides[backend].median(key) for backend in ("torch", "unified", "strict") if backend in sides]
     return " / ".join(format_number(None if value is None else value * scale) for value in values)
 
 

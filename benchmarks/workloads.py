@@ -218,9 +218,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and the medians there")
     parser.add_argument("--rounds", type=int, default=3, help="child processes per workload and backend (default 3)")
     parser.add_argument("--steps", type=int, default=30, help="steps that each figure is the median of (default 30)")
-    parser.add_argument("--only", choices=("torch", "unified"), help="one backend alone")
+    parser.add_argument("--only", choices=("torch", "unified", "strict"), help="one backend alone")
     parser.add_argument("--no-memory", action="store_true", help="leave out the children that measure bytes held")
-    parser.add_argument("--child", choices=("torch", "unified"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("torch", "unified", "strict"), help=argparse.SUPPRESS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in WORKLOADS]

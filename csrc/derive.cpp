@@ -733,6 +733,11 @@ bool Deriver::covers(uint32_t at, const Register& base) {
     case Op::UNIQUE:
     case Op::SAVE:
     case Op::SAME_AS: return true;
+    case Op::IS_TARGET:
+      if (!PyWeakref_CheckRefExact(i.object)) return false;
+      emit(cpython::weakref_word(i.object));
+      return true;
+    case Op::DEEP_EQUALS: return is_immutable(value) && is_immutable(i.object);
     case Op::EQUALS: return value == i.object || (is_immutable(value) && is_immutable(i.object));
     case Op::LENGTH:
     case Op::LENGTH_OR_SET:

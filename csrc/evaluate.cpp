@@ -2,6 +2,7 @@
 // (torch/csrc/dynamo/guards.cpp); where torch would throw or leave an error set, the guard fails instead.
 #include "evaluate.h"
 
+#include "deep_equals.h"
 #include "global_state.h"
 #include "read_number.h"
 #include "witness.h"
@@ -42,15 +43,11 @@ bool equal(PyObject* found, PyObject* expected) {
   return Py_TYPE(found) == Py_TYPE(expected) && passes(PyObject_RichCompareBool(found, expected, Py_EQ));
 }
 
-bool same_bits(PyObject* found, PyObject* expected) {
-  if (Py_TYPE(found) != Py_TYPE(expected)) return false;
-  if (PyFloat_CheckExact(expected)) {
-    const double a = PyFloat_AS_DOUBLE(found), b = PyFloat_AS_DOUBLE(expected);
-    return std::memcmp(&a, &b, sizeof a) == 0;
-  }
-  if (!PyComplex_CheckExact(expected)) return false;
-  const Py_complex a = PyComplex_AsCComplex(found), b = PyComplex_AsCComplex(expected);
-  return std::memcmp(&a, &b, sizeof a) == 0;
+// The object that a weak reference leads to. A dead one leads to None, which no weak reference can be made of.
+bool is_target(PyObject* object, PyObject* reference) {
+  if (!PyWeakref_Check(reference) || object == Py_None) return false;
+  Owned target(cpython::weakref_target(reference));
+  return target.object == object;
 }
 
 bool call_is_true(PyObject* callable, PyObject* argument) {
@@ -510,7 +507,9 @@ bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
     case Op::TYPE_IS: return reinterpret_cast<uint64_t>(Py_TYPE(base)) == i.number;
     case Op::IS: return reinterpret_cast<uint64_t>(base) == i.number;
     case Op::IS_NOT: return reinterpret_cast<uint64_t>(base) != i.number;
+    case Op::IS_TARGET: return is_target(base, i.object);
     case Op::EQUALS: return equal(base, i.object);
+    case Op::DEEP_EQUALS: return deep_equals(base, i.object);
     case Op::SAME_BITS: return same_bits(base, i.object);
     case Op::LENGTH: return has_length(base, i.arg, false);
     case Op::LENGTH_OR_SET: return has_length(base, i.arg, true);

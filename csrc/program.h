@@ -52,7 +52,9 @@ namespace unified_guards {
   X(TYPE_IS)           /* number: address of the exact type                   */ \
   X(IS)                /* number: address                                     */ \
   X(IS_NOT)            /* number: address                                     */ \
+  X(IS_TARGET)         /* object: a weak reference                            */ \
   X(EQUALS)            /* object: value                                       */ \
+  X(DEEP_EQUALS)       /* object: value; the same types all the way down      */ \
   X(SAME_BITS)         /* object: float or complex                            */ \
   X(LENGTH)            /* arg: length                                         */ \
   X(LENGTH_OR_SET)     /* arg: length; sets are measured without overrides    */ \

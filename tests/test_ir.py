@@ -242,6 +242,10 @@ ROWS = X.child(Access.TENSOR_SIZE, 0)
 GUARD_TEXTS = {
     "list(L['x']) is ('a', 1), in order": guard(Test.KEYS, (X,), (("a", 1),)),
     "L['x'].size()[0] > 2 * L['y'] + 10": shape("v0 > 2*v1 + 10", ROWS, Y),
+    "L['x'] is exactly (1, True)": guard(Test.DEEP_EQUALS, (X,), ((1, True),)),
+    "L['x'] is tests.corpus.global_helper": guard(
+        Test.IS_TARGET, (X,), (weakref.ref(global_helper), "tests.corpus.global_helper")
+    ),
     "no two of (L['x'], L['y']) share memory": guard(Test.UNIQUE_STORAGE, (X, Y)),
     "L['y'] shares the memory of L['x']": guard(Test.SHARES_STORAGE, (X, Y)),
 }
@@ -527,6 +531,10 @@ PORTABLE: dict[str, Guard] = {
     "a module": guard(Test.IS, (local(),), (id(torch.nn), "torch.nn")),
     "a function": guard(Test.IS, (local(),), (id(global_helper), "tests.corpus.global_helper")),
     "bits": guard(Test.SAME_BITS, (local(),), (-0.0,)),
+    "deep equality": guard(Test.DEEP_EQUALS, (local(),), ([1, (True, {-0.0})],)),
+    "what a weak reference leads to": guard(
+        Test.IS_TARGET, (local(),), (weakref.ref(global_helper), "tests.corpus.global_helper")
+    ),
     "length": guard(Test.LENGTH, (local(),), (3, True)),
     "tuple iterator": guard(Test.TUPLE_ITER_LEN, (local(),), (2, id(type(iter(()))))),
     "range iterator": guard(Test.RANGE_ITER, (local(),), (0, 4, 2, id(type(iter(range(0)))))),
@@ -587,8 +595,11 @@ def test_json_keeps_order_and_provenance() -> None:
     assert loaded.provenance(two)[0].line == 4
 
 
+CODE = local.__code__
 STAYING = {
     "an address": guard(Test.IS, (local(),), (id(PORTABLE), "that dict")),
+    "a weak reference": guard(Test.IS_TARGET, (local(),), (weakref.ref(CODE), "that code")),
+    "a dead weak reference": guard(Test.IS_TARGET, (local(),), (weakref.ref(lambda: None), "a function")),
     "a lambda": guard(Test.PREDICATE, (local(),), (lambda x: True, "x is fine")),
     "a dict version": guard(Test.DICT_VERSION, (local(),), (7,)),
     "hooks": guard(Test.SAVED_HOOKS, (Source.frame(),), ((1, 2), lambda x: True)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import ctypes
 import dataclasses
 import enum
@@ -2170,6 +2171,105 @@ own(
     [guard(Test.KEYS, (X,), ((EMPTYING, "b"),))],
     {"the same": EMPTYING.within},
     {"an equal one": EmptyingKey().within},
+)
+
+DEEP = [1, (True, 2.0, -0.0), {"a": 1j, 2: [None]}, {"b", 3}, frozenset({0.0}), slice(1, None, 2), torch.Size([1])]
+RECURSIVE: list[Any] = []
+RECURSIVE.append(RECURSIVE)
+OTHER_RECURSIVE: list[Any] = []
+OTHER_RECURSIVE.append(OTHER_RECURSIVE)
+
+
+def deep(at: int, value: Any) -> list[Any]:
+    """The value above with another part."""
+    return [value if position == at else copy.deepcopy(part) for position, part in enumerate(DEEP)]
+
+
+own(
+    "deep equality",
+    [guard(Test.DEEP_EQUALS, (X,), (DEEP,))],
+    {
+        "the same": DEEP,
+        "equal": copy.deepcopy(DEEP),
+        "a set made otherwise": deep(3, {3, "b"}),
+        "a text that is not interned": deep(2, {not_interned("a"): 1j, 2: [None]}),
+    },
+    {
+        "True for 1": deep(0, True),
+        "1.0 for 1": deep(0, 1.0),
+        "a subclass for 1": deep(0, IntSubclass(1)),
+        "1 for True": deep(1, (1, 2.0, -0.0)),
+        "2 for 2.0": deep(1, (True, 2, -0.0)),
+        "0.0 for -0.0": deep(1, (True, 2.0, 0.0)),
+        "shorter": deep(1, (True, 2.0)),
+        "longer": deep(1, (True, 2.0, -0.0, 1)),
+        "a list for a tuple": deep(1, [True, 2.0, -0.0]),
+        "a value in a dict": deep(2, {"a": complex(0, 1.5), 2: [None]}),
+        "the sign of a part": deep(2, {"a": complex(-0.0, 1), 2: [None]}),
+        "a key in a dict": deep(2, {"a": 1j, 2.0: [None]}),
+        "order of a dict": deep(2, {2: [None], "a": 1j}),
+        "a list in a dict": deep(2, {"a": 1j, 2: [0]}),
+        "an OrderedDict": deep(2, collections.OrderedDict({"a": 1j, 2: [None]})),
+        "fewer in a dict": deep(2, {"a": 1j}),
+        "a member of a set": deep(3, {"b", 4}),
+        "the type of a member": deep(3, {"b", 3.0}),
+        "fewer in a set": deep(3, {"b"}),
+        "the sign of a member": deep(4, frozenset({-0.0})),
+        "a set for a frozenset": deep(4, {0.0}),
+        "the start of a slice": deep(5, slice(True, None, 2)),
+        "the stop of a slice": deep(5, slice(1, 0, 2)),
+        "a tuple for a size": deep(6, (1,)),
+        "fewer": DEEP[:-1],
+        "more": [*DEEP, 1],
+        "a subclass": type("Sub", (list,), {})(DEEP),
+        "no list": 3,
+        "lying": LyingClass(list),
+        "raising": Raises(),
+        "raising within": deep(0, Raises()),
+        "raising in a set": deep(3, {"b", RaisingEq()}),
+    },
+)
+own(
+    "deep equality of a NaN",
+    [guard(Test.DEEP_EQUALS, (X,), ([float("nan"), {NAN}],))],
+    {"another": [float("nan"), {NAN}]},
+    {"its sign": [-float("nan"), {NAN}], "another in a set": [float("nan"), {float("nan")}]},
+)
+own(
+    "deep equality of what has an equality of its own",
+    [guard(Test.DEEP_EQUALS, (X,), ([KEY_OBJECT, Number.ONE],))],
+    {"the same": [KEY_OBJECT, Number.ONE], "an equal one": [EqualKey(), Number.ONE]},
+    {
+        "another": [EqualKey(False), Number.ONE],
+        "raising": [EqualKey(ValueError()), Number.ONE],
+        "1 for an enum": [KEY_OBJECT, 1],
+    },
+)
+own(
+    "deep equality of a list that is in itself",
+    [guard(Test.DEEP_EQUALS, (X,), (RECURSIVE,))],
+    {"the same": RECURSIVE},
+    {"another": OTHER_RECURSIVE, "none": []},
+)
+
+TARGET, DEAD = Bag(), weakref.ref(Bag())
+own(
+    "the target of a weak reference",
+    [guard(Test.IS_TARGET, (X,), (weakref.ref(TARGET), "that Bag"))],
+    {"passes": TARGET},
+    {"another": Bag(), "None": None, "the reference": weakref.ref(TARGET), "raising": Raises()},
+)
+own(
+    "the target of a dead reference",
+    [guard(Test.IS_TARGET, (X,), (DEAD, "that Bag"))],
+    {},
+    {"another": Bag(), "None": None},
+)
+own(
+    "a function by a weak reference",
+    [guard(Test.IS_TARGET, (X,), (weakref.ref(not_interned), "tests.test_kinds.not_interned"))],
+    {"passes": not_interned},
+    {"another": filled_backwards, "None": None},
 )
 
 own(

@@ -73,6 +73,14 @@ def contains(source: Source, key: object, expected: bool = True) -> Guard:
     return guard(Test.DICT_CONTAINS, (source,), (key, expected))
 
 
+def bits(value: complex) -> Guard:
+    return guard(Test.SAME_BITS, (N,), (value,))
+
+
+def deeply(value: object) -> Guard:
+    return guard(Test.DEEP_EQUALS, (N,), (value,))
+
+
 def same(one: Source, other: Source) -> Guard:
     return guard(Test.SAME, (one, other))
 
@@ -91,6 +99,8 @@ def set_of(*guards: Guard) -> GuardSet:
 X, Y, Z, N, M, D, E = map(local, "xyznmde")
 A, B, C = size(X), size(Y), size(Z)
 PI_AGAIN = math.pi + 0
+ONE_AND_TRUE = (1, True)
+COMPLEX_NAN = complex(0, math.nan)
 INTS = (type_is(N, int), type_is(M, int))
 
 
@@ -124,6 +134,11 @@ CASES: dict[str, list[Case]] = {
         Case([has_length(N, 2), equals(N, (1, 2)), type_is(N, tuple)], [equals(N, (1, 2))]),
         Case([guard(Test.SAME_BITS, (N,), (0.5,)), type_is(N, float)], [guard(Test.SAME_BITS, (N,), (0.5,))]),
         Case([equals(N, torch.float32), type_is(N, torch.dtype)], [equals(N, torch.float32)]),
+        Case([equals(N, -0.0), bits(-0.0), type_is(N, float)], [bits(-0.0)]),
+        Case([equals(N, 0.0), bits(-0.0)], [bits(-0.0)]),
+        Case([guard(Test.FLOAT_NAN, (N,)), bits(math.nan)], [bits(math.nan)]),
+        Case([guard(Test.COMPLEX_NAN, (N,)), bits(COMPLEX_NAN)], [bits(COMPLEX_NAN)]),
+        Case([equals(N, ONE_AND_TRUE), deeply(ONE_AND_TRUE), has_length(N, 2)], [deeply(ONE_AND_TRUE)]),
     ],
     "the keys of a dict imply it": [
         Case(

@@ -72,7 +72,9 @@ class Test(_Texts):
     TYPE_IS = "type({0}) is {p[1]}"  # (address, name)
     IS = "{0} is {p[1]}"  # (address, description)
     IS_NOT = "{0} is not {p[1]}"  # (address, description)
+    IS_TARGET = "{0} is {p[1]}"  # (weak reference, description): no other object can take the place of a dead one
     EQUALS = "{0} == {p[0]!r}"  # (value,): the same object, or of exactly its type and ==
+    DEEP_EQUALS = "{0} is exactly {p[0]!r}"  # (value,): the same types all the way down, floats bit by bit
     SAME_BITS = "{0} == {p[0]!r} bit by bit"  # (float or complex,)
     LENGTH = "len({0}) == {p[0]}"  # (length, whether sets are measured without overrides)
     DICT_LENGTH = "dict.__len__({0}) == {p[0]}"  # (length,)
@@ -336,8 +338,8 @@ _FRAME = _source(Access.FRAME, None, None)
 class Provenance(NamedTuple):
     """Who made a guard, and for which line of the user's program.
 
-    ``maker`` is ``"dynamo"``, ``"aot"`` or ``"shape_env"``; ``code`` is torch's own text of the guard; ``stack`` the
-    user's stack when it was made (a ``traceback.StackSummary``), or None.
+    ``maker`` is ``"dynamo"``, ``"aot"``, ``"shape_env"`` or ``"strict"``; ``code`` is torch's own text of the guard;
+    ``stack`` the user's stack when it was made (a ``traceback.StackSummary``), or None.
     """
 
     maker: str

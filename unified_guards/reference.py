@@ -87,6 +87,11 @@ def resolve(source: Source, f_locals: dict[str, Any]) -> Any:
     return _resolve(source, _Frame(f_locals, None))
 
 
+def follow(source: Source, base: Any) -> Any:
+    """The value at ``source``, given the one at its base; raises anything where there is none."""
+    return _ACCESSES[source.access](base, source.key)
+
+
 def _is_epilogue(item: Guard) -> bool:
     return item.test in EPILOGUE
 
@@ -298,6 +303,34 @@ def _bits(value: float | complex) -> bytes:
     return struct.pack("dd", value.real, value.imag)
 
 
+def _is_target(value: Any, params: tuple[Any, ...]) -> bool:
+    return value is not None and value is params[0]()
+
+
+def _deep_equals(found: Any, expected: Any) -> bool:
+    """Equal as ``==`` says only of what has no parts; of what has, each part is."""
+    kind: Any = type(expected)
+    if found is expected or type(found) is not kind:
+        return found is expected
+    if kind in (float, complex):
+        return _bits(found) == _bits(expected)
+    if kind is slice:
+        return _deep_equals((found.start, found.stop, found.step), (expected.start, expected.stop, expected.step))
+    if kind is dict:
+        return _deep_equals(tuple(found.items()), tuple(expected.items()))
+    if kind is list or issubclass(kind, tuple):
+        sequence: Any = list if kind is list else tuple
+        return sequence.__len__(found) == sequence.__len__(expected) and all(
+            map(_deep_equals, sequence.__iter__(found), sequence.__iter__(expected))
+        )
+    if kind in _SETS:
+        members = {member: member for member in found}
+        return len(found) == len(expected) and all(
+            member in members and _deep_equals(members[member], member) for member in expected
+        )
+    return bool(found == expected)
+
+
 def _same_bits(value: Any, params: tuple[Any, ...]) -> bool:
     (expected,) = params
     return type(value) is type(expected) and type(value) in (float, complex) and _bits(value) == _bits(expected)
@@ -477,7 +510,9 @@ _TESTS: dict[Test, Callable[[Any, tuple[Any, ...]], Any]] = {
     Test.TYPE_IS: lambda value, params: id(type(value)) == params[0],
     Test.IS: lambda value, params: id(value) == params[0],
     Test.IS_NOT: lambda value, params: id(value) != params[0],
+    Test.IS_TARGET: _is_target,
     Test.EQUALS: _equals,
+    Test.DEEP_EQUALS: lambda value, params: _deep_equals(value, params[0]),
     Test.SAME_BITS: _same_bits,
     Test.LENGTH: _length,
     Test.DICT_LENGTH: lambda value, params: _is_a(value, dict) and dict.__len__(value) == params[0],

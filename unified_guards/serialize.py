@@ -19,7 +19,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import torch
 from torch._C._dynamo import guards as native
@@ -234,7 +234,9 @@ _PARAMS: dict[Test, tuple[type, ...]] = {
     Test.TYPE_IS: (int, str),
     Test.IS: (int, str),
     Test.IS_NOT: (int, str),
+    Test.IS_TARGET: (int, str),
     Test.EQUALS: (object,),
+    Test.DEEP_EQUALS: (object,),
     Test.SAME_BITS: (object,),
     Test.LENGTH: (int, bool),
     Test.DICT_LENGTH: (int,),
@@ -268,6 +270,7 @@ _ADDRESSES: dict[Test, tuple[int, int | None]] = {
     Test.TYPE_IS: (0, 1),
     Test.IS: (0, 1),
     Test.IS_NOT: (0, 1),
+    Test.IS_TARGET: (0, 1),
     Test.SCRIPT_TYPE: (0, 1),
     Test.TUPLE_ITER_LEN: (1, None),
     Test.RANGE_ITER: (3, None),
@@ -308,6 +311,11 @@ def _encode_params(item: Guard) -> list[Any]:
     if item.test is Test.EXPRESSION:  # torch's function stays here
         names = dict(zip(item.sources, numbered(len(item.sources)), strict=True))
         return [written(params[0], names.__getitem__)]
+    if item.test is Test.IS_TARGET:
+        target = params[0]()
+        if target is None:
+            raise _Stays("what it led to is gone")
+        params[0] = id(target)
     if item.test in _ADDRESSES:
         at, described = _ADDRESSES[item.test]
         params[at] = _at(params[at], "" if described is None else params[described])
@@ -318,11 +326,18 @@ def _decode_params(test: Test, data: list[Any]) -> tuple[Any, ...]:
     params = _decode_all(data)
     if test in _ADDRESSES:
         at, _ = _ADDRESSES[test]
-        params[at] = id(params[at])
+        target, params[at] = params[at], id(params[at])
     wanted = _PARAMS.get(test, ())
     if len(params) != len(wanted) or not all(map(isinstance, params, wanted)):
         raise ValueError(f"{test.name} has wrong params")
-    return tuple(params)
+    return (_reference(target), params[1]) if test is Test.IS_TARGET else tuple(params)
+
+
+def _reference(target: Any) -> ref[Any]:
+    try:
+        return ref(target)
+    except TypeError as error:
+        raise ValueError(f"a {type(target).__name__} cannot be referred to weakly") from error
 
 
 # Nodes are interned by the identity of what is neither a number nor a text, and of that a load makes a copy. A node

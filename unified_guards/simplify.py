@@ -199,11 +199,38 @@ def _keeps_its_type(value: object) -> bool:
 def _of_value(strong: Guard, weak: Guard) -> bool:
     """What equality implies: the exact type, and what follows from the value where that cannot change."""
     value = strong.params[0]
+    if weak.test is Test.EQUALS:  # asks less than the bits of a number, or than what is in a container
+        return _is_said_by_more(strong, weak.params[0])
+    if weak.test is Test.FLOAT_NAN or weak.test is Test.COMPLEX_NAN:
+        kind = float if weak.test is Test.FLOAT_NAN else complex
+        return strong.test is Test.SAME_BITS and type(value) is kind and value != value  # noqa: PLR0124 (a NaN)
     if weak.test is Test.LENGTH:
         return type(value) in (tuple, str, bytes) and len(value) == weak.params[0]
     if weak.test is Test.IS_NOT:
         return weak.params[0] == _NONE and value is not None
     return weak.test is Test.TYPE_IS and weak.params[0] == id(type(value)) and _keeps_its_type(value)
+
+
+def _is_said_by_more(strong: Guard, value: object) -> bool:
+    """Whether a guard that tells more values apart than ``==`` says that it is this one.
+
+    Not where a part is equal to nothing but itself: then ``==`` asks for the very object.
+    """
+    if strong.test is Test.SAME_BITS:
+        return type(value) is type(strong.params[0]) and value == strong.params[0]
+    return strong.test is Test.DEEP_EQUALS and value is strong.params[0] and _equals_its_like(value)
+
+
+def _equals_its_like(value: Any) -> bool:
+    """Whether this has no NaN in it, and nothing that decides for itself what it is equal to."""
+    kind = type(value)
+    if kind in (int, float, complex, bool, str, bytes, type(None)):
+        return bool(value == value)  # noqa: PLR0124
+    if kind in (tuple, list, set, frozenset):
+        return all(map(_equals_its_like, value))
+    if kind is dict:
+        return all(_equals_its_like(key) and _equals_its_like(item) for key, item in value.items())
+    return kind is slice and all(map(_equals_its_like, (value.start, value.stop, value.step)))
 
 
 def _of_keys(strong: Guard, weak: Guard) -> bool:
@@ -321,8 +348,8 @@ _PLAIN = frozenset(
 #: Tests that run none either, whatever the object.
 _QUIET = frozenset(
     {
-        Test.EXISTS, Test.TYPE_IS, Test.IS, Test.IS_NOT, Test.SAME_BITS, Test.DICT_LENGTH, Test.FLOAT_NAN,
-        Test.COMPLEX_NAN, Test.TENSOR, Test.TUPLE_ITER_LEN, Test.RANGE_ITER, Test.DICT_VERSION,
+        Test.EXISTS, Test.TYPE_IS, Test.IS, Test.IS_NOT, Test.IS_TARGET, Test.SAME_BITS, Test.DICT_LENGTH,
+        Test.FLOAT_NAN, Test.COMPLEX_NAN, Test.TENSOR, Test.TUPLE_ITER_LEN, Test.RANGE_ITER, Test.DICT_VERSION,
     }
 )  # fmt: skip
 #: Aliases of aliases are followed this far: two that are parts of each other would go on for ever.
@@ -642,7 +669,7 @@ def arithmetic_decides(work: _Work) -> Iterator[Step]:
 
 #: In this order: what is left of objects says which numbers are integers and known.
 RULES: dict[str, Callable[[_Work], Iterator[Step]]] = {
-    "a value implies it": _implied(_of_value, Test.EQUALS, Test.SAME_BITS),
+    "a value implies it": _implied(_of_value, Test.EQUALS, Test.SAME_BITS, Test.DEEP_EQUALS),
     "the keys of a dict imply it": _implied(_of_keys, Test.KEYS),
     "a tensor guard implies it": _implied(_of_tensor, Test.TENSOR),
     "an identity implies it": identity_implies,

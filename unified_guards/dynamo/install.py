@@ -23,10 +23,11 @@ from typing import Any
 import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from torch._dynamo.output_graph import OutputGraph
 from torch._guards import CompileContext, TracingContext
 
-from unified_guards import _C, attribute_hooks
-from unified_guards.dynamo import compat
+from unified_guards import _C, attribute_hooks, reference
+from unified_guards.dynamo import compat, strict
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
@@ -99,6 +100,30 @@ class Frame:
         meaning = self.meaning[at]
         return f"{meaning} is missing" if isinstance(meaning, Source) else str(meaning)
 
+    @property
+    def extras(self) -> GuardSet:
+        """The guards that nobody but `install(strict=True)` asked for."""
+        return GuardSet(
+            (item, maker)
+            for item, maker in self.checked.entries()
+            if all(each.maker == strict.MAKER for each in self.checked.provenance(item))
+        )
+
+    def stopped_at_an_extra(self) -> bool:
+        """Whether it was such a guard at which the last miss stopped, or what nothing but such guards reads."""
+        at, extras = self.checker.last_failure, self.extras
+        meaning = None if at is None else self.meaning[at]
+        if isinstance(meaning, Source):
+            others = GuardSet(entry for entry in self.checked.entries() if entry[0] not in extras)
+            return meaning not in others.sources()
+        return meaning in extras
+
+    def failing_extra(self, f_locals: dict[str, Any]) -> str | None:
+        """The first such guard that does not hold, as :func:`describe` tells it."""
+        extras = self.extras
+        failing = reference.explain_failure(extras, f_locals)
+        return None if failing is None else describe(failing, extras.provenance(failing), f_locals)
+
     def note_miss(self, f_locals: dict[str, Any]) -> None:
         """Called when a frame that this entry did not fit is compiled again."""
         at = self.checker.last_failure
@@ -139,7 +164,7 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
         with _torch_function_state_kept():
             try:
                 self.torch_root.check(x)
-                return self.torch_root.check_verbose(x)
+                return self._with_extras(self.torch_root.check_verbose(x), x)
             except SystemError as error:
                 # User code raised in a guard and torch left the error pending: it is the user's, as in eager.
                 raise (error.__cause__ or error) from None
@@ -147,6 +172,11 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
                 # Torch's guards can throw where ours fail: say so, in the one part that is not evaluated as code.
                 reason = f"a guard could not be evaluated: {str(error).splitlines()[0]}"
                 return native.GuardDebugInfo(False, [reason], 0)
+
+    def _with_extras(self, found: Any, f_locals: Any) -> Any:
+        """Where torch's tree would go on, the guard that it does not have: one part is not evaluated as code."""
+        reason = self.frame.failing_extra(f_locals) if found.result and isinstance(f_locals, dict) else None
+        return found if reason is None else native.GuardDebugInfo(False, [reason], 0)
 
     def collect_diff_guard_sources(self) -> Any:
         return self._torch().collect_diff_guard_sources()
@@ -190,6 +220,8 @@ def _oracle(wrapper: torch_guards.GuardManagerWrapper, root: Any) -> Callable[[d
         unified = held()
         if expected == verdict or not isinstance(unified, UnifiedGuardManagerWrapper):
             return
+        if expected and unified.frame.stopped_at_an_extra():
+            return  # torch's tree does not have this guard
         failure = unified.frame.last_failure
         if unified.frame.checker.check(f_locals) == expected:
             return  # user code in a guard answers differently from one call to the next
@@ -214,9 +246,12 @@ def frames_of(code: types.CodeType) -> list[Frame]:
     return [wrapper.frame for wrapper in wrappers if isinstance(wrapper, UnifiedGuardManagerWrapper)]
 
 
-def _unify(wrapper: Any, code: types.CodeType, records: list[Any], origins: Origins) -> None:
+def _unify(wrapper: Any, code: types.CodeType, output_graph: Any, records: list[Any], origins: Origins) -> None:
     """Replaces the root of a finished wrapper by the native checker."""
-    frame = Frame(lift(records, wrapper.root, origins))
+    guard_set = lift(records, wrapper.root, origins)
+    if _is_strict():
+        guard_set = strict.with_extras(guard_set, output_graph, records)
+    frame = Frame(guard_set)
     if not len(frame.guard_set):
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
@@ -236,10 +271,10 @@ def _unify(wrapper: Any, code: types.CodeType, records: list[Any], origins: Orig
     tally.lifted += 1
 
 
-def _finish(manager: Any, code: types.CodeType, records: list[Any], origins: Origins) -> None:
+def _finish(manager: Any, code: types.CodeType, output_graph: Any, records: list[Any], origins: Origins) -> None:
     """Unifies, or leaves torch's tree in place and counts why. Raises only when asked to."""
     try:
-        _unify(manager.guard_manager, code, records, origins)
+        _unify(manager.guard_manager, code, output_graph, records, origins)
         return
     except (CannotLift, CannotLower) as reason:
         why = str(reason)
@@ -289,7 +324,7 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
             if compat.is_loaded_from_a_package(given):
                 tally.left("loaded from a package")
             else:
-                _finish(self, f_code, records, origins)
+                _finish(self, f_code, output_graph, records, origins)
             records.clear()
 
     __init__.__doc__ = original.__doc__
@@ -303,6 +338,8 @@ class _Installation:
         self.before: list[tuple[Any, str, Any]] = []
         self.tap = Tap(self.put)
         self.watch = Watch(self.put)
+        name = "call_user_compiler"
+        self.put(OutputGraph, name, strict.noting_calls(vars(OutputGraph)[name], _is_strict))
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 
@@ -319,6 +356,8 @@ _lock = threading.RLock()
 _current: _Installation | None = None
 _asked_for = False  # by install()
 _inside = 0  # `with installed()` blocks that are open, in any thread
+_strict_asked_for = False
+_strict_inside = 0
 #: Frames that are being compiled by unified_guards.backend(); each keeps torch patched until its guards are built.
 _marked: weakref.WeakKeyDictionary[TracingContext, weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
 _held = 0  # of those, how many are not yet released
@@ -336,17 +375,24 @@ def _settle() -> None:
             _current = None
 
 
-def install() -> None:
+def install(*, strict: bool = False) -> None:
     """From now on, every frame that ``torch.compile`` compiles has its guards checked natively.
 
     Frames compiled before are not touched. Idempotent and thread-safe; undone by :func:`uninstall`. Environment:
     ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree on every check and raises :class:`GuardDisagreement` when
     the verdicts differ; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises :class:`FallbackError` where a frame's guards cannot be
-    lifted. Takes the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
+    lifted; ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True`` everywhere. Takes the place of ``root`` in
+    ``torch._dynamo.guards.GuardManagerWrapper``.
+
+    Args:
+        strict: also guard what torch leaves out (``dynamo/strict.py``): hooks and methods that come later, memory that
+            inputs share, and more. Then a frame may be compiled again where torch would reuse it, and give a wrong
+            result. Lasts until :func:`uninstall`, whoever calls ``install()`` in between.
     """
-    global _asked_for
+    global _asked_for, _strict_asked_for
     with _lock:
         _asked_for = True
+        _strict_asked_for |= strict
         _settle()
 
 
@@ -355,15 +401,19 @@ def uninstall() -> None:
 
     Does nothing when not installed. Inside a ``with installed()`` block it takes effect when the block ends.
     """
-    global _asked_for
+    global _asked_for, _strict_asked_for
     with _lock:
-        _asked_for = False
+        _asked_for = _strict_asked_for = False
         _settle()
 
 
 def is_installed() -> bool:
     """Whether frames that are compiled now get a native checker."""
     return _asked_for or _inside > 0
+
+
+def _is_strict() -> bool:
+    return _strict_asked_for or _strict_inside > 0 or _is_set("UNIFIED_GUARDS_STRICT")
 
 
 def _hold(count: int) -> None:
@@ -400,20 +450,25 @@ def _released(context: TracingContext | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def installed() -> Iterator[None]:
+def installed(*, strict: bool = False) -> Iterator[None]:
     """Installed inside the ``with`` block, and afterwards as before it.
 
     Installation is a state of the process: other threads compile with it too, until the last block is left.
+
+    Args:
+        strict: as in :func:`install`.
     """
-    global _inside
+    global _inside, _strict_inside
     with _lock:
         _inside += 1
+        _strict_inside += strict
         _settle()
     try:
         yield
     finally:
         with _lock:
             _inside -= 1
+            _strict_inside -= strict
             _settle()
 
 
