@@ -77,6 +77,11 @@ def _plain(value: float, _: Any) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 
+def _sparse(value: float, _: Any) -> str:
+    """Of the ticks between two powers of ten, 2 and 5 are labelled."""
+    return _plain(value, None) if f"{value:e}"[0] in "25" else ""
+
+
 def _lines(axis: Any, panel: Lines) -> None:
     from matplotlib.ticker import NullFormatter
 
@@ -85,7 +90,10 @@ def _lines(axis: Any, panel: Lines) -> None:
     axis.set_ylabel(panel.y)
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter(_plain)
+    axis.yaxis.set_minor_formatter(_sparse)
     axis.set_xscale("symlog", linthresh=1) if panel.has_zero else axis.set_xscale("log")
+    if panel.has_zero:
+        axis.set_xlim(left=-0.3)
     if panel.ticks:
         axis.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -94,6 +102,8 @@ def _lines(axis: Any, panel: Lines) -> None:
 
 
 def _bars(axis: Any, panel: Bars) -> None:
+    from matplotlib.ticker import NullFormatter
+
     labels = list(panel.rows)
     parts = list(dict.fromkeys(part for row in panel.rows.values() for part in row))
     left = [0.0] * len(labels)
@@ -113,6 +123,7 @@ def _bars(axis: Any, panel: Bars) -> None:
     if panel.log:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter(_plain)
+        axis.xaxis.set_minor_formatter(NullFormatter())
     if len(parts) > 1:
         axis.legend(frameon=False, loc="best")
 
