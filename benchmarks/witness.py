@@ -472,7 +472,7 @@ class Bench:
 
 
 def problems(results: Results) -> list[str]:
-    """What must hold whatever the times are: of each contender alone, and if nothing is wrong there, of all together."""
+    """What must hold whatever the times are: of each contender alone, and if that is right, of all together."""
     found = []
     for workload, sides in results.items():
         alone = []
