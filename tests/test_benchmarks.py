@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import plots, runner, witness
 from benchmarks.contenders import CONTENDERS, EXACT, OPTIONS, TORCH, UNIFIED
+from benchmarks.witness_parts import PARTS, TIERS
 
 
 @pytest.fixture(scope="module")
@@ -64,23 +65,23 @@ class TestProblems:
         assert len(found) == 1 and said in found[0], found
 
     def test_none(self) -> None:
-        assert witness.problems(runner.summarise([sample(name) for name in witness.TIERS])) == []
+        assert witness.problems(runner.summarise([sample(name) for name in TIERS])) == []
 
 
 class TestTables:
     def test_what_was_not_measured_is_a_dash(self) -> None:
         results = runner.summarise([sample("torch"), sample("unified", lookup_us=2.0)])
-        cells = [cell.strip() for cell in witness.PARTS["depth"].table(results).splitlines()[-1].split("|")[1:-1]]
+        cells = [cell.strip() for cell in PARTS["depth"].table(results).splitlines()[-1].split("|")[1:-1]]
         assert cells == ["4", "9", "4", "2", "-", "2.00x", "-", "2", "2", "-", "1.00x", "-"]
 
     def test_options_that_this_torch_lacks_have_rows(self) -> None:
-        table = witness.PARTS["options"].table(runner.summarise([sample("torch") | {"step_us": 1.0, "checks": None}]))
+        table = PARTS["options"].table(runner.summarise([sample("torch") | {"step_us": 1.0, "checks": None}]))
         assert all(f" {one.name} " in table for one in OPTIONS)
 
 
 class TestJobs:
     def test_contenders_take_turns(self) -> None:
-        jobs = witness.jobs_of(witness.PARTS["depth"], ["qwen3_4"], rounds=2, steps=3)
+        jobs = witness.jobs_of(PARTS["depth"], ["qwen3_4"], rounds=2, steps=3)
         assert [job.contender for job in jobs] == ["torch", "unified", "exact", "exact", "unified", "torch"]
 
     def test_the_exact_tier_is_asked_for_in_the_environment(self) -> None:
