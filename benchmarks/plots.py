@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +34,11 @@ class Lines:
 class Bars:
     """A panel of horizontal bars, the first one on top. A row: label -> {part: value}; parts are stacked.
 
+    On a logarithmic axis a bar has no length: there a dot stands for it.
+
     Attributes:
         ranges: label -> (low, high), drawn as a line across the end of the bar.
-        log: for single parts only; a stack has no meaning on such an axis.
+        log: for single parts only.
     """
 
     title: str
@@ -58,13 +61,19 @@ def draw(path: Path, panels: Sequence[Lines | Bars], columns: int = 2) -> None:
     figure, axes = pyplot.subplots(rows, columns, figsize=_size(panels, rows, columns), squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
-    for axis, panel in zip(axes.flat, panels, strict=False):
+    for at, (axis, panel) in enumerate(zip(axes.flat, panels, strict=False)):
         axis.set_title(panel.title)
         axis.set_xlabel(panel.x)
         axis.spines[["top", "right"]].set_visible(False)
-        _lines(axis, panel) if isinstance(panel, Lines) else _bars(axis, panel)
+        if isinstance(panel, Lines):
+            _lines(axis, panel)
+            continue
+        _bars(axis, panel)
+        before = panels[at - 1] if at % columns else None
+        if isinstance(before, Bars) and list(before.rows) == list(panel.rows):
+            axis.set_yticklabels([])  # the labels are there, on the left
     figure.tight_layout()
-    figure.savefig(path, format="svg", metadata={"Date": None})
+    figure.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})
     pyplot.close(figure)
 
 
@@ -102,30 +111,49 @@ def _lines(axis: Any, panel: Lines) -> None:
 
 
 def _bars(axis: Any, panel: Bars) -> None:
-    from matplotlib.ticker import NullFormatter
-
     labels = list(panel.rows)
-    parts = list(dict.fromkeys(part for row in panel.rows.values() for part in row))
-    left = [0.0] * len(labels)
-    for part in parts:
-        values = [row.get(part, 0.0) for row in panel.rows.values()]
-        colours = [_COLOURS.get(label) or "#5b7c99" for label in labels] if len(parts) == 1 else None
-        axis.barh(labels, values, left=left, label=part, color=colours, height=0.7)
-        left = [start + value for start, value in zip(left, values, strict=True)]
-    for at, label in enumerate(labels):
-        low, high = (panel.ranges or {}).get(label, (left[at], left[at]))
+    ends = _dots(axis, panel) if panel.log else _stacks(axis, panel)
+    for at, (label, end) in enumerate(zip(labels, ends, strict=True)):
+        low, high = (panel.ranges or {}).get(label, (end, end))
         axis.plot([low, high], [at, at], color="black", linewidth=1)
         # There is no place for 0 on a logarithmic axis.
-        end, where = (0, ("axes fraction", "data")) if panel.log and left[at] <= 0 else (max(high, left[at]), "data")
-        axis.annotate(_short(left[at]), (end, at), (4, 0), where, "offset points", va="center")
+        place, where = (0, ("axes fraction", "data")) if panel.log and end <= 0 else (max(high, end), "data")
+        axis.annotate(_short(end), (place, at), (5, 0), where, "offset points", va="center")
+    axis.set_yticks(range(len(labels)), labels)
     axis.invert_yaxis()
+
+
+def _colour(label: str) -> str:
+    return _COLOURS.get(label, "#5b7c99")
+
+
+def _dots(axis: Any, panel: Bars) -> list[float]:
+    ends = [sum(row.values()) for row in panel.rows.values()]
+    known = [end for end in ends if end > 0]
+    axis.set_xscale("log")
+    if known:  # whole powers of ten, with room for a number
+        axis.set_xlim(10 ** math.floor(math.log10(min(known))), 10 ** math.ceil(math.log10(max(known) * 2)))
+    for at, (label, end) in enumerate(zip(panel.rows, ends, strict=True)):
+        if end > 0:
+            axis.plot([end], [at], "o", color=_colour(label))
+    axis.xaxis.set_major_formatter(_plain)
+    axis.grid(alpha=0.3, linewidth=0.5)
+    return ends
+
+
+def _stacks(axis: Any, panel: Bars) -> list[float]:
+    """Where the bars end."""
+    parts = list(dict.fromkeys(part for row in panel.rows.values() for part in row))
+    ends = [0.0] * len(panel.rows)
+    for part in parts:
+        values = [row.get(part, 0.0) for row in panel.rows.values()]
+        colours = [_colour(label) for label in panel.rows] if len(parts) == 1 else None
+        axis.barh(range(len(ends)), values, left=ends, label=part, color=colours, height=0.7)
+        ends = [start + value for start, value in zip(ends, values, strict=True)]
     axis.margins(x=0.15)
-    if panel.log:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter(_plain)
-        axis.xaxis.set_minor_formatter(NullFormatter())
     if len(parts) > 1:
-        axis.legend(frameon=False, loc="best")
+        axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(parts))
+    return ends
 
 
 def _short(value: float) -> str:

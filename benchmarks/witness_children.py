@@ -164,8 +164,8 @@ def _checker_of(build: probe.Build) -> Any:
     return getattr(getattr(build.wrapper, "frame", None), "checker", None)
 
 
-def _witness_of(checker: Any) -> dict[str, float]:
-    """What the checker tells of its witness; nothing before there was one."""
+def _witness_of(checker: Any) -> dict[str, Any]:
+    """What the checker tells of its witness, if it has one."""
     return dict(getattr(checker, "witness", None) or {})
 
 
@@ -345,16 +345,28 @@ def _memory(job: Job, contender: Contender) -> list[dict[str, Any]]:
         kept.extend(builds.builds)
         return {}
 
+    if contender.backend != "torch":
+        _note_bytes_when_built()
     sample = measure.measure(job.case, contender.backend, steps=job.steps, memory=True, more=more)
     frames = [build.wrapper.frame for build in kept if _checker_of(build) is not None]
-    witness = [_witness_of(frame.checker) for frame in frames]
-    sample["witness_bytes"] = sum(_bytes_in(one) for one in witness) if any(witness) else None
-    sample["explained_bytes"] = _let_go(frames) if frames else None
+    if frames:
+        sample["built_bytes"] = sum(frame.built_bytes for frame in frames)
+        sample["witness_bytes"] = sum(_witness_of(frame.checker).get("nbytes", 0) for frame in frames)
+        sample["explained_bytes"] = _let_go(frames)
     return [_named(sample, job)]
 
 
-def _bytes_in(witness: dict[str, float]) -> float:
-    return sum(value for key, value in witness.items() if "bytes" in key)
+def _note_bytes_when_built() -> None:
+    """A checker grows while it is called; what a build holds has to be told from that."""
+    from unified_guards.dynamo.install import Frame
+
+    build = Frame.build
+
+    def build_and_note(frame: Any, *args: Any, **kwargs: Any) -> None:
+        build(frame, *args, **kwargs)
+        frame.built_bytes = frame.checker.nbytes
+
+    Frame.build = build_and_note
 
 
 def _let_go(frames: list[Any]) -> int | None:

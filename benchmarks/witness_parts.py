@@ -28,7 +28,11 @@ def _ratio(over: float | None, under: float | None) -> float | None:
 
 
 def _times(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}x"
+    return "-" if value is None else f"{value:.2f}x" if value < 100 else f"{value:,.0f}x"
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _tiers(sides: dict[str, Summary], key: str) -> list[str]:
@@ -60,7 +64,7 @@ def _layers_of(workload: str) -> int:
 def _depth_table(results: Results) -> str:
     rows = []
     for workload, sides in results.items():
-        guards = format_number(next(iter(sides.values())).median("leaf_guards"))
+        guards = _count(next(iter(sides.values())).median("leaf_guards"))
         rows.append([str(_layers_of(workload)), guards, *_tiers(sides, "lookup_us"), *_tiers(sides, "hot_us")])
     return markdown(["layers", "guards", *_tier_header("in place"), *_tier_header("hot")], rows)
 
@@ -146,7 +150,7 @@ def _entries_panels(results: Results) -> Panels:
 def _kept(sides: dict[str, Summary], contender: contenders.Contender) -> list[str]:
     """Guards in torch's tree, and those that are checked natively."""
     native = _value(sides, contender.name, "checks")
-    return [format_number(_value(sides, contender.name, "leaf_guards")), format_number(native)]
+    return [_count(_value(sides, contender.name, "leaf_guards")), _count(native)]
 
 
 def _options_row(workload: str, sides: dict[str, Summary], contender: contenders.Contender) -> list[str]:
@@ -174,8 +178,8 @@ def _options_verdict(results: Results) -> list[str]:
             continue
         guards, fewer = (_value(sides, one.name, "leaf_guards") for one in (UNIFIED, contenders.SKIP_MODULES))
         lines.append(
-            f"- {workload}: all {format_number(guards)} guards for {format_number(ours)} µs in place; torch without "
-            f"those of modules checks {format_number(fewer)} for {format_number(theirs)} µs "
+            f"- {workload}: all {_count(guards)} guards for {format_number(ours)} µs in place; torch without "
+            f"those of modules checks {_count(fewer)} for {format_number(theirs)} µs "
             f"({_times(_ratio(theirs, ours))})."
         )
     return lines
@@ -203,7 +207,7 @@ def _call_table(results: Results) -> str:
                 _value(sides, name, key) for key in ("call_us", "share_us", "share_low", "share_high")
             )
             guards = _value(sides, name, "leaf_guards") if name in TIERS else 0
-            row = [workload, name, format_number(guards), _two(call)]
+            row = [workload, name, _count(guards), _two(call)]
             if name == EMPTY:
                 row += ["-"] * 4
             else:
@@ -241,9 +245,10 @@ def _memory_parts(sides: dict[str, Summary]) -> dict[str, float] | None:
     tree, held = (_value(sides, name, "held_bytes") for name in (TORCH.name, UNIFIED.name))
     if tree is None or held is None:
         return None
-    program, witness = (_value(sides, UNIFIED.name, key) or 0.0 for key in ("program_bytes", "witness_bytes"))
-    # The witness is not in `held`, which is taken when the guards are built: calls record it.
-    return dict(zip(_PARTS, (tree, held - tree - program, program, witness), strict=True))
+    keys = ("built_bytes", "program_bytes", "witness_bytes")
+    built, native, witness = (_value(sides, UNIFIED.name, key) or 0.0 for key in keys)
+    # Held is what there was when the guards were built; the checker has grown since, and its size includes the witness.
+    return dict(zip(_PARTS, (tree, held - tree - built, native - witness, witness), strict=True))
 
 
 def _memory_table(results: Results) -> str:
@@ -258,7 +263,7 @@ def _memory_table(results: Results) -> str:
         explained = _value(sides, UNIFIED.name, "explained_bytes")
         kilobytes.insert(2, format_number(None if explained is None else explained / 1000))
         per_guard = [format_number(value / guards) for value in (parts[_PARTS[0]], total)]
-        rows.append([workload, format_number(guards), *kilobytes, *per_guard, _times(total / parts[_PARTS[0]])])
+        rows.append([workload, _count(guards), *kilobytes, *per_guard, _times(total / parts[_PARTS[0]])])
     split = ["torch's tree (kB)", "our Python objects (kB)", "of which for explain() (kB)", "native program (kB)"]
     split += ["witness (kB)", "together (kB)", "a guard: torch (bytes)", "together (bytes)", "together / torch"]
     return markdown(["workload", "guards", *split], rows)
@@ -269,7 +274,7 @@ def _memory_panels(results: Results) -> Panels:
     for workload, sides in results.items():
         parts, guards = _memory_parts(sides), _value(sides, TORCH.name, "leaf_guards")
         if parts is not None and guards:
-            rows[workload] = {name: max(0.0, value) / guards for name, value in parts.items()}
+            rows[workload] = {name: max(0.0, value) / guards for name, value in parts.items() if value}
     return [plots.Bars("memory that guards hold", "bytes a guard", rows)]
 
 
@@ -371,8 +376,8 @@ PARTS = {
         "bytes that guards hold",
         "Bytes of malloc, Python's objects included. *Torch's tree*: what a compilation with torch's guards leaves; it "
         "is kept under unified guards, too. *Our Python objects*: what is left of the rest when the native program is "
-        "subtracted; of it, *for explain()* is freed when a frame forgets all but its checker. The *witness* is what "
-        "the checker itself says.",
+        "subtracted; of it, *for explain()* is freed when a frame forgets all but its checker. The *native program* "
+        "and the *witness* are as large as the checker says after three calls.",
         "memory",
         (
             "x_plus_y", "mlp", "qwen3_36", "qwen3_36_decode", "bert_24_training", "qwen3_36_regional", "adamw_200",

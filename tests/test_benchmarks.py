@@ -78,6 +78,13 @@ class TestTables:
         table = PARTS["options"].table(runner.summarise([sample("torch") | {"step_us": 1.0, "checks": None}]))
         assert all(f" {one.name} " in table for one in OPTIONS)
 
+    def test_memory_is_split_into_what_was_there_and_what_grew(self) -> None:
+        native = {"built_bytes": 2_000, "program_bytes": 9_000, "witness_bytes": 6_000, "explained_bytes": 1_000}
+        sides = [sample("torch", held_bytes=10_000), sample("unified", held_bytes=15_000) | native]
+        cells = [cell.strip() for cell in PARTS["memory"].table(runner.summarise(sides)).splitlines()[-1].split("|")]
+        # torch's tree, Python objects, of which for explain(), native program, witness, together
+        assert cells[3:9] == ["10.0", "3", "1", "3", "6", "22.0"]
+
 
 class TestJobs:
     def test_contenders_take_turns(self) -> None:
