@@ -24,12 +24,13 @@ say = @printf '\n==> %s\n' "$(1)"
 VERIFIED_TESTS := tests/test_behaviour_unified.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench build lint format clean distclean
+.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench bench-witness build lint format \
+  clean distclean
 .DELETE_ON_ERROR:
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
-	  while IFS='|' read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
+	  while IFS='|' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 	@echo
 	@echo "  Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  PYTEST_ARGS=  FUZZ_SECONDS=  FUZZ_SEED=  CXX="
 
@@ -120,6 +121,9 @@ bench: $(STAMPS)/built $(STAMPS)/demo ## all workloads, torch and unified side b
 	@mkdir -p benchmarks/results
 	@$(PY) -m benchmarks.workloads --json benchmarks/results/latest.json
 
+bench-witness: $(STAMPS)/built $(STAMPS)/bench ## what the witness saves: tables and plots, to benchmarks/results/ (half an hour)
+	@$(PY) -m benchmarks.witness all
+
 lint: $(STAMPS)/lint ## ruff, clang-format, mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -158,7 +162,7 @@ $(STAMPS)/torch-$(TORCH): | $(STAMPS)/python
 	@touch $@
 
 # What pyproject.toml lists under [dependency-groups].
-$(STAMPS)/tools $(STAMPS)/demo $(STAMPS)/test $(STAMPS)/lint: pyproject.toml | $(STAMPS)/python
+$(STAMPS)/tools $(STAMPS)/demo $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/lint: pyproject.toml | $(STAMPS)/python
 	$(call say,installing what [dependency-groups] $(@F) of pyproject.toml lists)
 	@$(PIP) install --quiet --group $(@F)
 	@touch $@

@@ -19,7 +19,7 @@ import operator
 import subprocess
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
@@ -49,14 +49,14 @@ class _Layers(torch.nn.Module):
         return self.layers(x)
 
 
-def _copy(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def copy_of(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """The same function with a code object, and so cache entries, of its own."""
     code = function.__code__.replace(co_name=name)
     return types.FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
 
 
 def _entries_of(code: types.CodeType) -> int:
-    """How many entries this code is given: the end of the name that it got from :func:`_copy`."""
+    """How many entries this code is given: the end of the name that it got from :func:`copy_of`."""
     end = code.co_name.rpartition("_")[2]
     return int(end) if end.isdigit() else 0
 
@@ -82,17 +82,17 @@ def _ask_nothing_of_earlier_entries() -> None:
 def _step(name: str, entries: int, *, only_last: bool) -> tuple[Callable[[], None], int]:
     """Calls that hit each of so many entries, all compiled already, or only the last; and the number of calls."""
     if name == "x * y":
-        function = _copy(_scale, f"scale_{entries}")
+        function = copy_of(_scale, f"scale_{entries}")
         arguments = [(torch.ones(size, 4), torch.ones(size, 4)) for size in range(2, 2 + entries)]
     else:
         module = _Layers()
-        kind = type(f"Layers{entries}", (_Layers,), {"forward": _copy(_Layers.forward, f"forward_{entries}")})
+        kind = type(f"Layers{entries}", (_Layers,), {"forward": copy_of(_Layers.forward, f"forward_{entries}")})
         module.__class__ = kind
         function, arguments = module, [(torch.ones(size, 4),) for size in range(2, 2 + entries)]
     compiled = torch.compile(function, backend="eager", dynamic=False)
 
     for given in arguments:
-        compiled(*given)
+        torch.testing.assert_close(compiled(*given), function(*given))
     called = arguments[-1:] if only_last else arguments
 
     def step() -> None:
@@ -105,13 +105,13 @@ def _step(name: str, entries: int, *, only_last: bool) -> tuple[Callable[[], Non
 FUNCTIONS = ("x * y", "16 layers")
 
 
-def measure(steps: int, *, only_last: bool) -> Figures:
+def measure(steps: int, *, only_last: bool, numbers: Sequence[int] = ENTRIES) -> Figures:
     """All figures of this process, each the median of three, taken in turn."""
-    torch._dynamo.config.recompile_limit = max(ENTRIES)
+    torch._dynamo.config.recompile_limit = max(numbers)
     found: Figures = {}
     for name in FUNCTIONS:
-        all_steps = {entries: _step(name, entries, only_last=only_last) for entries in ENTRIES}
-        samples: dict[int, list[tuple[float, float]]] = {entries: [] for entries in ENTRIES}
+        all_steps = {entries: _step(name, entries, only_last=only_last) for entries in numbers}
+        samples: dict[int, list[tuple[float, float]]] = {entries: [] for entries in numbers}
         for _ in range(3):
             for entries, (step, calls) in all_steps.items():
                 lookups, count = lookups_in_place(step, max(20, steps // calls))

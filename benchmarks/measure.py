@@ -42,6 +42,8 @@ class Sample:
     provenance: dict[str, int] = field(default_factory=dict)
     frames_left: dict[str, int] = field(default_factory=dict)
     callbacks_per_check: float | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+    """What `more` of :func:`measure` found."""
 
 
 class _Comparison:
@@ -86,7 +88,11 @@ def install_backend(backend: str) -> Any:
     return unified_guards
 
 
-def measure(name: str, backend: str, *, steps: int, memory: bool) -> dict[str, Any]:
+#: Measures something else on a compiled workload: its step, and what was built for it.
+More = Callable[[Callable[[], Any], probe.BuildProbe], dict[str, Any]]
+
+
+def measure(name: str, backend: str, *, steps: int, memory: bool, more: More | None = None) -> dict[str, Any]:
     """One sample, as a dict for JSON. With `memory`, it stops once the guards are built: only what they hold counts."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -97,10 +103,13 @@ def measure(name: str, backend: str, *, steps: int, memory: bool) -> dict[str, A
     comparison = _Comparison(work)
     with probe.BuildProbe(memory=memory) as builds:
         sample = _first_steps(name, backend, comparison, builds)
+        # A stateful twin has to know how many steps it missed; the others are timed without that detour.
+        step = comparison.step if work.stateful else work.step
         if not memory:
-            # A stateful twin has to know how many steps it missed; the others are timed without that detour.
-            step = comparison.step if work.stateful else work.step
             _measure_steady(sample, step, steps, builds, unified)
+        if more is not None:
+            sample.more = more(step, builds)
+        if not memory:
             comparison.compare()
         sample.equal = comparison.equal
         sample.compiles = len(builds.builds)
@@ -128,13 +137,16 @@ def _measure_steady(
 ) -> None:
     before = unified.stats() if unified is not None else None
     sample.step_us = probe.step_us(step, steps)
-    sample.lookup_us, sample.lookups_per_step = probe.lookups_in_place(step, steps)
+    live = builds.live()
+    if any(build.leaves for build in live):
+        sample.lookup_us, sample.lookups_per_step = probe.lookups_in_place(step, steps)
+    else:
+        sample.lookup_us, sample.lookups_per_step = 0.0, len(live)  # Dynamo looks nothing up where nothing is guarded
     if before is not None:
         after = unified.stats()
         sample.callbacks_per_check = (after.python_callbacks - before.python_callbacks) / max(
             1, after.checks - before.checks
         )
-    live = builds.live()
     # One entry can serve many lookups of a step (36 layers, one forward): scale what the entries cost once to a step.
     scale = sample.lookups_per_step / max(1, len(live))
     sample.hot_us = _scaled([probe.hot_us(build) for build in live], scale)
@@ -144,7 +156,8 @@ def _measure_steady(
 
 def _add_report(sample: Sample, unified: Any, codes: set[CodeType]) -> None:
     sample.frames_left = dict(unified.stats().frames_left_to_torch)
-    frames = [frame for code in codes for frame in unified.explain(code).frames]
+    reports = [frame for code in codes for frame in unified.explain(code).frames]
+    frames = [frame for frame in reports if frame.guard_set is not None]  # the others were left to torch
     sample.checks = sum(frame.checks for frame in frames)
     sample.lifted = sum(frame.lifted for frame in frames)
     sample.program_bytes = sum(frame.program_nbytes for frame in frames)

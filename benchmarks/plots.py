@@ -1,0 +1,160 @@
+"""SVG plots of benchmark figures. Needs matplotlib (`pip install --group bench`); without it there are tables only."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: The same one in every plot; others get matplotlib's own, in their order.
+_COLOURS = {"torch": "#d1495b", "unified": "#00798c", "exact": "#8d96a3"}
+
+
+def is_possible() -> bool:
+    """Whether matplotlib is there."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A panel: label -> (x, y) points. Both axes are logarithmic; x may be linear around 0."""
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, list[tuple[float, float]]]
+    ticks: Sequence[float] = ()
+    has_zero: bool = False
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A panel of horizontal bars, the first one on top. A row: label -> {part: value}; parts are stacked.
+
+    On a logarithmic axis a bar has no length: there a dot stands for it.
+
+    Attributes:
+        ranges: label -> (low, high), drawn as a line across the end of the bar.
+        log: for single parts only.
+    """
+
+    title: str
+    x: str
+    rows: dict[str, dict[str, float]]
+    ranges: dict[str, tuple[float, float]] | None = None
+    log: bool = False
+
+
+def draw(path: Path, panels: Sequence[Lines | Bars], columns: int = 2) -> None:
+    """Writes all panels into one SVG whose bytes depend on the figures alone."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.hashsalt": path.name, "font.size": 9, "axes.titlesize": 10})
+    from matplotlib import pyplot
+
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=_size(panels, rows, columns), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for at, (axis, panel) in enumerate(zip(axes.flat, panels, strict=False)):
+        axis.set_title(panel.title)
+        axis.set_xlabel(panel.x)
+        axis.spines[["top", "right"]].set_visible(False)
+        if isinstance(panel, Lines):
+            _lines(axis, panel)
+            continue
+        _bars(axis, panel)
+        before = panels[at - 1] if at % columns else None
+        if isinstance(before, Bars) and list(before.rows) == list(panel.rows):
+            axis.set_yticklabels([])  # the labels are there, on the left
+    figure.tight_layout()
+    figure.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _size(panels: Sequence[Lines | Bars], rows: int, columns: int) -> tuple[float, float]:
+    bars = max((len(panel.rows) for panel in panels if isinstance(panel, Bars)), default=0)
+    return (6.5 if columns == 1 or bars else 5.0) * columns, max(3.6, 1.2 + 0.34 * bars) * rows
+
+
+def _plain(value: float, _: Any) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:g}"
+
+
+def _sparse(value: float, _: Any) -> str:
+    """Of the ticks between two powers of ten, 2 and 5 are labelled."""
+    return _plain(value, None) if f"{value:e}"[0] in "25" else ""
+
+
+def _lines(axis: Any, panel: Lines) -> None:
+    from matplotlib.ticker import NullFormatter
+
+    for label, points in panel.series.items():
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=4, label=label, color=_COLOURS.get(label))
+    axis.set_ylabel(panel.y)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(_plain)
+    axis.yaxis.set_minor_formatter(_sparse)
+    axis.set_xscale("symlog", linthresh=1) if panel.has_zero else axis.set_xscale("log")
+    if panel.has_zero:
+        axis.set_xlim(left=-0.3)
+    if panel.ticks:
+        axis.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks])
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.3, which="both", linewidth=0.5)
+    axis.legend(frameon=False)
+
+
+def _bars(axis: Any, panel: Bars) -> None:
+    labels = list(panel.rows)
+    ends = _dots(axis, panel) if panel.log else _stacks(axis, panel)
+    for at, (label, end) in enumerate(zip(labels, ends, strict=True)):
+        low, high = (panel.ranges or {}).get(label, (end, end))
+        axis.plot([low, high], [at, at], color="black", linewidth=1)
+        # There is no place for 0 on a logarithmic axis.
+        place, where = (0, ("axes fraction", "data")) if panel.log and end <= 0 else (max(high, end), "data")
+        axis.annotate(_short(end), (place, at), (5, 0), where, "offset points", va="center")
+    axis.set_yticks(range(len(labels)), labels)
+    axis.invert_yaxis()
+
+
+def _colour(label: str) -> str:
+    return _COLOURS.get(label, "#5b7c99")
+
+
+def _dots(axis: Any, panel: Bars) -> list[float]:
+    ends = [sum(row.values()) for row in panel.rows.values()]
+    known = [end for end in ends if end > 0]
+    axis.set_xscale("log")
+    if known:  # whole powers of ten, with room for a number
+        axis.set_xlim(10 ** math.floor(math.log10(min(known))), 10 ** math.ceil(math.log10(max(known) * 2)))
+    for at, (label, end) in enumerate(zip(panel.rows, ends, strict=True)):
+        if end > 0:
+            axis.plot([end], [at], "o", color=_colour(label))
+    axis.xaxis.set_major_formatter(_plain)
+    axis.grid(alpha=0.3, linewidth=0.5)
+    return ends
+
+
+def _stacks(axis: Any, panel: Bars) -> list[float]:
+    """Where the bars end."""
+    parts = list(dict.fromkeys(part for row in panel.rows.values() for part in row))
+    ends = [0.0] * len(panel.rows)
+    for part in parts:
+        values = [row.get(part, 0.0) for row in panel.rows.values()]
+        colours = [_colour(label) for label in panel.rows] if len(parts) == 1 else None
+        axis.barh(range(len(ends)), values, left=ends, label=part, color=colours, height=0.7)
+        ends = [start + value for start, value in zip(ends, values, strict=True)]
+    axis.margins(x=0.15)
+    if len(parts) > 1:
+        axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=len(parts))
+    return ends
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
