@@ -166,6 +166,10 @@ PYBIND11_MODULE(_C, m) {
       .def("__eq__", [](const GlobalState& self, const GlobalState& other) { return self == other; })
       .def("__hash__", [](const GlobalState& self) { return self.threads; });
   m.def("counts", [] { return as_tuple(total_counts); });
+  m.def("witness_counts", [] {
+    const WitnessCounts& all = total_witness_counts;
+    return py::make_tuple(all.held, all.repaired, all.recorded);
+  });
   m.def(
       "apply_dispatch_state",
       [](uint64_t keys) { return DispatchState().apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys)); },
@@ -176,10 +180,13 @@ PYBIND11_MODULE(_C, m) {
       [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
       py::arg("state"));
   m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
-  m.def("know_attribute_hook", [](py::handle code, const std::string& form, const std::vector<std::string>& names) {
-    know_attribute_hook(code.ptr(), form, names);
-  });
-  m.def("knows_attribute_hook", [](py::handle code) { return knows_attribute_hook(code.ptr()); });
+  m.def(
+      "know_attribute_hook",
+      [](py::handle code, const std::string& form, const std::vector<std::string>& names) {
+        know_attribute_hook(code.ptr(), form, names);
+      },
+      py::arg("code"), py::arg("form"), py::arg("names"));
+  m.def("knows_attribute_hook", [](py::handle code) { return knows_attribute_hook(code.ptr()); }, py::arg("code"));
   m.def("dicts_are_versioned", &dicts_are_versioned);
   m.def("object_at", &object_at, py::arg("address"));
   m.def("python_keys_are_visible", &python_keys_are_visible);

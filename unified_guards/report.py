@@ -12,7 +12,7 @@ import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper, frames_of
-from unified_guards.ir import Guard, GuardSet
+from unified_guards.ir import Guard, GuardSet, Source
 from unified_guards.siblings import shared
 from unified_guards.simplify import Removed
 
@@ -38,6 +38,11 @@ class FrameReport:
         shared: guards that these all have too: checked only once nothing in `telling` fails.
         telling: the guards that are asked first, because they tell this entry from others.
         stopped: where simplification ran out of time; None when it did not.
+        roots: objects for which it is remembered what the guards found (36 layers, one forward).
+        facts: words of memory that are compared instead of evaluating guards, of all roots.
+        tensors: tensors that are compared besides, of all roots.
+        live: what is evaluated on every check all the same, for the root that was checked last.
+        witness_nbytes: bytes that all of this takes; part of `program_nbytes`.
     """
 
     name: str
@@ -55,6 +60,11 @@ class FrameReport:
     shared: int = 0
     telling: tuple[Guard, ...] = ()
     stopped: str | None = None
+    roots: int = 0
+    facts: int = 0
+    tensors: int = 0
+    live: tuple[Guard | Source, ...] = ()
+    witness_nbytes: int = 0
 
     @property
     def lifted(self) -> int:
@@ -78,6 +88,7 @@ class FrameReport:
             *self._simplification(),
             f"  checks {self.checks} in {self.instructions} instructions, {self.program_nbytes} bytes, "
             f"{self.python_callbacks} Python callbacks",
+            *self._of_witness(),
             *self._of_siblings(),
             f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
         ]
@@ -93,6 +104,14 @@ class FrameReport:
         )
         lines = [f"  {what} {count}: {rule}" for (what, rule), count in steps.items()]
         return lines if self.stopped is None else [*lines, f"  simplification stopped {self.stopped}"]
+
+    def _of_witness(self) -> Iterator[str]:
+        if self.roots:
+            of = f"{self.roots} objects" if self.roots > 1 else "one object"
+            yield (
+                f"  remembers of {of}: {self.facts} facts and {self.tensors} tensors to compare, in "
+                f"{self.witness_nbytes} bytes; evaluates {len(self.live)} instructions on every check"
+            )
 
     def _of_siblings(self) -> Iterator[str]:
         if self.siblings:
@@ -174,7 +193,17 @@ def _frame_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> Fr
         shared(frame, siblings),
         tuple(frame.telling),
         stopped=frame.stopped,
+        **_remembered(frame),
     )
+
+
+def _remembered(frame: Frame) -> dict[str, Any]:
+    witness = frame.checker.witness
+    if witness is None:
+        return {}
+    live = tuple(frame.meaning[row] for row in witness["live_rows"])
+    counted = {name: witness[name] for name in ("roots", "facts", "tensors")}
+    return {**counted, "live": live, "witness_nbytes": witness["nbytes"]}
 
 
 def _resumed(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -22,6 +22,10 @@ class Stats:
         disagreements: under ``UNIFIED_GUARDS_VERIFY=1``, what was raised.
         shapes_left_to_torch: why the shape guards of frames that are checked natively stayed one Python function of
             torch's, and how many times each.
+        witness_held: checks that passed because nothing that the guards read had changed since an earlier check.
+        witness_repaired: checks that evaluated again what hangs below what had changed.
+        witness_recorded: checks that evaluated everything and remembered it.
+        witness_off: why guards on dicts are evaluated on every check all the same; None when they need not be.
         aot_entries: versions that the AOT entry points compiled.
         aot_run_eagerly: why calls through them were run without compiled code, and how many times each.
     """
@@ -36,6 +40,10 @@ class Stats:
     shapes_left_to_torch: dict[str, int] = dataclasses.field(default_factory=dict)
     aot_entries: int = 0
     aot_run_eagerly: dict[str, int] = dataclasses.field(default_factory=dict)
+    witness_held: int = 0
+    witness_repaired: int = 0
+    witness_recorded: int = 0
+    witness_off: str | None = None
 
     def __str__(self) -> str:
         left = sum(self.frames_left_to_torch.values())
@@ -44,11 +52,20 @@ class Stats:
             *(f"  {count} because: {reason}" for reason, count in self.frames_left_to_torch.items()),
             *(f"  shape guards stayed Python {count} times: {why}" for why, count in self.shapes_left_to_torch.items()),
             f"checks: {self.checks} ({self.hits} hits, {self.misses} misses), {self.python_callbacks} Python callbacks",
+            f"witness: {self.witness_held} checks passed by what was remembered, {self.witness_repaired} repaired it, "
+            f"{self.witness_recorded} recorded it",
+            *([] if self.witness_off is None else [f"  dicts are evaluated on every check: {self.witness_off}"]),
             *(f"disagreement: {text}" for text in self.disagreements),
             f"aot: {self.aot_entries} versions compiled, {sum(self.aot_run_eagerly.values())} calls run eagerly",
             *(f"  {count} because: {reason}" for reason, count in self.aot_run_eagerly.items()),
         ]
         return "\n".join(lines)
+
+
+_NO_WATCHER = (
+    "this interpreter has no free dict watcher (there are eight, shared by all extensions), or does not report every "
+    "change of a dict (Python 3.13.0 does not)"
+)
 
 
 class _Tally:
@@ -95,4 +112,6 @@ def stats() -> Stats:
         dict(tally.shapes),
         tally.aot_entries,
         dict(tally.eager),
+        *_C.witness_counts(),
+        witness_off=None if _C.dicts_are_versioned() else _NO_WATCHER,
     )

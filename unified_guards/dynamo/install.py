@@ -83,7 +83,7 @@ class Frame:
         program: Program = lower(self.checked)
         self.meaning = program.meaning
         self.python_callbacks = program.python_callbacks
-        self.checker = make_checker(program, oracle)
+        self.checker = make_checker(program, oracle, witness=_is_set("UNIFIED_GUARDS_WITNESS", "1"))
 
     def tell(self, item: Guard) -> None:
         """Has the checker ask a guard of `checked` before all others."""
@@ -236,8 +236,8 @@ def _oracle(wrapper: torch_guards.GuardManagerWrapper, root: Any) -> Callable[[d
     return compare
 
 
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "") not in ("", "0")
+def _is_set(name: str, default: str = "") -> bool:
+    return os.environ.get(name, default) not in ("", "0")
 
 
 def frames_of(code: types.CodeType) -> list[Frame]:
