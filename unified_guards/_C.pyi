@@ -33,7 +33,7 @@ class Checker:
     @property
     def counts(self) -> _Counts: ...
     # None without one. roots, facts, tensors, live: how much is remembered, of all roots; live_rows, fact_rows: the rows
-    # evaluated on every check, and those that facts belong to, of the root that was checked last; nbytes; held,
+    # evaluated on every check and those of its facts, for the root that was checked last; nbytes; held,
     # repaired, recorded: checks that passed by facts, that evaluated again what had moved, that took facts anew.
     @property
     def witness(self) -> dict[str, Any] | None: ...
