@@ -18,6 +18,7 @@ AttributeHook::Form form_of(const std::string& form) {
   if (form == "renames") return AttributeHook::Form::kRenames;
   if (form == "unless") return AttributeHook::Form::kUnless;
   if (form == "returns") return AttributeHook::Form::kReturns;
+  if (form == "all_of") return AttributeHook::Form::kAllOf;
   if (form == "looks_in") return AttributeHook::Form::kLooksIn;
   throw std::invalid_argument("no such form of attribute hooks: " + form);
 }

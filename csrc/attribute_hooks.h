@@ -14,6 +14,7 @@ struct AttributeHook {
     kRenames,  // a __getattribute__: object's own lookup, of another name if names[0], a dict, has one
     kUnless,   // a __getattribute__: object's own lookup, unless the instance's own dict has something by names[0]
     kReturns,  // the getter of a property: the attribute names[0] of the same object
+    kAllOf,    // the getter of a property: whether the attribute names[1] of every item of the list names[0] is true
     kLooksIn,  // a __getattr__: looks in the dicts `names` of the instance's own dict, then raises
   };
   Form form;

@@ -6,6 +6,7 @@
 #include "watch.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace unified_guards {
 namespace {
@@ -86,18 +87,29 @@ bool absent_purely(PyObject* dict, PyObject* name) {
   return found.certain && found.value == nullptr;
 }
 
-bool finds_super(PyFunctionObject* function) {
-  static PyObject* name = PyUnicode_InternFromString("super");
+bool is_own_builtin(PyObject* found, const char* name) {
+  if (found == reinterpret_cast<PyObject*>(&PySuper_Type)) return std::strcmp(name, "super") == 0;
+  if (found == nullptr || !PyCFunction_CheckExact(found)) return false;
+  PyObject* module = PyCFunction_GET_SELF(found);
+  return module != nullptr && PyModule_Check(module) && std::strcmp(PyModule_GetName(module), "builtins") == 0 &&
+         std::strcmp(reinterpret_cast<PyCFunctionObject*>(found)->m_ml->ml_name, name) == 0;
+}
+
+// Whether a function that looks for a builtin finds the interpreter's own.
+bool finds_builtin(PyFunctionObject* function, const char* name) {
+  PyObject* key = PyUnicode_InternFromString(name);
   cpython::Slot nowhere = cpython::kNoSlot;
-  PyObject* found = cpython::find_purely(function->func_builtins, name, nowhere).value;
-  return absent_purely(function->func_globals, name) && found == reinterpret_cast<PyObject*>(&PySuper_Type);
+  PyObject* found = cpython::find_purely(function->func_builtins, key, nowhere).value;
+  const bool finds = is_own_builtin(found, name) && absent_purely(function->func_globals, key);
+  Py_DECREF(key);
+  return finds;
 }
 
 // Whether super() in a method of `owner` is what comes after it.
 bool continues_after(PyFunctionObject* function, PyObject* owner) {
   PyObject* closure = function->func_closure;
   if (closure == nullptr || PyTuple_GET_SIZE(closure) != 1 || !PyCell_Check(PyTuple_GET_ITEM(closure, 0))) return false;
-  return PyCell_GET(PyTuple_GET_ITEM(closure, 0)) == owner && finds_super(function);
+  return PyCell_GET(PyTuple_GET_ITEM(closure, 0)) == owner && finds_builtin(function, "super");
 }
 
 // What the __getattribute__ methods of an object's classes do, one after the other, before object's own is asked.
@@ -293,7 +305,7 @@ bool Deriver::hold(uint32_t at, PyObject* value, Standing standing) {
   const Instruction& i = program_.code_[at];
   Remembered& remembered = facts_->remembered[at];
   if (!standing_is(at, standing)) return false;
-  const auto edges = static_cast<uint8_t>(emitted());
+  const auto edges = static_cast<uint16_t>(emitted());
   const uint8_t has = node(at, value, program_.places_[at].needs);
   if (updating_) {
     if (edges != remembered.edges || has != remembered.has || !end(at)) return other();
@@ -555,13 +567,48 @@ PyObject* Deriver::edge_of_property(PyObject* object, PyObject* property) {
   if (descriptor == nullptr || Py_TYPE(descriptor) != &PyMemberDescr_Type) return nullptr;
   PyObject* getter = edge_of_member(property, descriptor);
   const AttributeHook* hook = attribute_hook(getter);
-  if (hook == nullptr || hook->form != AttributeHook::Form::kReturns) return nullptr;
+  if (hook == nullptr) return nullptr;
   emit(cpython::type_word(getter));
   emit(word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
+  if (hook->form == AttributeHook::Form::kAllOf) {
+    return edge_of_all(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
+  }
+  if (hook->form != AttributeHook::Form::kReturns) return nullptr;
   PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name_to_look_for(object, hook->names[0]));
   cpython::Slot nowhere = cpython::kNoSlot;
   if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return nullptr;
   return edge_of_name(object, hook->names[0], nowhere);
+}
+
+// What `all` says of an attribute of every item: each has to be True or False itself, and no property.
+PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
+  constexpr Py_ssize_t kMostItems = 1000;
+  const Word globals = dict_version_word(getter->func_globals), builtins = dict_version_word(getter->func_builtins);
+  if (globals == nullptr || builtins == nullptr || !finds_builtin(getter, "all") || !finds_builtin(getter, "len")) {
+    return nullptr;
+  }
+  emit(globals);
+  emit(builtins);
+  cpython::Slot nowhere = cpython::kNoSlot;
+  PyObject* list = edge_of_name(object, hook.names[0], nowhere);
+  if (list == nullptr || !PyList_CheckExact(list) || PyList_GET_SIZE(list) > kMostItems) return nullptr;
+  emit(cpython::type_word(list));
+  emit(cpython::size_word(list));
+  emit(cpython::items_word(list));
+  PyObject* all = PyList_GET_SIZE(list) > 0 ? Py_True : nullptr;
+  for (Py_ssize_t at = 0; all != nullptr && at < PyList_GET_SIZE(list); at++) {
+    PyObject* item = PyList_GET_ITEM(list, at);
+    emit(cpython::item_word(list, static_cast<uint32_t>(at)));
+    emit(cpython::type_word(item));
+    PyObject* of_type = _PyType_Lookup(Py_TYPE(item), hook.names[1]);
+    if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return nullptr;
+    if (!attribute_facts(item)) return nullptr;
+    nowhere = cpython::kNoSlot;
+    PyObject* value = edge_of_name(item, hook.names[1], nowhere);
+    if (value == nullptr || !PyBool_Check(value)) return nullptr;
+    if (value == Py_False) all = Py_False;
+  }
+  return all;
 }
 
 // What the getters of a function read; a field that is empty is None to them.

@@ -1,6 +1,7 @@
 // From what is in memory to facts about it.
 #pragma once
 
+#include "attribute_hooks.h"
 #include "facts.h"
 
 #include <utility>
@@ -64,6 +65,7 @@ class Deriver {
   PyObject* edge_of_attribute(Instruction& i, const Register& base);
   PyObject* edge_of_name(PyObject* object, PyObject* name, cpython::Slot& slot);
   PyObject* edge_of_property(PyObject* object, PyObject* property);
+  PyObject* edge_of_all(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook);
   PyObject* edge_of_function_attribute(PyObject* function, PyObject* name);
   PyObject* edge_of_member(PyObject* object, PyObject* descriptor);
   PyObject* edge_of_gradient(PyObject* tensor);

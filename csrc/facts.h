@@ -47,8 +47,8 @@ enum class Standing : uint8_t {
 struct Remembered {
   uint32_t first = 0;  // where its facts begin; of a tensor guard: which TensorFact
   Standing standing = Standing::kLive;
-  uint8_t edges = 0;  // how many of its facts say that an accessor still finds the same value
-  uint8_t has = 0;    // which Needs of the instructions below it its other facts answer
+  uint16_t edges = 0;  // how many of its facts say that an accessor still finds the same value
+  uint8_t has = 0;     // which Needs of the instructions below it its other facts answer
 };
 
 // Plain immutable values that are kept alive, each for one instruction.

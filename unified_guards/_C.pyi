@@ -32,8 +32,8 @@ class Checker:
     def tell(self, rows: _Rows, first_row: int) -> None: ...  # the telling guards, see siblings.py
     @property
     def counts(self) -> _Counts: ...
-    # None without one. roots, facts, tensors, live: how much is remembered, of all roots; live_rows, fact_rows: the rows
-    # evaluated on every check and those of its facts, for the root that was checked last; nbytes; held,
+    # None without one. roots, facts, tensors, live: how much is remembered, of all roots; live_rows, fact_rows: rows
+    # evaluated on every check, and those of its facts, for the root checked last; nbytes; held,
     # repaired, recorded: checks that passed by facts, that evaluated again what had moved, that took facts anew.
     @property
     def witness(self) -> dict[str, Any] | None: ...

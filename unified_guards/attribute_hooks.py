@@ -34,6 +34,11 @@ _UNLESS = re.compile(
 )
 #: The getter of a property: another attribute of the same object.
 _RETURNS = re.compile(r"return self\.(\w+)")
+#: The getter of a property: whether an attribute of all items of a list, one of the object's own, is true.
+_ALL_OF = re.compile(
+    r"(?:if len\(self\.(\w+)\) == 0:\n    return False\n)?"
+    r"return all\(\((\w+)\.(\w+) for \2 in self\.(\w+)\)\)"
+)
 #: One dict of the instance's own after the other; what is in none of them is absent.
 _LOOKS_IN = re.compile(
     r"if '(\w+)' in self\.__dict__:\n"
@@ -85,8 +90,17 @@ def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _same_code(one: types.CodeType, other: types.CodeType) -> bool:
-    fields = ("co_code", "co_consts", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_argcount")
-    return all(getattr(one, field) == getattr(other, field) for field in fields)
+    fields = ("co_code", "co_names", "co_varnames", "co_freevars", "co_cellvars", "co_argcount")
+    if len(one.co_consts) != len(other.co_consts) or any(getattr(one, f) != getattr(other, f) for f in fields):
+        return False
+    return all(_same_const(a, b) for a, b in zip(one.co_consts, other.co_consts, strict=True))
+
+
+def _same_const(one: object, other: object) -> bool:
+    # Two codes are equal only when they stand on the same line, too.
+    if isinstance(one, types.CodeType) and isinstance(other, types.CodeType):
+        return _same_code(one, other)
+    return type(one) is type(other) and one == other
 
 
 def _text_of(definition: ast.FunctionDef) -> str:
@@ -120,6 +134,9 @@ def _form_of(function: types.FunctionType) -> tuple[str, tuple[str, ...]] | None
         return "unless", (unless[2],)
     if (returns := _RETURNS.fullmatch(text)) is not None:
         return "returns", (returns[1],)
+    if (all_of := _ALL_OF.fullmatch(text)) is not None:
+        # Of no items it may be true or false: that is left to the property.
+        return ("all_of", (all_of[4], all_of[3])) if all_of[1] in (None, all_of[4]) else None
     names = names_looked_in(text)
     return None if names is None else ("looks_in", tuple(names))
 
