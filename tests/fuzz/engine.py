@@ -199,7 +199,7 @@ class Episode:
         # Of its own, so that a log that is taken again makes the same sets.
         choose = random.Random(self.seed * 1_000 + self.made)
         self.made += 1
-        family = ("layer", "thing", "space", "inline", "space", "layer", "thing", "space")[at % 8]
+        family = ("layer", "thing", "space", "inline", "space", "space", "space", "space")[at % 8]
         # A set for all roots of a family, or one for a single root: that one may ask for its identity.
         roots = 1 if family == "space" or at % 5 == 0 else ROOTS
         f_locals = getattr(self.world, f"{family}_locals")

@@ -465,6 +465,14 @@ class Maker:
             found.append((source, value))
         return found
 
+    def _focus(self) -> tuple[str, ...]:
+        """A few attributes of the space: guards all over it would meet few mutations each."""
+        if "w" not in self.f_locals(0) or self.choose.random() < 0.1:
+            return ()
+        names = [name for name in vars(self.world.space) if name not in _TRAPPED]
+        more = [name for name in ("mortal", "scratch") if self.choose.random() < 0.5]
+        return (*self.choose.sample(names, 3), *more, *more)
+
     def _first(self, value: dict[str, Any]) -> Step:
         if self.choose.random() < 0.15:
             return Access.GLOBALS, self.world.scope
@@ -476,6 +484,7 @@ class Maker:
 
     def make(self, walks: int, versioned: bool = False, trapped: bool = False) -> GuardSet:
         """A set that holds for every root now; `trapped` are those whose evaluation runs user code all over."""
+        below = _TRAPPED if trapped else self._focus()
         made: dict[Guard, None] = {}
         if self.choose.random() < 0.5:
             made.update(dict.fromkeys(self.choose.sample(ambient(), 3)))
@@ -483,17 +492,19 @@ class Maker:
             made[guard(Test.SHAPE, (Source.frame(),), (shape_function, "a shape function"))] = None
         seen: list[tuple[Source, Any]] = []
         for _ in range(walks):
-            if self.known and self.choose.random() < 0.6:
+            if self.known and self.choose.random() < (0.2 if below else 0.6):
                 found = self.way(0)
             else:
-                found = self.walk(0, below=_TRAPPED if trapped and self.choose.random() < 0.6 else ())
+                found = self.walk(0, below=below)
             seen += found
             if trapped and found:
                 source = self.choose.choice(found)[0]
                 made[guard(Test.PREDICATE, (source,), (self.world.traps.passing, "a trap"))] = None
             for source, value in found:
                 for test, params in self._asked(value):
-                    made[guard(test, (source,), params)] = None
+                    # What dies and comes again is another object: one guard on that spoils a set for good.
+                    if test is not Test.IS or "mortal" not in source.text or self.choose.random() < 0.05:
+                        made[guard(test, (source,), params)] = None
                 if versioned and type(value) is dict and self.choose.random() < 0.1:
                     made.update((guard(test, (source,), params), None) for test, params in versions(value))
         related = list(relations(seen, self.choose))
