@@ -53,12 +53,11 @@ def report(
     made: engine.Episode, seed: int, failure: engine.Disagreement, make: engine.MakeChecker, shrinking: float
 ) -> str:
     """What happened, how to see it again, and the shortest way there that was found."""
-    steps = made.statistics.steps + len(made.log)
     lines = [f"seed {seed}: {failure}", "", "the last actions:", *engine.told(made, made.log[-8:]), ""]
     lines += [
         "To repeat it, in the root of the repository:",
         "",
-        f"python -m tests.fuzz --seed {seed} --steps {steps}",
+        f"python -m tests.fuzz --seed {seed} --steps {made.begun}",
         "",
     ]
     made.put_back()

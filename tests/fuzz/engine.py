@@ -165,6 +165,7 @@ class Episode:
         sets: int = 16,
     ) -> None:
         self.seed, self.made = seed, 0
+        self.begun = 0  # how many steps are taken or about to be
         self.choose = random.Random(seed)
         self.statistics = statistics if statistics is not None else Statistics()
         self.make = make
@@ -372,6 +373,7 @@ class Episode:
         start, clock, done = time.process_time(), time.perf_counter, 0
         while done < steps and clock() < until:
             count = min(SWEEP, steps - done)
+            self.begun = done + count
             self._batch(count)
             done += count
             self.take(SETTLE)
