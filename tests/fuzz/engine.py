@@ -153,7 +153,9 @@ class Episode:
         seed: of everything random in it.
         make: makes a checker of a program.
         statistics: where to count.
-        frames: adds more frames, on functions that were compiled.
+        compiled: adds more frames, on functions that were compiled.
+        sets: how many guard sets are made.
+        learn: see :meth:`_learn`.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class Episode:
         statistics: Statistics | None = None,
         compiled: Callable[[World], list[Frame]] | None = None,
         sets: int = 16,
+        learn: bool = True,
     ) -> None:
         self.seed, self.made = seed, 0
         self.begun = 0  # how many steps are taken or about to be
@@ -192,7 +195,7 @@ class Episode:
         self.pending: dict[int, None] = {}
         self.log: list[Action] = []
         self.kept_locals: dict[int, dict[str, Any]] = {}
-        self._learn()
+        self._learn(learn)
 
     # -- frames --------------------------------------------------------------------------------------------------------
 
@@ -225,11 +228,11 @@ class Episode:
                 exact = frame.checker.exact if frame.oracle is None else frame.exact
                 self.probes.append(Probe(frame.checker.check, exact, frame.f_locals, root, frame, len(self.probes)))
 
-    def _learn(self) -> None:
-        """Which calls each change is noticed by: those are asked about more often."""
+    def _learn(self, learn: bool) -> None:
+        """Which calls each change is noticed by: those are asked about more often. For a replay, it only happens."""
         self.noticed: list[list[Probe]] = []
         self.lasting: list[str] = []
-        well = [probe for probe in self.probes if self._passes(probe)]
+        well = [probe for probe in self.probes if self._passes(probe)] if learn else []
         for number, change in enumerate(self.changes):
             self._do(change.change)
             found = []
@@ -501,7 +504,7 @@ _ACTIONS: list[Callable[..., None]] = [
 
 def replay(seed: int, actions: Iterable[Action], **options: Any) -> Disagreement | None:
     """Takes the actions of a log in a fresh episode; returns what it ends with."""
-    episode = Episode(seed, **options)
+    episode = Episode(seed, **options, learn=False)
     try:
         for action in actions:
             episode.act(action)

@@ -412,7 +412,7 @@ class World:
         return given
 
     def inline_locals(self, at: int) -> dict[str, Any]:
-        return {"n": self.inputs["n"], "self": self.inlines[at]}
+        return {"n": self.inputs.get("n"), "self": self.inlines[at]}
 
     def space_locals(self, at: int) -> dict[str, Any]:
         steps, spans = iter((1, 2, 3)), iter(range(1, 9, 2))
