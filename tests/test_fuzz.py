@@ -65,7 +65,7 @@ def test_some_guard_notices_this_mutation(name: str, catalogue: Catalogue) -> No
 OTHER_OBJECTS = ("module_to", "tensors_swapped", "weak_target_dies", "freed_and_made_again", "mortals_in_place")
 
 
-IDENTITIES = (Test.IS, Test.EQUALS)  # classes are equal when they are the same
+IDENTITIES = (Test.IS, Test.IS_TARGET, Test.EQUALS)  # classes are equal when they are the same
 
 
 def test_every_mutation_can_be_undone(catalogue: Catalogue) -> None:

@@ -7,6 +7,7 @@ random from the locals of a frame and keeps what holds for every object that is 
 from __future__ import annotations
 
 import collections
+import copy
 import ctypes
 import functools
 import operator
@@ -262,6 +263,11 @@ def tests_of(value: Any, choose: random.Random, python: bool = False) -> list[As
         found.append((Test.IS_NOT, (id(None), "None")))
     if _equal(value) or isinstance(value, type):
         found.append((Test.EQUALS, (list(value) if kind is list else value,)))
+    if _equal(value):
+        found.append((Test.DEEP_EQUALS, (copy.deepcopy(value),)))
+    # swap_tensors() refuses tensors that somebody holds a weak reference to.
+    if kind.__weakrefoffset__ and not isinstance(value, torch.Tensor):
+        found.append((Test.IS_TARGET, (weakref.ref(value), f"<{kind.__name__}>")))
     found += [*_of_container(value), *_of_number(value)]
     if isinstance(value, torch.Tensor):
         found += [(Test.TENSOR, (facts_of(value, choose),))] * 3
@@ -411,6 +417,9 @@ def by_type(f_locals: dict[str, Any], scope: Any) -> list[list[Source]]:
 _TRAPPED = ("dynamic", "hooked", "sized", "sly", "sly_keys")
 
 
+IDENTITIES = (Test.IS, Test.IS_TARGET)
+
+
 class Maker:
     """Makes guard sets for one family of roots.
 
@@ -503,7 +512,7 @@ class Maker:
             for source, value in found:
                 for test, params in self._asked(value):
                     # What dies and comes again is another object: one guard on that spoils a set for good.
-                    if test is not Test.IS or "mortal" not in source.text or self.choose.random() < 0.05:
+                    if test not in IDENTITIES or "mortal" not in source.text or self.choose.random() < 0.05:
                         made[guard(test, (source,), params)] = None
                 if versioned and type(value) is dict and self.choose.random() < 0.1:
                     made.update((guard(test, (source,), params), None) for test, params in versions(value))
@@ -526,7 +535,7 @@ class Maker:
         for item in guards:
             if not all(reference.holds(item, frame) for frame in frames) or not reference.holds(item, self.f_locals(0)):
                 continue
-            if item.test is Test.IS and _is_made_anew(item.source, frames[0]):
+            if item.test in IDENTITIES and _is_made_anew(item.source, frames[0]):
                 continue
             kept.append(item)
         return kept
