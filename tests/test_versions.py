@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import collections
 import operator
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -348,3 +350,20 @@ def test_attributes_of_an_instance_are_remembered(has_dict: bool) -> None:
     settle(made, thing)
     assert made.witness is not None and made.witness["facts"] > 0
     assert made.witness["live"] <= 1  # the root
+
+
+def test_several_threads_may_be_the_first_to_ask() -> None:
+    """Finding out what this Python tells runs Python, which lets other threads go on."""
+    code = """
+import sys, threading
+from unified_guards import _C
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(4)
+def ask():
+    start.wait()
+    _C.dicts_are_versioned()
+threads = [threading.Thread(target=ask) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
