@@ -393,7 +393,7 @@ inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
   auto* values = reinterpret_cast<Values*>(*holder);
 #elif PY_VERSION_HEX < 0x030D0000
   Word holder = word_at(object) - 3;
-  auto* values = reinterpret_cast<Values*>(*holder & ~static_cast<uint64_t>(1));
+  auto* values = reinterpret_cast<Values*>(*holder + 1);  // an odd address says that these are values, not a dict
 #else
   Word holder = word_at(reinterpret_cast<char*>(object) + Py_TYPE(object)->tp_basicsize);
   auto* values = const_cast<Values*>(reinterpret_cast<const Values*>(holder));

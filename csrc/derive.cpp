@@ -5,6 +5,11 @@
 #include "attribute_hooks.h"
 #include "watch.h"
 
+#include <torch/csrc/Device.h>
+#include <torch/csrc/Dtype.h>
+#include <torch/csrc/Layout.h>
+#include <torch/csrc/MemoryFormat.h>
+
 #include <algorithm>
 #include <cstring>
 

@@ -17,8 +17,10 @@ cpython::Word dict_version_word(PyObject* dict) { return cpython::dict_tag_word(
 
 namespace {
 
-// A watch ends with the first event: whoever still needs to know evaluates again and watches again. So a dict that
-// changes a thousand times between two checks costs one event, and one that nobody asks for any more costs nothing.
+// A watch ends with the first event: whoever still needs to know evaluates again and watches again. So from Python 3.13
+// on a dict that changes a thousand times between two checks costs one event, and one that nobody asks for any more
+// costs nothing; 3.12 undoes what a watcher does to a watch, and goes on telling us of dicts that are not looked for
+// any more.
 class Watched {
  public:
   uint64_t* counter_of(PyObject* dict) {
@@ -136,8 +138,13 @@ bool Watched::start() {
 }  // namespace
 
 bool dicts_are_versioned() {
-  static const bool versioned = watched().start();
-  return versioned;
+  // Finding out runs Python: meanwhile, another thread may ask, or a finalizer.
+  static int versioned = -1;
+  if (versioned < 0) {
+    versioned = 0;
+    versioned = watched().start();
+  }
+  return versioned != 0;
 }
 
 cpython::Word dict_version_word(PyObject* dict) { return dicts_are_versioned() ? watched().counter_of(dict) : nullptr; }

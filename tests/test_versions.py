@@ -1,0 +1,369 @@
+"""What this version of Python tells of a change: every way to change what a check remembers must reach the next check.
+
+How it is told differs from version to version (dict tags, dict watchers, the values of an instance that has no dict).
+"""
+
+from __future__ import annotations
+
+import collections
+import operator
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from unified_guards import _C
+from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower import lower, make_checker
+
+X = Source.frame().child(Access.LOCAL, "x")
+#: So often that the interpreter has specialised the code that makes the change, and another object has the address.
+ROUNDS = 60
+
+
+class Holder:
+    """Has a dict in the dict of its own."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+class Base:
+    below = 1
+
+
+class Plain(Base):
+    """Its instances need no dict."""
+
+    shared = 1
+
+    def __init__(self) -> None:
+        self.a = 1
+        self.b = "b"
+
+
+class Other(Plain):
+    pass
+
+
+def checker(*guards: Guard) -> _C.Checker:
+    return make_checker(lower(GuardSet((item, Provenance("dynamo")) for item in guards)))
+
+
+def equals(source: Source, value: object) -> Guard:
+    return guard(Test.EQUALS, (source,), (value,))
+
+
+def settle(made: _C.Checker, root: object) -> None:
+    for _ in range(3):
+        assert made.exact({"x": root})
+        assert made.check({"x": root})
+
+
+def expect(made: _C.Checker, root: object, change: Callable[[], object], restore: Callable[[], object]) -> None:
+    """The check misses after each change, and holds again when that is undone."""
+    for _ in range(ROUNDS):
+        settle(made, root)
+        change()
+        assert not made.exact({"x": root})
+        assert not made.check({"x": root})
+        restore()
+
+
+# ---- dicts --------------------------------------------------------------------------------------------------------
+
+
+def of_instance() -> dict[str, Any]:
+    """Shares its keys with the dicts of other instances."""
+    return Plain().__dict__
+
+
+def by_code(statement: str) -> Callable[[dict[str, Any]], None]:
+    """As the globals of a function."""
+
+    def change(found: dict[str, Any]) -> None:
+        exec(statement, found)
+        found.pop("__builtins__", None)
+
+    return change
+
+
+def cleared_and_refilled(found: dict[str, Any]) -> None:
+    """An empty dict takes over the keys of another one as they are."""
+    found.clear()
+    found.update({"a": 2, "b": "b"})
+
+
+def cleared_by_popitem(found: dict[str, Any]) -> None:
+    while found:
+        found.popitem()
+
+
+DICT_CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "item": lambda found: operator.setitem(found, "a", 2),
+    "new item": lambda found: operator.setitem(found, "c", 2),
+    "del": lambda found: operator.delitem(found, "a"),
+    "update": lambda found: found.update({"a": 2}),
+    "update by name": lambda found: found.update(a=2),
+    "update from pairs": lambda found: found.update([("a", 2)]),
+    "|=": lambda found: found.__ior__({"a": 2}),
+    "init": lambda found: dict.__init__(found, a=2),
+    "pop": lambda found: found.pop("a"),
+    "popitem": cleared_by_popitem,
+    "setdefault": lambda found: found.setdefault("c", 2),
+    "clear": lambda found: found.clear(),
+    "clear and update": cleared_and_refilled,
+    "a global": by_code("global a\na = 2"),
+    "no global": by_code("global a\ndel a"),
+}
+
+
+def refill(found: dict[str, Any], content: dict[str, Any]) -> None:
+    found.clear()
+    found.update(content)
+
+
+@pytest.mark.parametrize("change", DICT_CHANGES.values(), ids=DICT_CHANGES)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: {"a": 1, "b": "b"},
+        lambda: {3: 3, "a": 1, "b": "b"},
+        of_instance,
+        lambda: collections.OrderedDict(a=1, b="b"),
+        lambda: collections.defaultdict(list, a=1, b="b"),
+    ],
+    ids=["names", "keys of any kind", "of an instance", "ordered", "default"],
+)
+def test_a_changed_dict(
+    make: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]], object], request: pytest.FixtureRequest
+) -> None:
+    held = make()
+    if type(held) is not dict and "global" in request.node.callspec.id:
+        pytest.skip("globals are plain dicts")
+    content, root = dict(held), Holder(held)
+    source = X.child(Access.GENERIC_DICT).child(Access.DICT_ITEM, "held")
+    made = checker(
+        guard(Test.DICT_LENGTH, (source,), (len(held),)), equals(source.child(Access.DICT_ITEM, "a"), held["a"])
+    )
+    expect(made, root, lambda: change(held), lambda: refill(held, content))
+
+
+@pytest.mark.parametrize("change", ["set", "delete", "add"])
+def test_a_dict_changed_through_its_owner(change: str) -> None:
+    owner: Any = Plain()
+    held = owner.__dict__
+    source = X.child(Access.GENERIC_DICT).child(Access.DICT_ITEM, "held")
+    made = checker(guard(Test.DICT_LENGTH, (source,), (2,)), equals(source.child(Access.DICT_ITEM, "a"), 1))
+
+    def changed() -> None:
+        if change == "delete":
+            del owner.a
+        elif change == "set":
+            owner.a = 2
+        else:
+            owner.z = 2
+
+    expect(made, Holder(held), changed, lambda: refill(held, {"a": 1, "b": "b"}))
+
+
+def test_a_dict_where_another_one_was() -> None:
+    root = Holder({"a": 1})
+    made = checker(equals(X.child(Access.ATTR, "held").child(Access.DICT_ITEM, "a"), 1))
+    for _ in range(ROUNDS):
+        settle(made, root)
+        root.held = None
+        root.held = {"a": 2}
+        assert not made.check({"x": root})
+        root.held = None
+        root.held = {"a": 1}
+
+
+def test_the_dict_of_an_instance_where_another_one_was() -> None:
+    root = Plain()
+    made = checker(equals(X.child(Access.GENERIC_DICT).child(Access.DICT_ITEM, "a"), 1))
+    for _ in range(ROUNDS):
+        settle(made, root)
+        root.__dict__ = {}
+        root.__dict__ = {"a": 2}
+        assert not made.check({"x": root})
+        root.__dict__ = {}
+        root.__dict__ = {"a": 1}
+
+
+# ---- instances ----------------------------------------------------------------------------------------------------
+
+
+def set_a(value: object) -> Callable[[Any], None]:
+    def change(thing: Any) -> None:
+        thing.a = value
+
+    return change
+
+
+def replace_dict(thing: Any) -> None:
+    thing.__dict__ = {"a": 2, "b": "b"}
+
+
+def through_dict(thing: Any) -> None:
+    thing.__dict__["a"] = 2
+
+
+def many_more(thing: Any) -> None:
+    """More than the keys of its class have room for."""
+    for i in range(40):
+        setattr(thing, f"more{i}", i)
+    thing.a = 2
+
+
+INSTANCE_CHANGES: dict[str, Callable[[Any], object]] = {
+    "attribute": set_a(2),
+    "no attribute": lambda thing: delattr(thing, "a"),
+    "object's own": lambda thing: object.__setattr__(thing, "a", 2),
+    "another dict": replace_dict,
+    "through its dict": through_dict,
+    "vars": lambda thing: vars(thing).update(a=2),
+    "many more": many_more,
+    "no dict": lambda thing: delattr(thing, "__dict__"),
+}
+
+
+@pytest.mark.parametrize("change", INSTANCE_CHANGES.values(), ids=INSTANCE_CHANGES)
+@pytest.mark.parametrize("has_dict", [False, True], ids=["inline", "dict"])
+def test_a_changed_instance(change: Callable[[Any], object], has_dict: bool) -> None:
+    made = checker(equals(X.child(Access.ATTR, "a"), 1), equals(X.child(Access.ATTR, "b"), "b"))
+    for _ in range(ROUNDS):
+        thing = Plain()
+        if has_dict:
+            assert thing.__dict__
+        settle(made, thing)
+        change(thing)
+        assert not made.exact({"x": thing})
+        assert not made.check({"x": thing})
+
+
+@pytest.mark.parametrize("has_dict", [False, True], ids=["inline", "dict"])
+def test_an_instance_that_changes_and_changes_back(has_dict: bool) -> None:
+    made = checker(equals(X.child(Access.ATTR, "a"), 1))
+    thing = Plain()
+    if has_dict:
+        assert thing.__dict__
+    expect(made, thing, lambda: set_a(2)(thing), lambda: set_a(1)(thing))
+
+
+def test_an_instance_whose_dict_is_made_and_dropped() -> None:
+    """Python 3.12 takes a dict that nobody else has back into the instance."""
+    made = checker(equals(X.child(Access.ATTR, "a"), 1))
+    thing = Plain()
+
+    def change() -> None:
+        thing.__dict__["a"] = 2
+        assert thing.a == 2
+
+    def restore() -> None:
+        thing.a = 1
+        assert thing.__dict__["a"] == thing.a
+
+    expect(made, thing, change, restore)
+
+
+def test_an_absent_attribute_that_comes() -> None:
+    made = checker(guard(Test.NO_ATTR, (X,), ("late",)))
+    thing: Any = Plain()
+    thing.late = 1
+    del thing.late
+    expect(made, thing, lambda: setattr(thing, "late", 1), lambda: delattr(thing, "late"))
+
+
+def test_an_instance_of_another_class() -> None:
+    made = checker(equals(X.child(Access.ATTR, "shared"), 1))
+    thing = Plain()
+    Other.shared = 2
+    try:
+
+        def set_class(kind: type) -> None:
+            thing.__class__ = kind
+
+        expect(made, thing, lambda: set_class(Other), lambda: set_class(Plain))
+    finally:
+        del Other.shared
+
+
+# ---- classes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_dict", [False, True], ids=["inline", "dict"])
+@pytest.mark.parametrize(("owner", "name"), [(Plain, "shared"), (Base, "below")], ids=["its own", "of its base"])
+def test_a_changed_class(owner: type, name: str, has_dict: bool) -> None:
+    made = checker(equals(X.child(Access.ATTR, name), 1))
+    thing = Plain()
+    if has_dict:
+        assert thing.__dict__
+    expect(made, thing, lambda: setattr(owner, name, 2), lambda: setattr(owner, name, 1))
+
+
+def test_the_dict_of_a_class() -> None:
+    source = X.child(Access.TYPE).child(Access.TYPE_DICT).child(Access.DICT_ITEM, "shared")
+    made = checker(equals(source, 1))
+    expect(made, Plain(), lambda: setattr(Plain, "shared", 2), lambda: setattr(Plain, "shared", 1))
+
+
+def test_a_class_with_other_bases() -> None:
+    class First(Base):
+        found = 1
+
+    class Second(Base):
+        found = 2
+
+    class Derived(First):
+        pass
+
+    made = checker(equals(X.child(Access.ATTR, "found"), 1))
+    expect(
+        made,
+        Derived(),
+        lambda: setattr(Derived, "__bases__", (Second,)),
+        lambda: setattr(Derived, "__bases__", (First,)),
+    )
+
+
+# ---- what is remembered at all ------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not _C.DICT_SLOTS, reason="nothing is known of this version of Python")
+@pytest.mark.parametrize("has_dict", [False, True], ids=["inline", "dict"])
+def test_attributes_of_an_instance_are_remembered(has_dict: bool) -> None:
+    if has_dict and not _C.dicts_are_versioned():
+        pytest.skip("this Python does not tell of every change of a dict")
+    made = checker(
+        equals(X.child(Access.ATTR, "a"), 1),
+        equals(X.child(Access.ATTR, "shared"), 1),
+        guard(Test.NO_ATTR, (X,), ("absent",)),
+    )
+    thing: Any = Plain()
+    thing.absent = 1
+    del thing.absent
+    if has_dict:
+        assert thing.__dict__
+    settle(made, thing)
+    assert made.witness is not None and made.witness["facts"] > 0
+    assert made.witness["live"] <= 1  # the root
+
+
+def test_several_threads_may_be_the_first_to_ask() -> None:
+    """Finding out what this Python tells runs Python, which lets other threads go on."""
+    code = """
+import sys, threading
+from unified_guards import _C
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(4)
+def ask():
+    start.wait()
+    _C.dicts_are_versioned()
+threads = [threading.Thread(target=ask) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
