@@ -379,7 +379,34 @@ PyObject* Evaluation::take_gathered() {
   return list;
 }
 
+namespace {
+
+// Whether an instruction calls what a user wrote, or may. Others do so only for strange objects, and read nothing
+// after.
+bool calls_code(const Instruction& i) {
+  switch (i.op) {
+    case Op::CALL0:
+    case Op::CALL1:
+    case Op::GENERIC_ATTR:
+    case Op::NO_ATTR:
+    case Op::PREDICATE:
+    case Op::TORCH_LEAF:
+    case Op::MAPPING_KEYS:
+    case Op::SET_ITEM: return true;
+    case Op::EQUALS:
+    case Op::DEEP_EQUALS:
+    case Op::ITEM:
+    case Op::DICT_ITEM:
+    case Op::DICT_CONTAINS:
+    case Op::SET_CONTAINS: return !cpython::is_plain(i.object);
+    default: return false;
+  }
+}
+
+}  // namespace
+
 inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint& hint) {
+  if (calls_code(i)) hold_path(i.base);
   if (!is_accessor(i.op)) return check(i, base, hint) || fail(index);
   PyObject* value = access(i, base, hint);
   if (value == nullptr) return fail(index);
@@ -435,6 +462,11 @@ const void* Evaluation::root(PyObject* locals) {
   return program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
 }
 
+// Code of a user's may drop what is read after it: keeps the path to what is being checked, as far as `depth`.
+void Evaluation::hold_path(uint16_t depth) {
+  for (uint16_t at = 1; at <= depth; at++) own(Py_NewRef(scratch_.registers[at]));
+}
+
 PyObject* Evaluation::own(PyObject* object) {
   if (object != nullptr) scratch_.owned.push_back(object);
   return object;
@@ -467,6 +499,7 @@ PyObject* Evaluation::access(Instruction& i, PyObject* base, Hint& hint) {
     case Op::SET_ITEM: return own(set_item_at(base, i.arg));
     case Op::ATTR: {
       PyObject* value = cpython::instance_attribute(base, i.object, i.arg);
+      if (value == nullptr) hold_path(i.base);
       return value ? value : own(PyObject_GetAttr(base, i.object));
     }
     case Op::GENERIC_ATTR: return own(PyObject_GenericGetAttr(base, i.object));
@@ -547,7 +580,7 @@ bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
     case Op::TORCH_LEAF: return predicate(i.object, base);
     case Op::UNIQUE: return insert_unique(scratch_.unique, base, i.arg);
     case Op::UNIQUE_STORAGE: return insert_unique_storage(scratch_.unique, base, i.arg);
-    case Op::SAVE: scratch_.saved[i.arg] = base; return true;
+    case Op::SAVE: scratch_.saved[i.arg] = own(Py_NewRef(base)); return true;
     case Op::SAME_AS: return scratch_.saved[i.arg] == base;
     case Op::SHARES_STORAGE: return share_storage(scratch_.saved[i.arg], base);
     case Op::GATHER: scratch_.gathered[i.arg] = Py_NewRef(base); return true;
@@ -616,7 +649,7 @@ void Evaluation::turn_torch_function_off() {
 }
 
 bool Program::evaluate(PyObject* locals, PyObject** gathered, bool exactly) {
-  bool hit = false;
+  bool hit = false, by_exact_tier = false;
   const bool nested = busy_;
   const auto finish = [&](Evaluation& evaluation) {
     if (hit && gathered != nullptr) hit = (*gathered = evaluation.take_gathered()) != nullptr;
@@ -643,13 +676,15 @@ bool Program::evaluate(PyObject* locals, PyObject** gathered, bool exactly) {
       Verdict verdict = Verdict::kExact;
       if (witnesses_ && !exactly) verdict = witness([&](Evaluation& e) { return witnesses_->check(e, locals); });
       if (verdict == Verdict::kStale) verdict = witness([&](Evaluation& e) { return witnesses_->record(e, locals); });
-      if (verdict == Verdict::kExact || verdict == Verdict::kStale) run(scratch_);
+      by_exact_tier = verdict == Verdict::kExact || verdict == Verdict::kStale;
+      if (by_exact_tier) run(scratch_);
     }
   } catch (...) {
     // A tensor whose metadata cannot be read (a strided nested tensor, a subclass that raises): it does not match.
     if (PyErr_Occurred()) PyErr_Clear();
     hit = false;
   }
+  if (!nested && witnesses_ && !exactly) witnesses_->finish(by_exact_tier, hit);
   if (!nested) busy_ = false;
   for (Counts* c : {&counts, &total_counts}) hit ? c->hits++ : c->misses++;
   return hit;

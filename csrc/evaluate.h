@@ -53,6 +53,7 @@ class Evaluation {
   const void* root(PyObject* locals);
   bool step(Instruction& i, size_t index, PyObject* base, Hint& hint);
   PyObject* own(PyObject* object);
+  void hold_path(uint16_t depth);
   PyObject* access(Instruction& i, PyObject* base, Hint& hint);
   PyObject* global_weakref(Instruction& i, PyObject* base);
   bool check(Instruction& i, PyObject* base, Hint& hint);

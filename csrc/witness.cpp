@@ -2,6 +2,7 @@
 #include "witness.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace unified_guards {
 
@@ -221,7 +222,7 @@ void Witnesses::drop(size_t at) {
 void Witnesses::forget(PyObject* reference) {
   for (size_t at = 0; at < entries_.size(); at++) {
     if (entries_[at].reference != reference) continue;
-    if (&entries_[at] == current_) return;  // being checked: it is somebody's local, the next root will replace it
+    if (&entries_[at] == current_) return;  // being checked; finish() will see that it is dead
     drop(at);
     return;
   }
@@ -274,16 +275,12 @@ Verdict Witnesses::check(Evaluation& evaluation, PyObject* locals) {
       program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
   clock_++;
   current_ = entry_of(root);
-  if (current_ == nullptr) {
-    admit(root);  // who comes a second time is worth remembering
-    return Verdict::kExact;
-  }
+  if (current_ == nullptr) current_ = admit(root);
+  if (current_ == nullptr) return Verdict::kExact;
   Entry& entry = *current_;
   entry.used = clock_;
-  if (entry.rests > 0) {
-    entry.rests--;
-    return Verdict::kExact;
-  }
+  if (entry.rests > 0) entry.rests--;
+  if (entry.doubtful || entry.rests > 0) return Verdict::kExact;
   if (entry.witness == nullptr) entry.witness = std::make_unique<Witness>();
   if (!entry.witness->is_ready()) return Verdict::kStale;
   if (entry.witness->is_idle(program_)) return Verdict::kExact;
@@ -314,9 +311,23 @@ void Witnesses::judge(Entry& entry, bool cheap) {
 }
 
 Verdict Witnesses::record(Evaluation& evaluation, PyObject* locals) {
-  counts.recorded++;
-  total_witness_counts.recorded++;
-  return current_->witness->record(deriver_, evaluation, locals);
+  const Verdict verdict = current_->witness->record(deriver_, evaluation, locals);
+  if (verdict == Verdict::kHolds) {
+    counts.recorded++;
+    total_witness_counts.recorded++;
+  }
+  current_->doubtful = verdict != Verdict::kHolds;
+  return verdict;
+}
+
+void Witnesses::finish(bool exactly, bool hit) {
+  Entry* entry = std::exchange(current_, nullptr);
+  if (entry == nullptr) return;
+  if (exactly && hit) entry->doubtful = false;
+  const auto nobody = cpython::bits(Py_None);
+  if (entry->reference != nullptr && *cpython::weakref_word(entry->reference) == nobody) {
+    drop(static_cast<size_t>(entry - entries_.data()));
+  }
 }
 
 size_t Witnesses::roots() const {

@@ -83,6 +83,9 @@ class Witnesses {
   // After a check that says kStale, with a new evaluation.
   Verdict record(Evaluation& evaluation, PyObject* locals);
 
+  // The end of a check; `exactly`: the exact tier had to say, and said `hit`.
+  void finish(bool exactly, bool hit);
+
   // `reference`, a weak one, has lost its object.
   void forget(PyObject* reference);
 
@@ -105,6 +108,7 @@ class Witnesses {
     uint64_t used = 0;
     uint32_t rests = 0;    // how many checks are left to the exact tier
     uint32_t strikes = 0;  // how often in a row that had been cheaper
+    bool doubtful = true;  // until a check of the exact tier has passed there is nothing to remember
   };
 
   Entry* entry_of(const void* root);
