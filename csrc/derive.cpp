@@ -34,11 +34,13 @@ bool is_immutable(PyObject* value) {
   return type == &THPDtypeType || type == &THPDeviceType || type == &THPLayoutType || type == &THPMemoryFormatType;
 }
 
-// Whether an accessor finds either what it found before, for as long as its facts hold, or, in the dict of an instance,
-// a dict in any case. Others follow a pointer, at the end of which there may be anything by now.
-bool finds_only_dicts_or_the_same(const Instruction& i) {
-  return i.op == Op::DICT_ITEM || i.op == Op::DICT_VALUE_AT || i.op == Op::GENERIC_DICT || i.op == Op::TYPE_DICT ||
-         i.op == Op::CONSTANT;
+// Whether an accessor that found this dict finds the same one for as long as its facts, and the version, hold. Others
+// follow a pointer, at the end of which there may be anything by now. That of an instance leads to a dict in any case,
+// which has a version, but may be of a subclass.
+bool is_same_dict(const Instruction& i, PyObject* value, Word version) {
+  if (!PyDict_CheckExact(value)) return false;
+  if (i.op == Op::GENERIC_DICT) return version != nullptr;
+  return i.op == Op::DICT_ITEM || i.op == Op::DICT_VALUE_AT || i.op == Op::TYPE_DICT || i.op == Op::CONSTANT;
 }
 
 bool is_exact_dict_item(const Instruction& i, PyObject* base) {
@@ -672,15 +674,12 @@ uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
     return kNeedsType | kNeedsItems;
   }
   uint8_t has = 0;
-  if (needs != 0 && !(PyDict_CheckExact(value) && finds_only_dicts_or_the_same(program_.code_[at]))) {
-    emit(cpython::type_word(value));
-  }
+  const Word version = needs & kNeedsVersion && PyDict_Check(value) ? dict_version_word(value) : nullptr;
+  if (needs != 0 && !is_same_dict(program_.code_[at], value, version)) emit(cpython::type_word(value));
   has |= kNeedsType;
-  if (needs & kNeedsVersion && PyDict_Check(value)) {
-    if (const Word word = dict_version_word(value)) {
-      emit(word);
-      has |= kNeedsVersion;
-    }
+  if (version != nullptr) {
+    emit(version);
+    has |= kNeedsVersion;
   }
   if (needs & kNeedsItems && (PyList_Check(value) || PyTuple_Check(value))) {
     emit(cpython::size_word(value));

@@ -193,6 +193,27 @@ def test_the_dict_of_an_instance_where_another_one_was() -> None:
         root.__dict__ = {"a": 1}
 
 
+def test_a_dict_of_another_class_where_the_dict_of_an_instance_was() -> None:
+    class Dict(dict[str, int]):
+        __slots__ = ()
+
+    made = checker(guard(Test.TYPE_IS, (X.child(Access.GENERIC_DICT),), (id(dict), "dict")))
+    root = Plain()
+    for _ in range(ROUNDS):
+        root.__dict__ = {}
+        spare = [{} for _ in range(300)]  # type: ignore[var-annotated]
+        settle(made, root)
+        address = id(root.__dict__)
+        del spare  # more than the interpreter keeps for the next dicts
+        root.__dict__ = Dict()
+        others = [Dict() for _ in range(300)]
+        for other in others:
+            if id(other) == address:
+                root.__dict__ = other
+        assert not made.exact({"x": root})
+        assert not made.check({"x": root})
+
+
 # ---- instances ----------------------------------------------------------------------------------------------------
 
 
