@@ -166,10 +166,10 @@ def test_nothing_is_live_of_what_hangs_below_a_module() -> None:
 
 
 def test_a_tensor_that_is_an_argument_is_live() -> None:
-    first = torch.ones(3)
+    thing, first = Thing(flag=True), torch.ones(3)
     set_ = (equals(item("flag"), True), tensor_like(Y, first))
     made, meaning = checker(*set_), program_of(*set_).meaning
-    recorded(made, {"x": Thing(flag=True), "y": first})
+    recorded(made, {"x": thing, "y": first})
     assert str(set_[1]) in [str(meaning[row]) for row in told(made, "live_rows")]
     assert told(made, "tensors") == 0
 
