@@ -412,6 +412,9 @@ inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
   return {nullptr, nullptr};
 }
 
+inline Word type_dict_word(PyObject* heap_type) {
+  return word_at(&reinterpret_cast<PyTypeObject*>(heap_type)->tp_dict);
+}
 inline Word mro_word(PyObject* type) { return word_at(&reinterpret_cast<PyTypeObject*>(type)->tp_mro); }
 inline Word cell_word(PyObject* cell) { return word_at(&reinterpret_cast<PyCellObject*>(cell)->ob_ref); }
 inline Word size_word(PyObject* list) { return word_at(&reinterpret_cast<PyVarObject*>(list)->ob_size); }

@@ -188,7 +188,8 @@ bool keys_compare_purely(PyObject* dict, PyObject* expected) {
   PyObject *key = nullptr, *value = nullptr;
   while (PyDict_Next(dict, &cursor, &key, &value)) {
     if (at >= PySequence_Fast_GET_SIZE(expected)) return true;
-    if (key != PySequence_Fast_GET_ITEM(expected, at++) && !cpython::is_plain(key)) return false;
+    PyObject* wanted = PySequence_Fast_GET_ITEM(expected, at++);
+    if (key != wanted && !(cpython::is_plain(key) && cpython::is_plain(wanted))) return false;
   }
   return true;
 }
@@ -487,6 +488,7 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
     case Op::TYPE: return base.has & kNeedsType ? reinterpret_cast<PyObject*>(Py_TYPE(object)) : nullptr;
     case Op::TYPE_DICT: {
       if (!PyType_Check(object)) return nullptr;
+      if (!is_built_in(reinterpret_cast<PyTypeObject*>(object))) emit(cpython::type_dict_word(object));
       bool is_new = false;
       PyObject* dict = cpython::type_dict(object, is_new);
       if (is_new) Py_XDECREF(dict);  // the type keeps it
@@ -502,6 +504,7 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
     case Op::FUNC_CLOSURE: {
       PyObject* function = function_of(object);
       if (function == nullptr) return nullptr;
+      if (function != object) emit(word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
       const Word word = field_word(i.op, function);
       emit(word);
       return reinterpret_cast<PyObject*>(*word);
