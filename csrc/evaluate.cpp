@@ -413,6 +413,7 @@ inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint&
   if (!also_passes(i, value)) return fail(index, /*merged=*/true);
   hint.set(0, value);
   scratch_.registers[i.base + 1] = value;
+  scratch_.paths[i.base + 1] = scratch_.paths[i.base];
   return true;
 }
 
@@ -442,7 +443,10 @@ bool Evaluation::run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObje
   }
   for (LiveStep& live : steps) {
     Instruction& i = live.instruction;
-    if (live.load != kNoLoad) registers[i.base] = found[live.load];
+    if (live.load != kNoLoad) {
+      registers[i.base] = found[live.load];
+      scratch_.paths[i.base] = i.base;
+    }
     if (i.op == Op::UNIQUE && std::binary_search(apart.begin(), apart.end(), Seen{registers[i.base], i.arg})) {
       return fail(live.at);
     }
@@ -464,7 +468,7 @@ const void* Evaluation::root(PyObject* locals) {
 
 // Code of a user's may drop what is read after it: keeps the path to what is being checked, as far as `depth`.
 void Evaluation::hold_path(uint16_t depth) {
-  for (uint16_t at = 1; at <= depth; at++) own(Py_NewRef(scratch_.registers[at]));
+  for (uint16_t at = scratch_.paths[depth]; at <= depth; at++) own(Py_NewRef(scratch_.registers[at]));
 }
 
 PyObject* Evaluation::own(PyObject* object) {

@@ -211,6 +211,7 @@ void Program::find_root() {
 Scratch Program::make_scratch() const {
   Scratch scratch;
   scratch.registers.resize(size_.registers);
+  scratch.paths.resize(size_.registers, 1);
   scratch.owned.reserve(size_.owned);
   scratch.saved.resize(size_.saved);
   scratch.gathered.resize(size_.gathered);
@@ -225,7 +226,7 @@ size_t Program::bytes() const {
   return sizeof(Program) + code_.capacity() * sizeof(Instruction) + places_.capacity() * sizeof(Place) +
          origins_.capacity() * sizeof(uint32_t) + constants_.capacity() * sizeof(PyObject*) +
          tensors_.capacity() * sizeof(TensorSpec) + dims_.capacity() * sizeof(int64_t) +
-         scratch_.registers.capacity() * sizeof(PyObject*) +
+         scratch_.registers.capacity() * (sizeof(PyObject*) + sizeof(uint16_t)) +
          (scratch_.owned.capacity() + scratch_.saved.capacity() + scratch_.gathered.capacity()) * sizeof(PyObject*) +
          scratch_.unique.capacity() * sizeof(Seen) + scratch_.ints.capacity() * sizeof(int64_t) +
          scratch_.floats.capacity() * sizeof(double) + (shapes_ ? shapes_->bytes() : 0) + hints_.bytes() +

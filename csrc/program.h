@@ -169,6 +169,7 @@ struct Seen {
 // What an evaluation writes. Kept with the program so that a hit allocates nothing.
 struct Scratch {
   std::vector<PyObject*> registers;
+  std::vector<uint16_t> paths;   // of each register: from which one on the path to it was read in this evaluation
   std::vector<PyObject*> owned;  // new references, dropped at the end
   std::vector<PyObject*> saved;
   std::vector<PyObject*> gathered;  // new references, handed out or dropped at the end
