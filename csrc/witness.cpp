@@ -194,10 +194,10 @@ size_t Witness::bytes() const {
 
 namespace {
 
-constexpr const char* kCapsule = "unified_guards.Witnesses";
-
+// The collector calls what it has found to call even when the witnesses went with the root, or before it: `self` is a
+// capsule whose context is null by then.
 PyObject* on_death(PyObject* self, PyObject* reference) {
-  static_cast<Witnesses*>(PyCapsule_GetPointer(self, kCapsule))->forget(reference);
+  if (auto* witnesses = static_cast<Witnesses*>(PyCapsule_GetContext(self))) witnesses->forget(reference);
   Py_RETURN_NONE;
 }
 
@@ -208,8 +208,8 @@ PyMethodDef on_death_method{"forget_root", on_death, METH_O, "Drops what was rem
 Witnesses::Witnesses(Program& program) : program_(program), deriver_(program) {}
 
 Witnesses::~Witnesses() {
-  // Without their weak references nothing calls on_death_ any more.
   for (size_t at = 0; at < entries_.size(); at++) drop(at);
+  if (on_death_ != nullptr) PyCapsule_SetContext(PyCFunction_GET_SELF(on_death_), nullptr);
   Py_XDECREF(on_death_);
 }
 
@@ -231,8 +231,8 @@ void Witnesses::forget(PyObject* reference) {
 PyObject* Witnesses::watch(const void* root) {
   if (root == nullptr) return nullptr;
   if (on_death_ == nullptr) {
-    PyObject* self = PyCapsule_New(this, kCapsule, nullptr);
-    if (self != nullptr) on_death_ = PyCFunction_New(&on_death_method, self);
+    PyObject* self = PyCapsule_New(this, nullptr, nullptr);
+    if (self != nullptr && PyCapsule_SetContext(self, this) == 0) on_death_ = PyCFunction_New(&on_death_method, self);
     Py_XDECREF(self);
   }
   PyObject* reference = nullptr;
