@@ -166,7 +166,7 @@ def test_nothing_is_live_of_what_hangs_below_a_module() -> None:
 
 
 def test_the_collector_may_take_a_root_and_its_checker_together() -> None:
-    """It calls what is to be called when a root dies after it has found both, and the checker may be the first to go."""
+    """It calls what is to be called when a root dies after it has found both; the checker may be the first to go."""
     for _ in range(200):
         thing = Thing(flag=True)
         made = checker(equals(item("flag"), True))
