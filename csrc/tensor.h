@@ -201,6 +201,7 @@ inline void fetch_tensor(PyObject* tensor, const void* implementation, const voi
   __builtin_prefetch(fields + 56);
   __builtin_prefetch(fields + 120);
   __builtin_prefetch(fields + 168);
+  if (autograd == nullptr) return;
   __builtin_prefetch(&static_cast<const torch::autograd::AutogradMeta*>(autograd)->requires_grad_);
 }
 
