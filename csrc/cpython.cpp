@@ -2,6 +2,21 @@
 #include "cpython.h"
 
 namespace unified_guards::cpython {
+
+bool run(const char* code, PyObject* scope) {
+  PyObject* result = PyRun_String(code, Py_file_input, scope, scope);
+  if (result == nullptr) PyErr_Clear();
+  Py_XDECREF(result);
+  return result != nullptr;
+}
+
+PyObject* scope_of(const char* code) {
+  PyObject* scope = PyDict_New();
+  PyDict_SetItemString(scope, "__builtins__", PyEval_GetBuiltins());
+  if (!run(code, scope)) Py_CLEAR(scope);
+  return scope;
+}
+
 namespace {
 
 // Every key of a dict is found where entry_at says, with the value that the public API gives.
@@ -47,14 +62,6 @@ bool holds(PyObject* scope) {
   return same && instance_dict(PyDict_GetItemString(scope, "missing")).state != DictState::kReady;
 }
 
-// Runs Python code; false when it raises.
-bool run(const char* code, PyObject* scope) {
-  PyObject* result = PyRun_String(code, Py_file_input, scope, scope);
-  if (result == nullptr) PyErr_Clear();
-  Py_XDECREF(result);
-  return result != nullptr;
-}
-
 // Whether the version of a type is another one after `code`.
 bool version_moves(PyObject* type, const char* code, PyObject* scope) {
   const Word word = type_version_word(reinterpret_cast<PyTypeObject*>(type));
@@ -82,15 +89,13 @@ bool words_hold(PyObject* scope) {
 
 void self_test() {
 #if UG_DICT_LAYOUT
-  PyObject* scope = PyDict_New();
-  PyDict_SetItemString(scope, "__builtins__", PyEval_GetBuiltins());
-  if (run(kProbe, scope)) {
+  if (PyObject* scope = scope_of(kProbe)) {
     layouts_known = true;  // the helpers ask
     layouts_known = holds(scope);
     words_known = layouts_known;
     words_known = layouts_known && words_hold(scope);
+    Py_DECREF(scope);
   }
-  Py_DECREF(scope);
 #endif
 }
 

@@ -20,7 +20,7 @@ using Slot = uint32_t;
 // No slot is worth looking for: the dict holds an equal key that is another object, or is too large to search.
 constexpr Slot kNoSlot = 0xffffffff;
 
-// ---- dict layout --------------------------------------------------------------------------------------------------
+// ---- dict layout -------------------------------------------------------------------------------------------------
 
 #if PY_VERSION_HEX < 0x030B0000
 #define UG_DICT_LAYOUT 310
@@ -188,7 +188,7 @@ inline Item dict_item_at(PyObject* dict, Py_ssize_t position) {
   return {nullptr, nullptr};
 }
 
-// ---- instance dicts -----------------------------------------------------------------------------------------------
+// ---- instance dicts ----------------------------------------------------------------------------------------------
 
 enum class DictState { kNone, kReady, kNotMade };
 
@@ -229,7 +229,7 @@ inline InstanceDict instance_dict(PyObject* object) {
   return {DictState::kNone, nullptr};
 }
 
-// ---- iterators ----------------------------------------------------------------------------------------------------
+// ---- iterators ---------------------------------------------------------------------------------------------------
 
 struct TupleIterator {
   PyObject_HEAD
@@ -259,7 +259,7 @@ inline RangeState range_state(PyObject* iterator) {
 #endif
 }
 
-// ---- types, weak references, functions ----------------------------------------------------------------------------
+// ---- types, weak references, functions ---------------------------------------------------------------------------
 
 // The dict of a type; a new reference from 3.12 on, where static builtin types keep theirs elsewhere.
 inline PyObject* type_dict(PyObject* type, bool& is_new) {
@@ -336,7 +336,7 @@ inline bool has_attribute(PyObject* object, PyObject* name) {
   return true;
 }
 
-// ---- words --------------------------------------------------------------------------------------------------------
+// ---- words -------------------------------------------------------------------------------------------------------
 //
 // A word is the address of 8 bytes that change when what they stand for changes. It may be read as long as the object
 // that it is in lives; null where this interpreter has no such word.
@@ -365,6 +365,7 @@ inline Word type_version_word(PyTypeObject* type) {
 }
 
 #if PY_VERSION_HEX < 0x030C0000
+#define UG_DICT_TAGS 1  // later versions let dicts be watched (watch.cpp)
 // Of a dict: unique in the process, never used twice, another one after every change.
 inline Word dict_tag_word(PyObject* dict) { return word_at(&reinterpret_cast<PyDictObject*>(dict)->ma_version_tag); }
 #endif
@@ -446,7 +447,7 @@ inline PyObject* of_type(PyTypeObject* type, const char* name) {
   return found;
 }
 
-// ---- reading without running code of a user's ---------------------------------------------------------------------
+// ---- reading without running code of a user's --------------------------------------------------------------------
 
 // Hashing and comparing these runs no code of a user's, and they never change.
 inline bool is_plain(PyObject* object) {
@@ -485,6 +486,23 @@ inline Found find_purely(PyObject* dict, PyObject* key, Slot& slot) {
   if (!is_plain(key) || !has_plain_keys(dict)) return {false, nullptr};
   return {true, dict_get(dict, key, slot)};
 }
+
+inline Found find_purely(PyObject* dict, PyObject* key) {
+  Slot nowhere = kNoSlot;
+  return find_purely(dict, key, nowhere);
+}
+
+// Whether a dict is certain not to have a key.
+inline bool lacks_purely(PyObject* dict, PyObject* key) {
+  const Found found = find_purely(dict, key);
+  return found.certain && found.value == nullptr;
+}
+
+// Runs Python code of ours in a scope; false when it raises.
+bool run(const char* code, PyObject* scope);
+
+// A new scope in which code of ours has run; null when it raised.
+PyObject* scope_of(const char* code);
 
 // Compares what the layouts above say with what the public API says, on objects made for it.
 // Sets layouts_known and words_known; called once, when the extension is imported.

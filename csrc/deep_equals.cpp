@@ -1,23 +1,18 @@
 // See deep_equals.h.
 #include "deep_equals.h"
 
+#include "ref.h"
+
 #include <cstring>
 
 namespace unified_guards {
 namespace {
 
-struct Held {
-  PyObject* object;
-  explicit Held(PyObject* o) : object(o) {}
-  Held(const Held&) = delete;
-  ~Held() { Py_XDECREF(object); }
-};
-
 bool same(PyObject* found, PyObject* expected);
 
 // A member may be compared by code of the user's, which may let go of it.
 bool same_held(PyObject* found, PyObject* expected) {
-  const Held one(Py_NewRef(found)), other(Py_NewRef(expected));
+  const Ref one(Py_NewRef(found)), other(Py_NewRef(expected));
   return same(found, expected);
 }
 
@@ -45,7 +40,7 @@ bool same_dicts(PyObject* found, PyObject* expected) {
   PyObject *key = nullptr, *value = nullptr, *other_key = nullptr, *other_value = nullptr;
   while (PyDict_Next(found, &cursor, &key, &value)) {
     if (!PyDict_Next(expected, &other_cursor, &other_key, &other_value)) return false;
-    const Held held(Py_NewRef(value)), other_held(Py_NewRef(other_value));
+    const Ref held(Py_NewRef(value)), other_held(Py_NewRef(other_value));
     if (!same_held(key, other_key) || !same(value, other_value)) return false;
   }
   return PyDict_GET_SIZE(found) == PyDict_GET_SIZE(expected);
@@ -54,15 +49,15 @@ bool same_dicts(PyObject* found, PyObject* expected) {
 // A set does not hand out its own member for an equal one, so what was found is put into a dict first.
 bool same_sets(PyObject* found, PyObject* expected) {
   if (PySet_GET_SIZE(found) != PySet_GET_SIZE(expected)) return false;
-  const Held members(PyDict_New()), iterator(PyObject_GetIter(found)), wanted(PyObject_GetIter(expected));
-  if (members.object == nullptr || iterator.object == nullptr || wanted.object == nullptr) return false;
-  while (PyObject* item = PyIter_Next(iterator.object)) {
-    const Held held(item);
-    if (PyDict_SetItem(members.object, item, item) < 0) return false;
+  const Ref members(PyDict_New()), iterator(PyObject_GetIter(found)), wanted(PyObject_GetIter(expected));
+  if (members.get() == nullptr || iterator.get() == nullptr || wanted.get() == nullptr) return false;
+  while (PyObject* item = PyIter_Next(iterator.get())) {
+    const Ref held(item);
+    if (PyDict_SetItem(members.get(), item, item) < 0) return false;
   }
-  while (PyObject* item = PyIter_Next(wanted.object)) {
-    const Held held(item);
-    PyObject* member = PyDict_GetItemWithError(members.object, item);
+  while (PyObject* item = PyIter_Next(wanted.get())) {
+    const Ref held(item);
+    PyObject* member = PyDict_GetItemWithError(members.get(), item);
     if (member == nullptr || !same_held(member, item)) return false;
   }
   return !PyErr_Occurred();

@@ -88,12 +88,6 @@ bool goes_first(PyObject* attribute) {
   return !is_built_in(Py_TYPE(attribute)) || Py_TYPE(attribute)->tp_descr_set != nullptr;
 }
 
-bool absent_purely(PyObject* dict, PyObject* name) {
-  cpython::Slot nowhere = cpython::kNoSlot;
-  const cpython::Found found = cpython::find_purely(dict, name, nowhere);
-  return found.certain && found.value == nullptr;
-}
-
 bool is_own_builtin(PyObject* found, const char* name) {
   if (found == reinterpret_cast<PyObject*>(&PySuper_Type)) return std::strcmp(name, "super") == 0;
   if (found == nullptr || !PyCFunction_CheckExact(found)) return false;
@@ -105,9 +99,8 @@ bool is_own_builtin(PyObject* found, const char* name) {
 // Whether a function that looks for a builtin finds the interpreter's own.
 bool finds_builtin(PyFunctionObject* function, const char* name) {
   PyObject* key = PyUnicode_InternFromString(name);
-  cpython::Slot nowhere = cpython::kNoSlot;
-  PyObject* found = cpython::find_purely(function->func_builtins, key, nowhere).value;
-  const bool finds = is_own_builtin(found, name) && absent_purely(function->func_globals, key);
+  PyObject* found = cpython::find_purely(function->func_builtins, key).value;
+  const bool finds = is_own_builtin(found, name) && cpython::lacks_purely(function->func_globals, key);
   Py_DECREF(key);
   return finds;
 }
@@ -145,8 +138,7 @@ struct Hooks {
 
   PyObject* renamed(PyObject* attribute) const {
     if (names == nullptr || attribute == names_name) return attribute;
-    cpython::Slot nowhere = cpython::kNoSlot;
-    PyObject* other = cpython::find_purely(names, attribute, nowhere).value;
+    PyObject* other = cpython::find_purely(names, attribute).value;
     return other != nullptr ? other : attribute;
   }
 
@@ -155,8 +147,7 @@ struct Hooks {
     const AttributeHook* hook = attribute_hook(function);
     if (hook == nullptr || !continues_after(reinterpret_cast<PyFunctionObject*>(function), owner)) return false;
     functions.push_back(reinterpret_cast<PyFunctionObject*>(function));
-    cpython::Slot nowhere = cpython::kNoSlot;
-    const cpython::Found own = cpython::find_purely(instance, hook->names[0], nowhere);
+    const cpython::Found own = cpython::find_purely(instance, hook->names[0]);
     if (hook->form == AttributeHook::Form::kUnless)
       return own.certain && (own.value == nullptr || own.value == Py_None);
     if (hook->form != AttributeHook::Form::kRenames || names != nullptr || !own.certain || own.value != nullptr)
@@ -196,7 +187,7 @@ bool keys_compare_purely(PyObject* dict, PyObject* expected) {
 
 }  // namespace
 
-// ---- emitting -----------------------------------------------------------------------------------------------------
+// ---- emitting ----------------------------------------------------------------------------------------------------
 
 void Deriver::begin(uint32_t at) {
   current_ = at;
@@ -260,7 +251,7 @@ Deriver::Outcome Deriver::commit() {
   return outcome_;
 }
 
-// ---- walking ------------------------------------------------------------------------------------------------------
+// ---- walking -----------------------------------------------------------------------------------------------------
 
 Deriver::Outcome Deriver::record(PyObject* locals) {
   const size_t length = program_.code_.size();
@@ -371,7 +362,7 @@ void Deriver::settle_relations() {
   std::sort(facts_->apart.begin(), facts_->apart.end());
 }
 
-// ---- updating -----------------------------------------------------------------------------------------------------
+// ---- updating ----------------------------------------------------------------------------------------------------
 
 Deriver::Outcome Deriver::repair(uint32_t at) {
   start_update();
@@ -426,7 +417,7 @@ bool Deriver::refresh_children(uint32_t at) {
   return true;
 }
 
-// ---- accessors ----------------------------------------------------------------------------------------------------
+// ---- accessors ---------------------------------------------------------------------------------------------------
 
 PyObject* Deriver::read(Instruction& i, PyObject* base) {
   switch (i.op) {
@@ -455,7 +446,7 @@ PyObject* Deriver::read(Instruction& i, PyObject* base) {
 // An object that comes back with the next call and has something below it. Containers and tensors that are arguments
 // are new on every call.
 bool Deriver::is_anchor(uint32_t at, PyObject* value) const {
-  return program_.places_[at].end > at + 1 && !program_.places_[at].barred && !cpython::is_plain(value) &&
+  return program_.places_[at].end > at + 1 && !program_.places_[at].is_barred() && !cpython::is_plain(value) &&
          !PyDict_Check(value) && !PyList_Check(value) && !PyTuple_Check(value) && !PyAnySet_Check(value) &&
          !is_tensor(value);
 }
@@ -668,7 +659,7 @@ PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
   return reinterpret_cast<PyObject*>(*object);
 }
 
-// ---- values -------------------------------------------------------------------------------------------------------
+// ---- values ------------------------------------------------------------------------------------------------------
 
 // Emits the facts about a value that the instructions below it need; tells for which needs there are any.
 uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
@@ -758,15 +749,14 @@ bool Deriver::hook_facts(PyObject* value) {
   return true;
 }
 
-// ---- guards -------------------------------------------------------------------------------------------------------
+// ---- guards ------------------------------------------------------------------------------------------------------
 
 // Guards on the state of the thread: what they read in dicts; the rest is compared as a whole (see Witness).
 bool Deriver::covers_ambient(const Instruction& i) {
   if (i.op == Op::TORCH_CALL || i.op == Op::GLOBAL_STATE) return true;
   if (i.op != Op::DUAL_LEVEL && i.op != Op::DEFAULT_DEVICE) return false;
-  cpython::Slot nowhere = cpython::kNoSlot;
   PyObject* dict = PyTuple_GET_ITEM(i.object, 0);
-  PyObject* found = cpython::find_purely(dict, PyTuple_GET_ITEM(i.object, 1), nowhere).value;
+  PyObject* found = cpython::find_purely(dict, PyTuple_GET_ITEM(i.object, 1)).value;
   const Word version = dict_version_word(dict);
   if (found == nullptr || !is_immutable(found) || version == nullptr) return false;
   emit(version);
@@ -824,7 +814,7 @@ bool Deriver::covers_absence(PyObject* object, PyObject* name, const Register& b
   if (getattr != nullptr && !covers_absence_in(object, getattr, name)) return false;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kNone) return true;
-  if (instance.state == DictState::kReady) return absent_purely(instance.dict, name);
+  if (instance.state == DictState::kReady) return cpython::lacks_purely(instance.dict, name);
   const cpython::InlineSlot inlined = cpython::inline_slot(object, name);
   if (inlined.slot == nullptr) return false;
   emit(inlined.holder);
@@ -842,11 +832,10 @@ bool Deriver::covers_absence_in(PyObject* object, PyObject* getattr, PyObject* n
   if (dict_getter == nullptr || Py_TYPE(dict_getter) != &PyGetSetDescr_Type) return false;
   emit(word_at(&reinterpret_cast<PyFunctionObject*>(getattr)->func_code));
   for (PyObject* where : hook->names) {
-    cpython::Slot nowhere = cpython::kNoSlot;
-    const cpython::Found found = cpython::find_purely(instance.dict, where, nowhere);
+    const cpython::Found found = cpython::find_purely(instance.dict, where);
     if (!found.certain) return false;
     if (found.value == nullptr) continue;
-    if (!PyDict_CheckExact(found.value) || !absent_purely(found.value, name)) return false;
+    if (!PyDict_CheckExact(found.value) || !cpython::lacks_purely(found.value, name)) return false;
     const Word version = dict_version_word(found.value);
     if (version == nullptr) return false;
     emit(version);
@@ -869,8 +858,7 @@ bool Deriver::covers_marking(uint32_t at, PyObject* object, PyObject* name) {
   Word entries = nullptr;
   if (instance.state == DictState::kReady) {
     // What is marked stands in sets, which change without a trace.
-    cpython::Slot nowhere = cpython::kNoSlot;
-    const cpython::Found marked = cpython::find_purely(instance.dict, name, nowhere);
+    const cpython::Found marked = cpython::find_purely(instance.dict, name);
     entries = dict_version_word(instance.dict);
     if (!marked.certain || marked.value != nullptr || entries == nullptr) return false;
   }

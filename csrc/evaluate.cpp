@@ -5,6 +5,7 @@
 #include "deep_equals.h"
 #include "global_state.h"
 #include "read_number.h"
+#include "ref.h"
 #include "witness.h"
 
 #include <ATen/DeviceAccelerator.h>
@@ -25,13 +26,6 @@ int current_device_index() { return at::accelerator::getDeviceIndex(); }
 
 namespace {
 
-struct Owned {
-  PyObject* object;
-  explicit Owned(PyObject* o) : object(o) {}
-  Owned(const Owned&) = delete;
-  ~Owned() { Py_XDECREF(object); }
-};
-
 // A truth value that may be an error (-1): errors are cleared and fail.
 bool passes(int truth) {
   if (truth < 0) PyErr_Clear();
@@ -46,17 +40,17 @@ bool equal(PyObject* found, PyObject* expected) {
 // The object that a weak reference leads to. A dead one leads to None, which no weak reference can be made of.
 bool is_target(PyObject* object, PyObject* reference) {
   if (!PyWeakref_Check(reference) || object == Py_None) return false;
-  Owned target(cpython::weakref_target(reference));
-  return target.object == object;
+  Ref target(cpython::weakref_target(reference));
+  return target.get() == object;
 }
 
 bool call_is_true(PyObject* callable, PyObject* argument) {
-  Owned result(argument ? PyObject_CallOneArg(callable, argument) : PyObject_CallNoArgs(callable));
-  if (result.object == nullptr) {
+  Ref result(argument ? PyObject_CallOneArg(callable, argument) : PyObject_CallNoArgs(callable));
+  if (result.get() == nullptr) {
     PyErr_Clear();
     return false;
   }
-  return passes(PyObject_IsTrue(result.object));
+  return passes(PyObject_IsTrue(result.get()));
 }
 
 // A field of a function, or of the function of a method; null where there is neither.
@@ -86,12 +80,12 @@ bool set_contains(PyObject* object, PyObject* item, bool expected) {
 }
 
 bool mapping_keys_are(PyObject* object, PyObject* expected) {
-  Owned keys(PyMapping_Keys(object));
-  if (keys.object == nullptr) {
+  Ref keys(PyMapping_Keys(object));
+  if (keys.get() == nullptr) {
     PyErr_Clear();
     return false;
   }
-  return passes(PyObject_RichCompareBool(keys.object, expected, Py_EQ));
+  return passes(PyObject_RichCompareBool(keys.get(), expected, Py_EQ));
 }
 
 bool tuple_iterator_has(PyObject* object, uint64_t type, uint32_t left) {
@@ -149,8 +143,8 @@ bool mode_stack_is(PyObject* types) {
 
 bool dict_version_is(PyObject* object, PyObject* dict_version, uint64_t expected) {
   if (!PyDict_Check(object)) return false;
-  Owned version(PyObject_CallOneArg(dict_version, object));
-  const uint64_t found = version.object ? PyLong_AsUnsignedLongLong(version.object) : 0;
+  Ref version(PyObject_CallOneArg(dict_version, object));
+  const uint64_t found = version.get() ? PyLong_AsUnsignedLongLong(version.get()) : 0;
   if (PyErr_Occurred()) {
     PyErr_Clear();
     return false;
@@ -159,8 +153,8 @@ bool dict_version_is(PyObject* object, PyObject* dict_version, uint64_t expected
 }
 
 bool dispatch_keys_are(PyObject* object, PyObject* raw_repr, uint64_t expected, DispatchState& dispatch) {
-  Owned raw(PyObject_CallMethodNoArgs(object, raw_repr));
-  const uint64_t found = raw.object ? PyLong_AsUnsignedLongLong(raw.object) : 0;
+  Ref raw(PyObject_CallMethodNoArgs(object, raw_repr));
+  const uint64_t found = raw.get() ? PyLong_AsUnsignedLongLong(raw.get()) : 0;
   if (PyErr_Occurred()) {
     PyErr_Clear();
     return false;
@@ -171,35 +165,35 @@ bool dispatch_keys_are(PyObject* object, PyObject* raw_repr, uint64_t expected, 
 bool script_type_is(PyObject* object, PyObject* unwrap, uint64_t type) {
   const int fake = PyObject_IsInstance(object, PyTuple_GET_ITEM(unwrap, 0));
   if (fake <= 0) return passes(fake == 0) && reinterpret_cast<uint64_t>(Py_TYPE(object)) == type;
-  Owned real(PyObject_GetAttr(object, PyTuple_GET_ITEM(unwrap, 1)));
-  if (real.object == nullptr) {
+  Ref real(PyObject_GetAttr(object, PyTuple_GET_ITEM(unwrap, 1)));
+  if (real.get() == nullptr) {
     PyErr_Clear();
     return false;
   }
-  return reinterpret_cast<uint64_t>(Py_TYPE(real.object)) == type;
+  return reinterpret_cast<uint64_t>(Py_TYPE(real.get())) == type;
 }
 
 bool is_subset(PyObject* marked, PyObject* expected) {
   if (PyAnySet_CheckExact(marked) && PyAnySet_CheckExact(expected)) {
     if (marked == expected) return true;
-    Owned answer(PyObject_RichCompare(marked, expected, Py_LE));
-    if (answer.object == nullptr) PyErr_Clear();
-    return answer.object == Py_True;
+    Ref answer(PyObject_RichCompare(marked, expected, Py_LE));
+    if (answer.get() == nullptr) PyErr_Clear();
+    return answer.get() == Py_True;
   }
-  Owned method(PyObject_GetAttrString(marked, "issubset"));
-  if (method.object == nullptr) {
+  Ref method(PyObject_GetAttrString(marked, "issubset"));
+  if (method.get() == nullptr) {
     PyErr_Clear();
     return false;
   }
-  return call_is_true(method.object, expected);
+  return call_is_true(method.get(), expected);
 }
 
 bool dependent_marking_matches(PyObject* object, PyObject* name, PyObject* value_and_gate) {
   PyObject* expected = PyTuple_GET_ITEM(value_and_gate, 0);
   if (!cpython::has_attribute(object, PyTuple_GET_ITEM(value_and_gate, 1))) return true;
-  Owned found(cpython::attribute(object, name));
-  if (expected == Py_None) return found.object == nullptr || found.object == Py_None;
-  return found.object != nullptr && passes(PyObject_RichCompareBool(found.object, expected, Py_EQ));
+  Ref found(cpython::attribute(object, name));
+  if (expected == Py_None) return found.get() == nullptr || found.get() == Py_None;
+  return found.get() != nullptr && passes(PyObject_RichCompareBool(found.get(), expected, Py_EQ));
 }
 
 // A tensor that carries a marking: what is marked must be no more than what was marked when the frame was compiled.
@@ -208,8 +202,8 @@ bool marking_matches(PyObject* object, PyObject* expected, PyObject* absent, PyO
   Py_ssize_t cursor = 0;
   PyObject *name = nullptr, *value = nullptr;
   while (PyDict_Next(expected, &cursor, &name, &value)) {
-    Owned marked(cpython::attribute(object, name));
-    if (marked.object != nullptr && !is_subset(marked.object, value)) return false;
+    Ref marked(cpython::attribute(object, name));
+    if (marked.get() != nullptr && !is_subset(marked.get(), value)) return false;
   }
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(absent); i++) {
     if (cpython::has_attribute(object, PyList_GET_ITEM(absent, i))) return false;
@@ -228,8 +222,8 @@ bool dim_marking_matches(PyObject* object, PyObject* spec) {
 
 bool dynamic_indices_match(PyObject* object, PyObject* spec) {
   if (!cpython::has_attribute(object, PyTuple_GET_ITEM(spec, 0))) return true;
-  Owned marked(cpython::attribute(object, PyTuple_GET_ITEM(spec, 0)));
-  return marked.object != nullptr && is_subset(marked.object, PyTuple_GET_ITEM(spec, 1));
+  Ref marked(cpython::attribute(object, PyTuple_GET_ITEM(spec, 0)));
+  return marked.get() != nullptr && is_subset(marked.get(), PyTuple_GET_ITEM(spec, 1));
 }
 
 // Exactly these keys in this order: the same objects, or equal ones of the same type.
@@ -242,7 +236,7 @@ bool keys_are(PyObject* object, PyObject* expected) {
     if (at >= PyTuple_GET_SIZE(expected)) return false;
     PyObject* wanted = PyTuple_GET_ITEM(expected, at++);
     if (key == wanted) continue;
-    Owned held(Py_NewRef(key));
+    Ref held(Py_NewRef(key));
     if (!equal(key, wanted)) return false;
   }
   return at == PyTuple_GET_SIZE(expected);
@@ -280,34 +274,34 @@ bool share_storage(PyObject* first, PyObject* second) {
 bool overlap_is(const std::vector<PyObject*>& saved, uint32_t overlapping, PyObject* spec) {
   PyObject* slots = PyTuple_GET_ITEM(spec, 1);
   const Py_ssize_t n = PyTuple_GET_SIZE(slots);
-  Owned tensors(PyList_New(n));
-  if (tensors.object == nullptr) {
+  Ref tensors(PyList_New(n));
+  if (tensors.get() == nullptr) {
     PyErr_Clear();
     return false;
   }
   for (Py_ssize_t i = 0; i < n; i++) {
     PyObject* tensor = saved[PyLong_AsLong(PyTuple_GET_ITEM(slots, i))];
     Py_INCREF(tensor);
-    PyList_SET_ITEM(tensors.object, i, tensor);
+    PyList_SET_ITEM(tensors.get(), i, tensor);
   }
-  Owned found(PyObject_CallFunctionObjArgs(PyTuple_GET_ITEM(spec, 0), tensors.object, Py_False, nullptr));
-  if (found.object == nullptr || !PyAnySet_Check(found.object)) {
+  Ref found(PyObject_CallFunctionObjArgs(PyTuple_GET_ITEM(spec, 0), tensors.get(), Py_False, nullptr));
+  if (found.get() == nullptr || !PyAnySet_Check(found.get())) {
     PyErr_Clear();
     return false;
   }
-  if (PySet_GET_SIZE(found.object) != static_cast<Py_ssize_t>(overlapping)) return false;
+  if (PySet_GET_SIZE(found.get()) != static_cast<Py_ssize_t>(overlapping)) return false;
   for (uint32_t i = 0; i < overlapping; i++) {
-    Owned index(PyLong_FromUnsignedLong(i));
-    if (!passes(PySet_Contains(found.object, index.object))) return false;
+    Ref index(PyLong_FromUnsignedLong(i));
+    if (!passes(PySet_Contains(found.get(), index.get()))) return false;
   }
   return true;
 }
 
 PyObject* set_item_at(PyObject* object, uint32_t position) {
-  Owned iterator(PyObject_GetIter(object));
-  if (iterator.object == nullptr) return nullptr;
+  Ref iterator(PyObject_GetIter(object));
+  if (iterator.get() == nullptr) return nullptr;
   for (uint32_t i = 0;; i++) {
-    PyObject* item = PyIter_Next(iterator.object);
+    PyObject* item = PyIter_Next(iterator.get());
     if (item == nullptr || i == position) return item;
     Py_DECREF(item);
   }
@@ -379,12 +373,31 @@ PyObject* Evaluation::take_gathered() {
   return list;
 }
 
-namespace {
-
-// Whether an instruction calls what a user wrote, or may. Others do so only for strange objects, and read nothing
-// after.
-bool calls_code(const Instruction& i) {
+UserCode user_code_in(const Instruction& i) {
+  const auto unless_plain = [&](UserCode code) { return cpython::is_plain(i.object) ? code : UserCode::kCalled; };
   switch (i.op) {
+    case Op::CONSTANT:
+    case Op::LIST_ITEM:
+    case Op::TUPLE_ITEM:
+    case Op::TYPE:
+    case Op::TYPE_IS:
+    case Op::IS:
+    case Op::IS_NOT:
+    case Op::TENSOR:
+    case Op::UNIQUE:
+    case Op::SAVE:
+    case Op::SAME_AS:
+    case Op::GATHER:
+    case Op::INFERENCE_MODE:
+    case Op::MODE_STACK:
+    case Op::TORCH_FUNCTION_OFF: return UserCode::kNone;
+    case Op::SAVED_HOOKS: return i.arg != 0 ? UserCode::kNone : UserCode::kCalled;
+    case Op::DICT_ITEM:
+    case Op::EQUALS: return unless_plain(UserCode::kNone);
+    case Op::DEEP_EQUALS:
+    case Op::ITEM:
+    case Op::DICT_CONTAINS:
+    case Op::SET_CONTAINS: return unless_plain(UserCode::kOfStrangeObjects);
     case Op::CALL0:
     case Op::CALL1:
     case Op::GENERIC_ATTR:
@@ -392,21 +405,13 @@ bool calls_code(const Instruction& i) {
     case Op::PREDICATE:
     case Op::TORCH_LEAF:
     case Op::MAPPING_KEYS:
-    case Op::SET_ITEM: return true;
-    case Op::EQUALS:
-    case Op::DEEP_EQUALS:
-    case Op::ITEM:
-    case Op::DICT_ITEM:
-    case Op::DICT_CONTAINS:
-    case Op::SET_CONTAINS: return !cpython::is_plain(i.object);
-    default: return false;
+    case Op::SET_ITEM: return UserCode::kCalled;
+    default: return UserCode::kOfStrangeObjects;
   }
 }
 
-}  // namespace
-
 inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint& hint) {
-  if (calls_code(i)) hold_path(i.base);
+  if (user_code_in(i) == UserCode::kCalled) hold_path(i.base);
   if (!is_accessor(i.op)) return check(i, base, hint) || fail(index);
   PyObject* value = access(i, base, hint);
   if (value == nullptr) return fail(index);
@@ -420,7 +425,7 @@ inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint&
 bool Evaluation::run(PyObject* locals) {
   PyObject** registers = scratch_.registers.data();
   registers[0] = locals;
-  Hint* hint = program_.hints_.of(root(locals));
+  Hint* hint = program_.hints_.of(program_.root(locals));
   for (size_t ahead = 0; ahead < Hints::kAhead; ahead++) hint[ahead].fetch();
   const size_t length = program_.code_.size();
   for (size_t at = 0; at < length; at++, hint++) {
@@ -459,11 +464,6 @@ bool Evaluation::fail(size_t index, bool merged) {
   program_.last_failure_ = shape_failure_ >= 0 ? shape_failure_ : program_.origins_[index] + (merged ? 1 : 0);
   if (PyErr_Occurred()) PyErr_Clear();
   return false;
-}
-
-// The object whose hints these are.
-const void* Evaluation::root(PyObject* locals) {
-  return program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
 }
 
 // Code of a user's may drop what is read after it: keeps the path to what is being checked, as far as `depth`.

@@ -20,6 +20,15 @@ struct LiveStep {
 };
 inline constexpr uint32_t kNoLoad = UINT32_MAX;
 
+// Whether evaluating an instruction runs code of a user's, whatever its base is.
+enum class UserCode {
+  kNone,
+  kOfStrangeObjects,  // only where the base is of a type that has a say in it
+  kCalled,            // as a matter of course
+};
+
+UserCode user_code_in(const Instruction& i);
+
 // Restores on the way out what it changed: references and torch-function state.
 class Evaluation {
  public:
@@ -50,7 +59,6 @@ class Evaluation {
   DispatchState* dispatch() { return dispatch_ ? &*dispatch_ : nullptr; }
 
  private:
-  const void* root(PyObject* locals);
   bool step(Instruction& i, size_t index, PyObject* base, Hint& hint);
   PyObject* own(PyObject* object);
   void hold_path(uint16_t depth);

@@ -3,6 +3,7 @@
 #include "lookup.h"
 
 #include "checker.h"
+#include "ref.h"
 #include "rows.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -24,21 +25,6 @@ struct Names {
 };
 
 Names* names = nullptr;  // made with the type
-
-// A reference that is held to the end of a scope.
-class Ref {
- public:
-  explicit Ref(PyObject* object = nullptr) : object_(object) {}
-  Ref(const Ref&) = delete;
-  ~Ref() { Py_XDECREF(object_); }
-  PyObject* get() const { return object_; }
-  PyObject** out() { return &object_; }
-  void reset() { Py_CLEAR(object_); }
-  explicit operator bool() const { return object_ != nullptr; }
-
- private:
-  PyObject* object_;
-};
 
 struct Entry {
   PyObject* key = nullptr;

@@ -208,6 +208,11 @@ void Program::find_root() {
   }
 }
 
+// The object that hints and witnesses are about.
+const void* Program::root(PyObject* locals) {
+  return root_name_ ? cpython::dict_get(locals, root_name_, root_slot_) : nullptr;
+}
+
 Scratch Program::make_scratch() const {
   Scratch scratch;
   scratch.registers.resize(size_.registers);

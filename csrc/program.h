@@ -193,7 +193,9 @@ struct Place {
   uint32_t end = 0;     // of an accessor: one past the last instruction below it
   uint8_t needs = 0;    // of an accessor: Needs, or-ed
   uint8_t moves = 0;    // of an anchor: how often it was another object
-  bool barred = false;  // its value is another object too often for facts to begin there (see Deriver::is_anchor)
+
+  // Whether that was too often for facts to begin there (see Deriver::is_anchor).
+  bool is_barred() const { return moves >= kMostMoves; }
 
   static constexpr uint8_t kMostMoves = 3;
 };
@@ -250,6 +252,7 @@ class Program {
   friend class Witness;
   friend class Witnesses;
   Scratch make_scratch() const;
+  const void* root(PyObject* locals);
   void merge();
   void check_gathered() const;
   void find_root();

@@ -77,11 +77,10 @@ Answer tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) 
   const c10::TensorImpl& impl = *tensor_of(object).unsafeGetTensorImpl();
   if (impl.is_python_dispatch() || !has_plain_dims(impl)) return Answer::kUnknown;  // even a layout may be Python's
   const c10::IntArrayRef sizes = impl.sizes();
-  return holds_if(sizes.size() == spec.rank && dims_match(dims, sizes.data(), spec.rank) &&
-                  dims_match(dims + spec.rank, impl.strides().data(), spec.rank) &&
+  return holds_if(sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl.strides().data()) &&
                   static_cast<int8_t>(c10::typeMetaToScalarType(impl.dtype())) == spec.dtype &&
                   (spec.device_is_current || impl.device().index() == spec.device_index) &&
-                  impl.requires_grad() == spec.requires_grad);
+                  requires_gradient(impl) == spec.requires_grad);
 }
 
 Answer number_is_read(const Instruction& i, PyObject* base, std::vector<Number>& numbers) {

@@ -70,9 +70,6 @@ struct Peek : c10::TensorImpl {
   static const char* kind(const c10::TensorImpl& tensor) {
     return reinterpret_cast<const char*>(&(tensor.*(&Peek::data_type_)));
   }
-  static const char* behind_kind(const c10::TensorImpl& tensor) {
-    return reinterpret_cast<const char*>(&(tensor.*(&Peek::key_set_)));
-  }
 };
 
 }  // namespace words
@@ -106,6 +103,12 @@ inline bool dims_match(const int64_t* expected, const int64_t* found, size_t n) 
     if (expected[i] != found[i] && expected[i] != kAnyDim) return false;
   }
   return true;
+}
+
+// Sizes and strides as a spec has them.
+inline bool sizes_and_strides_match(const TensorSpec& spec, const int64_t* dims, size_t rank, const int64_t* sizes,
+                                    const int64_t* strides) {
+  return rank == spec.rank && dims_match(dims, sizes, rank) && dims_match(dims + rank, strides, rank);
 }
 
 // A static size or stride equals a symbolic one only when that is known without asking: a guard that is being checked
@@ -167,8 +170,7 @@ inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject
   if (requires_gradient(*impl) != spec.requires_grad) return false;
   if (!has_plain_dims(*impl)) return unusual_dims_match(spec, dims, tensor);
   c10::IntArrayRef sizes = impl->sizes();
-  return sizes.size() == spec.rank && dims_match(dims, sizes.data(), spec.rank) &&
-         dims_match(dims + spec.rank, impl->strides().data(), spec.rank);
+  return sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl->strides().data());
 }
 
 // What a tensor that matched a spec looked like, as it stands in memory: another one that looks like it, in the same
@@ -186,8 +188,7 @@ inline bool matches_like(const Likeness& like, const TensorSpec& spec, const int
                          const c10::TensorImpl& implementation) {
   if (words::Peek::keys(implementation) != like.keys || kind_of(implementation) != like.kind) return false;
   const c10::impl::SizesAndStrides& found = words::Peek::dims(implementation);
-  return found.size() == spec.rank && dims_match(dims, found.sizes_data(), spec.rank) &&
-         dims_match(dims + spec.rank, found.strides_data(), spec.rank) &&
+  return sizes_and_strides_match(spec, dims, found.size(), found.sizes_data(), found.strides_data()) &&
          requires_gradient(implementation) == spec.requires_grad;
 }
 

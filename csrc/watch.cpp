@@ -7,7 +7,7 @@
 
 namespace unified_guards {
 
-#if PY_VERSION_HEX < 0x030C0000
+#ifdef UG_DICT_TAGS
 
 bool dicts_are_versioned() { return true; }
 
@@ -119,18 +119,14 @@ bool Watched::start() {
     PyErr_Clear();
     return false;
   }
-  PyObject* scope = PyDict_New();
-  PyDict_SetItemString(scope, "__builtins__", PyEval_GetBuiltins());
-  PyObject* result = PyRun_String(kProbe, Py_file_input, scope, scope);
-  bool told = result != nullptr;
+  PyObject* scope = cpython::scope_of(kProbe);
+  bool told = scope != nullptr;
   PyObject* changes = told ? PyDict_GetItemString(scope, "changes") : nullptr;
   for (Py_ssize_t i = 0; told && i < PyList_GET_SIZE(changes); i++) {
     PyObject* change = PyList_GET_ITEM(changes, i);
     told = is_told(*this, PyTuple_GET_ITEM(change, 0), PyTuple_GET_ITEM(change, 1));
   }
-  PyErr_Clear();
-  Py_XDECREF(result);
-  Py_DECREF(scope);
+  Py_XDECREF(scope);
   if (!told && PyDict_ClearWatcher(watcher_) < 0) PyErr_Clear();
   return told;
 }

@@ -10,31 +10,6 @@ WitnessCounts total_witness_counts;
 
 namespace {
 
-// Whether evaluating it can run code of a user's, whatever its base is.
-bool may_run_code(const Instruction& i) {
-  switch (i.op) {
-    case Op::DICT_ITEM:
-    case Op::EQUALS: return !cpython::is_plain(i.object);
-    case Op::SAVED_HOOKS: return i.arg == 0;
-    case Op::CONSTANT:
-    case Op::LIST_ITEM:
-    case Op::TUPLE_ITEM:
-    case Op::TYPE:
-    case Op::TYPE_IS:
-    case Op::IS:
-    case Op::IS_NOT:
-    case Op::TENSOR:
-    case Op::UNIQUE:
-    case Op::SAVE:
-    case Op::SAME_AS:
-    case Op::GATHER:
-    case Op::INFERENCE_MODE:
-    case Op::MODE_STACK:
-    case Op::TORCH_FUNCTION_OFF: return false;
-    default: return true;
-  }
-}
-
 void fetch(const TensorFact& fact) { fetch_tensor(fact.tensor, fact.implementation, fact.autograd); }
 
 Verdict verdict_of(Deriver::Outcome outcome) {
@@ -47,7 +22,7 @@ Verdict verdict_of(Deriver::Outcome outcome) {
 
 }  // namespace
 
-// ---- one root -----------------------------------------------------------------------------------------------------
+// ---- one root ----------------------------------------------------------------------------------------------------
 
 Verdict Witness::verify(Deriver& deriver, Evaluation& evaluation, PyObject* locals) {
   for (size_t ahead = 0; ahead < Facts::kAhead; ahead++) __builtin_prefetch(facts_.facts[ahead].word);
@@ -94,7 +69,7 @@ void Witness::plan(Program& program) {
     if (facts_.remembered[at].standing != Standing::kLive) continue;
     const bool loads = parent != at && facts_.remembered[parent].standing != Standing::kLive;
     live_.push_back({code[at], at, loads ? parent : kNoLoad});
-    hold_ |= may_run_code(code[at]);
+    hold_ |= user_code_in(code[at]) != UserCode::kNone;
   }
   live_.shrink_to_fit();
   approach_.shrink_to_fit();
@@ -125,9 +100,8 @@ Verdict Witness::anchors_hold(Deriver& deriver, PyObject* locals) {
     if (!step.is_anchor || value == facts_.found[at]) continue;
     const Verdict verdict = verdict_of(deriver.replace(at, value));
     if (verdict != Verdict::kHolds) return verdict;
-    if (++program.places_[at].moves < Place::kMostMoves) continue;
-    program.places_[at].barred = true;
-    return Verdict::kStale;
+    program.places_[at].moves++;
+    if (program.places_[at].is_barred()) return Verdict::kStale;
   }
   return Verdict::kHolds;
 }
@@ -190,7 +164,7 @@ size_t Witness::bytes() const {
   return sizeof *this + facts_.bytes() + approach_.capacity() * sizeof(Approach) + live_.capacity() * sizeof(LiveStep);
 }
 
-// ---- all roots ----------------------------------------------------------------------------------------------------
+// ---- all roots ---------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -271,8 +245,7 @@ Witnesses::Entry* Witnesses::admit(const void* root) {
 }
 
 Verdict Witnesses::check(Evaluation& evaluation, PyObject* locals) {
-  const void* root =
-      program_.root_name_ ? cpython::dict_get(locals, program_.root_name_, program_.root_slot_) : nullptr;
+  const void* root = program_.root(locals);
   clock_++;
   current_ = entry_of(root);
   if (current_ == nullptr) current_ = admit(root);
@@ -286,14 +259,8 @@ Verdict Witnesses::check(Evaluation& evaluation, PyObject* locals) {
   if (entry.witness->is_idle(program_)) return Verdict::kExact;
   const Verdict verdict = entry.witness->verify(deriver_, evaluation, locals);
   const size_t work = deriver_.work();
-  if (verdict == Verdict::kHolds) {
-    counts.held++;
-    total_witness_counts.held++;
-  }
-  if (work > 0) {
-    counts.repaired++;
-    total_witness_counts.repaired++;
-  }
+  if (verdict == Verdict::kHolds) count(&WitnessCounts::held);
+  if (work > 0) count(&WitnessCounts::repaired);
   judge(entry, verdict != Verdict::kStale && work * 4 <= program_.code_.size());
   return verdict;
 }
@@ -312,10 +279,7 @@ void Witnesses::judge(Entry& entry, bool cheap) {
 
 Verdict Witnesses::record(Evaluation& evaluation, PyObject* locals) {
   const Verdict verdict = current_->witness->record(deriver_, evaluation, locals);
-  if (verdict == Verdict::kHolds) {
-    counts.recorded++;
-    total_witness_counts.recorded++;
-  }
+  if (verdict == Verdict::kHolds) count(&WitnessCounts::recorded);
   current_->doubtful = verdict != Verdict::kHolds;
   return verdict;
 }
@@ -330,47 +294,48 @@ void Witnesses::finish(bool exactly, bool hit) {
   }
 }
 
+template <typename Measure>
+size_t Witnesses::sum(Measure of) const {
+  size_t sum = 0;
+  for (const Entry& entry : entries_) sum += entry.witness ? of(*entry.witness) : 0;
+  return sum;
+}
+
 size_t Witnesses::roots() const {
-  return static_cast<size_t>(std::count_if(entries_.begin(), entries_.end(),
-                                           [](const Entry& e) { return e.witness && e.witness->is_ready(); }));
+  return sum([](const Witness& witness) { return size_t{witness.is_ready()}; });
 }
 
 size_t Witnesses::facts() const {
-  size_t sum = 0;
-  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->facts().count() : 0;
-  return sum;
+  return sum([](const Witness& witness) { return witness.facts().count(); });
 }
 
 size_t Witnesses::tensors() const {
-  size_t sum = 0;
-  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->facts().tensors.size() : 0;
-  return sum;
+  return sum([](const Witness& witness) { return witness.facts().tensors.size(); });
 }
 
 size_t Witnesses::live() const {
-  size_t sum = 0;
-  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->live().size() : 0;
-  return sum;
+  return sum([](const Witness& witness) { return witness.live().size(); });
 }
+
+const Witness* Witnesses::last() const { return at_ < entries_.size() ? entries_[at_].witness.get() : nullptr; }
 
 std::vector<int64_t> Witnesses::live_rows() const {
   std::vector<int64_t> rows;
-  if (at_ >= entries_.size() || !entries_[at_].witness) return rows;
-  for (const LiveStep& step : entries_[at_].witness->live()) rows.push_back(program_.origins_[step.at]);
+  if (last() == nullptr) return rows;
+  for (const LiveStep& step : last()->live()) rows.push_back(program_.origins_[step.at]);
   return rows;
 }
 
 std::vector<int64_t> Witnesses::fact_rows() const {
   std::vector<int64_t> rows;
-  if (at_ >= entries_.size() || !entries_[at_].witness) return rows;
-  for (const uint32_t owner : entries_[at_].witness->facts().owners) rows.push_back(program_.origins_[owner]);
+  if (last() == nullptr) return rows;
+  for (const uint32_t owner : last()->facts().owners) rows.push_back(program_.origins_[owner]);
   return rows;
 }
 
 size_t Witnesses::bytes() const {
-  size_t sum = sizeof *this + roots_.capacity() * sizeof(void*) + entries_.capacity() * sizeof(Entry);
-  for (const Entry& entry : entries_) sum += entry.witness ? entry.witness->bytes() : 0;
-  return sum;
+  return sizeof *this + roots_.capacity() * sizeof(void*) + entries_.capacity() * sizeof(Entry) +
+         sum([](const Witness& witness) { return witness.bytes(); });
 }
 
 }  // namespace unified_guards

@@ -69,6 +69,9 @@ struct WitnessCounts {
   uint64_t held = 0, repaired = 0, recorded = 0;
 };
 
+// Of all programs there have been.
+extern WitnessCounts total_witness_counts;
+
 // The witnesses of one program.
 class Witnesses {
  public:
@@ -116,6 +119,13 @@ class Witnesses {
   void judge(Entry& entry, bool cheap);
   PyObject* watch(const void* root);
   void drop(size_t at);
+  const Witness* last() const;
+  template <typename Measure>
+  size_t sum(Measure of) const;
+  void count(uint64_t WitnessCounts::* what) {
+    counts.*what += 1;
+    total_witness_counts.*what += 1;
+  }
 
   Program& program_;
   Deriver deriver_;
@@ -126,8 +136,5 @@ class Witnesses {
   size_t at_ = 0;
   uint64_t clock_ = 0;
 };
-
-// Of all programs there have been.
-extern WitnessCounts total_witness_counts;
 
 }  // namespace unified_guards
