@@ -29,4 +29,23 @@ const AttributeHook* attribute_hook(PyObject* function);
 
 bool knows_attribute_hook(PyObject* code);
 
+// Whether a function that looks for a builtin finds the interpreter's own.
+bool finds_builtin(PyFunctionObject* function, const char* name);
+
+// What the __getattribute__ methods of an object's classes do, one after the other, before object's own is asked.
+struct Hooks {
+  bool known = false;
+  PyObject* names = nullptr;       // attributes that go by another name
+  PyObject* names_name = nullptr;  // the attribute that this dict is
+  std::vector<PyFunctionObject*> functions;
+
+  explicit Hooks(PyObject* object);
+
+  // The name that an attribute goes by.
+  PyObject* renamed(PyObject* attribute) const;
+
+ private:
+  bool add(PyTypeObject* type, PyObject* instance, PyObject* function, PyObject* owner);
+};
+
 }  // namespace unified_guards

@@ -439,6 +439,8 @@ constexpr int kMember = Py_T_OBJECT_EX, kMemberOrNone = 6;
 constexpr int kMember = T_OBJECT_EX, kMemberOrNone = T_OBJECT;
 #endif
 
+inline bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
+
 // What a type or its bases define by this name, borrowed; a lookup that the interpreter caches.
 inline PyObject* of_type(PyTypeObject* type, const char* name) {
   PyObject* interned = PyUnicode_InternFromString(name);

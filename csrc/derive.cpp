@@ -2,7 +2,6 @@
 // the last reference to one.
 #include "derive.h"
 
-#include "attribute_hooks.h"
 #include "watch.h"
 
 #include <torch/csrc/Device.h>
@@ -11,7 +10,6 @@
 #include <torch/csrc/MemoryFormat.h>
 
 #include <algorithm>
-#include <cstring>
 
 namespace unified_guards {
 namespace {
@@ -58,120 +56,6 @@ Py_ssize_t index_of(PyObject* key, Py_ssize_t size) {
 PyObject* function_of(PyObject* object) {
   if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);
   return PyFunction_Check(object) ? object : nullptr;
-}
-
-Word field_word(Op op, PyObject* function) {
-  auto* f = reinterpret_cast<PyFunctionObject*>(function);
-  switch (op) {
-    case Op::FUNC_DEFAULTS: return word_at(&f->func_defaults);
-    case Op::FUNC_KWDEFAULTS: return word_at(&f->func_kwdefaults);
-    case Op::FUNC_CODE: return word_at(&f->func_code);
-    default: return word_at(&f->func_closure);
-  }
-}
-
-bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
-
-// An attribute of a class that instances and the class itself are given as it is.
-bool is_given_as_it_is(PyObject* attribute) {
-  return is_built_in(Py_TYPE(attribute)) && Py_TYPE(attribute)->tp_descr_get == nullptr;
-}
-
-// What answers `object.__class__` unless a class says otherwise.
-PyObject* class_getter() {
-  static PyObject* getter = cpython::of_type(&PyBaseObject_Type, "__class__");
-  return getter;
-}
-
-// An attribute of a class that goes before one of the instance, or may.
-bool goes_first(PyObject* attribute) {
-  return !is_built_in(Py_TYPE(attribute)) || Py_TYPE(attribute)->tp_descr_set != nullptr;
-}
-
-bool is_own_builtin(PyObject* found, const char* name) {
-  if (found == reinterpret_cast<PyObject*>(&PySuper_Type)) return std::strcmp(name, "super") == 0;
-  if (found == nullptr || !PyCFunction_CheckExact(found)) return false;
-  PyObject* module = PyCFunction_GET_SELF(found);
-  return module != nullptr && PyModule_Check(module) && std::strcmp(PyModule_GetName(module), "builtins") == 0 &&
-         std::strcmp(reinterpret_cast<PyCFunctionObject*>(found)->m_ml->ml_name, name) == 0;
-}
-
-// Whether a function that looks for a builtin finds the interpreter's own.
-bool finds_builtin(PyFunctionObject* function, const char* name) {
-  PyObject* key = PyUnicode_InternFromString(name);
-  PyObject* found = cpython::find_purely(function->func_builtins, key).value;
-  const bool finds = is_own_builtin(found, name) && cpython::lacks_purely(function->func_globals, key);
-  Py_DECREF(key);
-  return finds;
-}
-
-// Whether super() in a method of `owner` is what comes after it.
-bool continues_after(PyFunctionObject* function, PyObject* owner) {
-  PyObject* closure = function->func_closure;
-  if (closure == nullptr || PyTuple_GET_SIZE(closure) != 1 || !PyCell_Check(PyTuple_GET_ITEM(closure, 0))) return false;
-  return PyCell_GET(PyTuple_GET_ITEM(closure, 0)) == owner && finds_builtin(function, "super");
-}
-
-// What the __getattribute__ methods of an object's classes do, one after the other, before object's own is asked.
-struct Hooks {
-  bool known = false;
-  PyObject* names = nullptr;       // attributes that go by another name
-  PyObject* names_name = nullptr;  // the attribute that this dict is
-  std::vector<PyFunctionObject*> functions;
-
-  explicit Hooks(PyObject* object) {
-    const cpython::InstanceDict instance = cpython::instance_dict(object);
-    if (instance.state != DictState::kReady) return;
-    static PyObject* name = PyUnicode_InternFromString("__getattribute__");
-    PyTypeObject* type = Py_TYPE(object);
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(type->tp_mro); i++) {
-      PyObject* owner = PyTuple_GET_ITEM(type->tp_mro, i);
-      if (owner == reinterpret_cast<PyObject*>(&PyBaseObject_Type)) known = true;
-      if (known) return;
-      bool is_new = false;
-      PyObject* dict = cpython::type_dict(owner, is_new);
-      PyObject* function = PyDict_GetItemWithError(dict, name);
-      if (is_new) Py_DECREF(dict);
-      if (function != nullptr && !add(type, instance.dict, function, owner)) return;
-    }
-  }
-
-  PyObject* renamed(PyObject* attribute) const {
-    if (names == nullptr || attribute == names_name) return attribute;
-    PyObject* other = cpython::find_purely(names, attribute).value;
-    return other != nullptr ? other : attribute;
-  }
-
- private:
-  bool add(PyTypeObject* type, PyObject* instance, PyObject* function, PyObject* owner) {
-    const AttributeHook* hook = attribute_hook(function);
-    if (hook == nullptr || !continues_after(reinterpret_cast<PyFunctionObject*>(function), owner)) return false;
-    functions.push_back(reinterpret_cast<PyFunctionObject*>(function));
-    const cpython::Found own = cpython::find_purely(instance, hook->names[0]);
-    if (hook->form == AttributeHook::Form::kUnless)
-      return own.certain && (own.value == nullptr || own.value == Py_None);
-    if (hook->form != AttributeHook::Form::kRenames || names != nullptr || !own.certain || own.value != nullptr)
-      return false;
-    names_name = hook->names[0];
-    names = _PyType_Lookup(type, names_name);
-    return names != nullptr && PyDict_CheckExact(names) && is_plain_map(names);
-  }
-
-  // From names to names.
-  static bool is_plain_map(PyObject* dict) {
-    Py_ssize_t cursor = 0;
-    PyObject *key = nullptr, *value = nullptr;
-    while (PyDict_Next(dict, &cursor, &key, &value)) {
-      if (!PyUnicode_CheckExact(key) || !PyUnicode_CheckExact(value)) return false;
-    }
-    return true;
-  }
-};
-
-// The name by which an attribute is looked up.
-PyObject* name_to_look_for(PyObject* object, PyObject* name) {
-  if (PyType_Check(object) || cpython::plain_attribute_access(Py_TYPE(object))) return name;
-  return Hooks(object).renamed(name);
 }
 
 bool keys_compare_purely(PyObject* dict, PyObject* expected) {
@@ -479,7 +363,7 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
     case Op::TYPE: return base.has & kNeedsType ? reinterpret_cast<PyObject*>(Py_TYPE(object)) : nullptr;
     case Op::TYPE_DICT: {
       if (!PyType_Check(object)) return nullptr;
-      if (!is_built_in(reinterpret_cast<PyTypeObject*>(object))) emit(cpython::type_dict_word(object));
+      if (!cpython::is_built_in(reinterpret_cast<PyTypeObject*>(object))) emit(cpython::type_dict_word(object));
       bool is_new = false;
       PyObject* dict = cpython::type_dict(object, is_new);
       if (is_new) Py_XDECREF(dict);  // the type keeps it
@@ -518,128 +402,6 @@ PyObject* Deriver::edge_of_weakref(PyObject* reference) {
   if (target == nullptr || Py_REFCNT(target) <= 0) return nullptr;
   emit(word);
   return target;
-}
-
-PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
-  PyObject *object = base.value, *name = i.object;
-  if (PyCell_Check(object)) {
-    if (PyUnicode_CompareWithASCIIString(name, "cell_contents") != 0) return nullptr;
-    emit(cpython::cell_word(object));
-    return PyCell_GET(object);
-  }
-  if (!(base.has & kNeedsAttrs)) return nullptr;
-  if (PyFunction_Check(object)) {
-    if (PyObject* value = edge_of_function_attribute(object, name)) return value;
-  }
-  return edge_of_name(object, name, i.arg);
-}
-
-PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot& slot) {
-  name = name_to_look_for(object, name);
-  PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name);
-  if (of_type != nullptr && of_type == class_getter()) return reinterpret_cast<PyObject*>(Py_TYPE(object));
-  if (of_type != nullptr && Py_TYPE(of_type) == &PyMemberDescr_Type) return edge_of_member(object, of_type);
-  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return edge_of_property(object, of_type);
-  if (of_type != nullptr && goes_first(of_type)) return nullptr;
-  if (PyType_Check(object)) {
-    PyObject* value = _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), name);
-    return value != nullptr && (is_given_as_it_is(value) || PyFunction_Check(value)) ? value : nullptr;
-  }
-  const cpython::InstanceDict instance = cpython::instance_dict(object);
-  if (instance.state == DictState::kReady) {
-    const cpython::Found found = cpython::find_purely(instance.dict, name, slot);
-    if (!found.certain) return nullptr;
-    if (found.value != nullptr) return found.value;
-  }
-  if (instance.state == DictState::kNotMade) {
-    const cpython::InlineSlot inlined = cpython::inline_slot(object, name);
-    if (inlined.slot == nullptr) return nullptr;
-    emit(inlined.holder);
-    emit(inlined.slot);
-    if (*inlined.slot != 0) return reinterpret_cast<PyObject*>(*inlined.slot);
-  }
-  return of_type != nullptr && is_given_as_it_is(of_type) ? of_type : nullptr;
-}
-
-// A property that gives another attribute of the same object, which is none.
-PyObject* Deriver::edge_of_property(PyObject* object, PyObject* property) {
-  static PyObject* getter_name = PyUnicode_InternFromString("fget");
-  PyObject* descriptor = _PyType_Lookup(&PyProperty_Type, getter_name);
-  if (descriptor == nullptr || Py_TYPE(descriptor) != &PyMemberDescr_Type) return nullptr;
-  PyObject* getter = edge_of_member(property, descriptor);
-  const AttributeHook* hook = attribute_hook(getter);
-  if (hook == nullptr) return nullptr;
-  emit(cpython::type_word(getter));
-  emit(word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
-  if (hook->form == AttributeHook::Form::kAllOf) {
-    return edge_of_all(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
-  }
-  if (hook->form != AttributeHook::Form::kReturns) return nullptr;
-  PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name_to_look_for(object, hook->names[0]));
-  cpython::Slot nowhere = cpython::kNoSlot;
-  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return nullptr;
-  return edge_of_name(object, hook->names[0], nowhere);
-}
-
-// What `all` says of an attribute of every item: each has to be True or False itself, and no property.
-PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
-  constexpr Py_ssize_t kMostItems = 1000;
-  const Word globals = dict_version_word(getter->func_globals), builtins = dict_version_word(getter->func_builtins);
-  if (globals == nullptr || builtins == nullptr || !finds_builtin(getter, "all") || !finds_builtin(getter, "len")) {
-    return nullptr;
-  }
-  emit(globals);
-  emit(builtins);
-  cpython::Slot nowhere = cpython::kNoSlot;
-  PyObject* list = edge_of_name(object, hook.names[0], nowhere);
-  if (list == nullptr || !PyList_CheckExact(list) || PyList_GET_SIZE(list) > kMostItems) return nullptr;
-  emit(cpython::type_word(list));
-  emit(cpython::size_word(list));
-  emit(cpython::items_word(list));
-  PyObject* all = PyList_GET_SIZE(list) > 0 ? Py_True : nullptr;
-  for (Py_ssize_t at = 0; all != nullptr && at < PyList_GET_SIZE(list); at++) {
-    PyObject* item = PyList_GET_ITEM(list, at);
-    emit(cpython::item_word(list, static_cast<uint32_t>(at)));
-    emit(cpython::type_word(item));
-    PyObject* of_type = _PyType_Lookup(Py_TYPE(item), hook.names[1]);
-    if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return nullptr;
-    if (!attribute_facts(item)) return nullptr;
-    nowhere = cpython::kNoSlot;
-    PyObject* value = edge_of_name(item, hook.names[1], nowhere);
-    if (value == nullptr || !PyBool_Check(value)) return nullptr;
-    if (value == Py_False) all = Py_False;
-  }
-  return all;
-}
-
-// What the getters of a function read; a field that is empty is None to them.
-PyObject* Deriver::edge_of_function_attribute(PyObject* function, PyObject* name) {
-  struct Getter {
-    const char* name;
-    Op field;
-  };
-  static constexpr Getter kGetters[] = {{"__defaults__", Op::FUNC_DEFAULTS},
-                                        {"__kwdefaults__", Op::FUNC_KWDEFAULTS},
-                                        {"__code__", Op::FUNC_CODE},
-                                        {"__closure__", Op::FUNC_CLOSURE}};
-  for (const Getter& getter : kGetters) {
-    if (PyUnicode_CompareWithASCIIString(name, getter.name) != 0) continue;
-    const Word word = field_word(getter.field, function);
-    emit(word);
-    return *word != 0 ? reinterpret_cast<PyObject*>(*word) : Py_None;
-  }
-  return nullptr;
-}
-
-// A field at a fixed place in the object: of __slots__, or of a type written in C.
-PyObject* Deriver::edge_of_member(PyObject* object, PyObject* descriptor) {
-  const PyMemberDef* member = reinterpret_cast<PyMemberDescrObject*>(descriptor)->d_member;
-  const bool none_if_empty = member->type == cpython::kMemberOrNone;
-  if (!none_if_empty && member->type != cpython::kMember) return nullptr;
-  const Word word = word_at(reinterpret_cast<char*>(object) + member->offset);
-  emit(word);
-  if (*word != 0) return reinterpret_cast<PyObject*>(*word);
-  return none_if_empty ? Py_None : nullptr;
 }
 
 PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
@@ -697,58 +459,6 @@ void Deriver::keep(uint32_t at, PyObject* value) {
   }
 }
 
-// What decides getattr(value, ...) apart from the value of the attribute.
-bool Deriver::attribute_facts(PyObject* value) {
-  PyTypeObject* type = Py_TYPE(value);
-  const Word version = cpython::type_version_word(type);
-  if (version == nullptr) return false;
-  emit(version);
-  if (PyType_Check(value)) return class_attribute_facts(reinterpret_cast<PyTypeObject*>(value));
-  if (!cpython::plain_attribute_access(type) && !hook_facts(value)) return false;
-  return instance_facts(value);
-}
-
-bool Deriver::class_attribute_facts(PyTypeObject* type) {
-  const Word version = cpython::type_version_word(type);
-  if (version == nullptr || Py_TYPE(type)->tp_getattro != PyType_Type.tp_getattro) return false;
-  emit(version);
-  return true;
-}
-
-bool Deriver::instance_facts(PyObject* value) {
-  const cpython::InstanceDict instance = cpython::instance_dict(value);
-  const Word holder = cpython::dict_word(value);
-  if (instance.state == DictState::kNotMade) return true;
-  if (holder == nullptr) return instance.state == DictState::kNone && Py_TYPE(value)->tp_dictoffset == 0;
-  emit(holder);
-  if (instance.state == DictState::kNone) return true;
-  const Word entries = dict_version_word(instance.dict);
-  if (entries == nullptr) return false;
-  emit(entries);
-  return true;
-}
-
-// Each __getattribute__ in turn: its code, the class and the `super` that it looks for; and the dict of names.
-bool Deriver::hook_facts(PyObject* value) {
-  const Hooks hooks(value);
-  if (!hooks.known) return false;
-  for (PyFunctionObject* function : hooks.functions) {
-    const Word globals = dict_version_word(function->func_globals);
-    const Word builtins = dict_version_word(function->func_builtins);
-    if (globals == nullptr || builtins == nullptr) return false;
-    emit(word_at(&function->func_code));
-    emit(word_at(&function->func_closure));
-    emit(cpython::cell_word(PyTuple_GET_ITEM(function->func_closure, 0)));
-    emit(globals);
-    emit(builtins);
-  }
-  if (hooks.names == nullptr) return true;
-  const Word names = dict_version_word(hooks.names);
-  if (names == nullptr) return false;
-  emit(names);
-  return true;
-}
-
 // ---- guards ------------------------------------------------------------------------------------------------------
 
 // Guards on the state of the thread: what they read in dicts; the rest is compared as a whole (see Witness).
@@ -801,46 +511,6 @@ bool Deriver::covers(uint32_t at, const Register& base) {
     case Op::TENSOR: return covers_tensor(at, value);
     default: return false;
   }
-}
-
-bool Deriver::covers_absence(PyObject* object, PyObject* name, const Register& base) {
-  PyTypeObject* type = Py_TYPE(object);
-  if (!(base.has & kNeedsAttrs) || PyType_Check(object)) return false;
-  PyObject* getattr = cpython::of_type(type, "__getattr__");
-  // A type written in C may have an access of its own.
-  if (getattr == nullptr && type->tp_getattro != PyObject_GenericGetAttr && !Hooks(object).known) return false;
-  name = name_to_look_for(object, name);
-  if (_PyType_Lookup(type, name) != nullptr) return false;
-  if (getattr != nullptr && !covers_absence_in(object, getattr, name)) return false;
-  const cpython::InstanceDict instance = cpython::instance_dict(object);
-  if (instance.state == DictState::kNone) return true;
-  if (instance.state == DictState::kReady) return cpython::lacks_purely(instance.dict, name);
-  const cpython::InlineSlot inlined = cpython::inline_slot(object, name);
-  if (inlined.slot == nullptr) return false;
-  emit(inlined.holder);
-  emit(inlined.slot);
-  return *inlined.slot == 0;
-}
-
-// Nor does the __getattr__ find it.
-bool Deriver::covers_absence_in(PyObject* object, PyObject* getattr, PyObject* name) {
-  const AttributeHook* hook = attribute_hook(getattr);
-  const cpython::InstanceDict instance = cpython::instance_dict(object);
-  if (hook == nullptr || hook->form != AttributeHook::Form::kLooksIn) return false;
-  if (instance.state != DictState::kReady || !cpython::plain_attribute_access(Py_TYPE(object))) return false;
-  PyObject* dict_getter = cpython::of_type(Py_TYPE(object), "__dict__");
-  if (dict_getter == nullptr || Py_TYPE(dict_getter) != &PyGetSetDescr_Type) return false;
-  emit(word_at(&reinterpret_cast<PyFunctionObject*>(getattr)->func_code));
-  for (PyObject* where : hook->names) {
-    const cpython::Found found = cpython::find_purely(instance.dict, where);
-    if (!found.certain) return false;
-    if (found.value == nullptr) continue;
-    if (!PyDict_CheckExact(found.value) || !cpython::lacks_purely(found.value, name)) return false;
-    const Word version = dict_version_word(found.value);
-    if (version == nullptr) return false;
-    emit(version);
-  }
-  return true;
 }
 
 // Hardly any tensor has attributes of its own: that is noted with what is compared of the tensor.

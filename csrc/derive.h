@@ -9,6 +9,17 @@
 
 namespace unified_guards {
 
+// Where a function keeps what an accessor of functions finds.
+inline cpython::Word field_word(Op op, PyObject* function) {
+  auto* f = reinterpret_cast<PyFunctionObject*>(function);
+  switch (op) {
+    case Op::FUNC_DEFAULTS: return cpython::word_at(&f->func_defaults);
+    case Op::FUNC_KWDEFAULTS: return cpython::word_at(&f->func_kwdefaults);
+    case Op::FUNC_CODE: return cpython::word_at(&f->func_code);
+    default: return cpython::word_at(&f->func_closure);
+  }
+}
+
 // Finds what facts say that an instruction is as it is, without running code of a user's; what has none stays live.
 //
 // It evaluates what it covers on the way, so that record() and a live evaluation of the rest are together one check.

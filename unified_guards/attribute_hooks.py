@@ -15,7 +15,7 @@ import inspect
 import re
 import types
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from unified_guards import _C
@@ -77,16 +77,15 @@ def _method_of(function: types.FunctionType) -> ast.FunctionDef | None:
         function.__code__.co_varnames[: function.__code__.co_argcount]
     ):
         return None
-    compiled = compile(tree, function.__code__.co_filename, "exec", dont_inherit=True)
-    return definition if any(_same_code(code, function.__code__) for code in _codes_in(compiled)) else None
+    codes = _codes_in(compile(tree, function.__code__.co_filename, "exec", dont_inherit=True))
+    if in_class:
+        codes = [code for outer in codes for code in _codes_in(outer)]
+    return definition if any(_same_code(code, function.__code__) for code in codes) else None
 
 
-def _codes_in(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code of what is defined in `code`, however deep."""
-    for const in code.co_consts:
-        if isinstance(const, types.CodeType):
-            yield const
-            yield from _codes_in(const)
+def _codes_in(code: types.CodeType) -> list[types.CodeType]:
+    """The code of what is defined in `code`, one level deep."""
+    return [const for const in code.co_consts if isinstance(const, types.CodeType)]
 
 
 def _same_code(one: types.CodeType, other: types.CodeType) -> bool:
@@ -110,7 +109,7 @@ def _text_of(definition: ast.FunctionDef) -> str:
     return "\n".join(ast.unparse(_Named(names).visit(statement)) for statement in body)
 
 
-def names_looked_in(text: str) -> list[str] | None:
+def _names_looked_in(text: str) -> list[str] | None:
     """The dicts in which a ``__getattr__`` of the second form looks, in order."""
     names = []
     while (found := _LOOKS_IN.match(text)) is not None:
@@ -137,7 +136,7 @@ def _form_of(function: types.FunctionType) -> tuple[str, tuple[str, ...]] | None
     if (all_of := _ALL_OF.fullmatch(text)) is not None:
         # Of no items it may be true or false: that is left to the property.
         return ("all_of", (all_of[4], all_of[3])) if all_of[1] in (None, all_of[4]) else None
-    names = names_looked_in(text)
+    names = _names_looked_in(text)
     return None if names is None else ("looks_in", tuple(names))
 
 
@@ -154,13 +153,7 @@ def _learn_function(function: Any) -> None:
         _C.know_attribute_hook(code, *form)
 
 
-def _learn_property(kind: type, name: str) -> None:
-    for base in kind.__mro__:
-        found = vars(base).get(name)
-        if isinstance(found, property):
-            _learn_function(found.fget)
-        if found is not None:
-            return
+_HOOKS = frozenset({"__getattribute__", "__getattr__"})
 
 
 def learn(objects: Iterable[Any], names: Iterable[str] = ()) -> None:
@@ -170,14 +163,15 @@ def learn(objects: Iterable[Any], names: Iterable[str] = ()) -> None:
         objects: whatever guards read attributes of.
         names: the attributes that they read; properties of these names are looked at, too.
     """
-    wanted = set(names)
-    for kind in {type(item) for item in objects}:
-        for base in kind.__mro__:
-            for name in ("__getattribute__", "__getattr__"):
-                if name in vars(base):
-                    _learn_function(vars(base)[name])
-        for name in wanted:
-            _learn_property(kind, name)
+    wanted = _HOOKS.union(names)
+    for base in {base for kind in {type(item) for item in objects} for base in kind.__mro__}:
+        defined = vars(base)
+        for name in wanted & defined.keys():
+            found = defined[name]
+            if isinstance(found, property):
+                _learn_function(found.fget)
+            elif name in _HOOKS:
+                _learn_function(found)
 
 
-__all__ = ["learn", "names_looked_in"]
+__all__ = ["learn"]
