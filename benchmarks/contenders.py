@@ -6,7 +6,6 @@ To add one, make a :class:`Contender`; nothing else knows what a contender is ma
 from __future__ import annotations
 
 import functools
-import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,10 +33,6 @@ class Contender:
         """Whether the installed torch, or unified_guards, has what this needs."""
         import torch
 
-        if self.backend == "strict":
-            import unified_guards
-
-            return "strict" in inspect.signature(unified_guards.install).parameters
         known = all(hasattr(torch._dynamo.config, name) for name in self.config)
         return known and (self.guard_filter is None or hasattr(torch.compiler, self.guard_filter))
 

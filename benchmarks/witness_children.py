@@ -25,7 +25,7 @@ from torch._C._dynamo.guards import RootGuardManager
 
 from benchmarks import entries, measure, probe, workloads
 from benchmarks.contenders import CONTENDERS, EXACT, TORCH, UNIFIED, Contender
-from benchmarks.registry import WORKLOADS, Workload
+from benchmarks.registry import WORKLOADS
 
 #: Of Qwen3; 36 are in the 8B model, and in the workload `qwen3_36`.
 LAYERS = (4, 9, 18, 36, 72)
@@ -75,16 +75,8 @@ def layers_workload(layers: int) -> str:
     return f"qwen3_{layers}"
 
 
-def _qwen3(layers: int) -> Workload:
-    model, ids = workloads.qwen3(num_hidden_layers=layers), workloads.tokens(8)
-    compiled = torch.compile(model, backend="eager")
-    return Workload(
-        lambda: compiled(input_ids=ids, use_cache=False).logits, lambda: model(input_ids=ids, use_cache=False).logits
-    )
-
-
 for _layers in LAYERS:
-    WORKLOADS.setdefault(layers_workload(_layers), partial(_qwen3, _layers))
+    WORKLOADS.setdefault(layers_workload(_layers), partial(workloads.qwen3_static, _layers))
 
 
 def _named(sample: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -165,8 +157,8 @@ def _checker_of(build: probe.Build) -> Any:
 
 
 def _witness_of(checker: Any) -> dict[str, Any]:
-    """What the checker tells of its witness, if it has one."""
-    return dict(getattr(checker, "witness", None) or {})
+    """What the checker tells of its witness, if there is either."""
+    return {} if checker is None else checker.witness or {}
 
 
 def _mutated(job: Job, contender: Contender) -> list[dict[str, Any]]:

@@ -61,15 +61,20 @@ def tokens(length: int) -> torch.Tensor:
     return torch.arange(length)[None] % 128
 
 
-@workload("qwen3_36")
-def qwen3_36() -> Workload:
+def qwen3_static(layers: int) -> Workload:
+    """Qwen3 of this depth, the same tokens in every step."""
     import torch
 
-    model, ids = qwen3(), tokens(8)
+    model, ids = qwen3(num_hidden_layers=layers), tokens(8)
     compiled = torch.compile(model, backend="eager")
     return Workload(
         lambda: compiled(input_ids=ids, use_cache=False).logits, lambda: model(input_ids=ids, use_cache=False).logits
     )
+
+
+@workload("qwen3_36")
+def qwen3_36() -> Workload:
+    return qwen3_static(36)
 
 
 def _decoder(model: Any, call: Callable[..., Any], prompt: int = 8, length: int = 256) -> Callable[[], torch.Tensor]:

@@ -209,6 +209,13 @@ class Source(Frozen):
         """The source one step below this one."""
         return _source(access, key, self)
 
+    def steps(self) -> Iterator[Source]:
+        """This source, its base, and so on to the frame."""
+        step: Source | None = self
+        while step is not None:
+            yield step
+            step = step.base
+
     @staticmethod
     def frame() -> Source:
         """The frame itself: the dict of its locals."""
@@ -233,6 +240,17 @@ class Source(Frozen):
 
     def __reduce__(self) -> Any:
         raise TypeError("a Source is not picklable; use GuardSet.to_json")
+
+
+def with_bases(sources: Iterable[Source]) -> set[Source]:
+    """These sources and all on the way to them."""
+    found: set[Source] = set()
+    for source in sources:
+        for step in source.steps():
+            if step in found:
+                break
+            found.add(step)
+    return found
 
 
 _NAMED_KEYS = frozenset({Access.CONSTANT, Access.CALL1})
@@ -419,14 +437,7 @@ class GuardSet:
 
     def sources(self) -> set[Source]:
         """Every source that some guard reads, those on the way included."""
-        found: set[Source] = set()
-        for item in self:
-            for source in item.sources:
-                step: Source | None = source
-                while step is not None and step not in found:
-                    found.add(step)
-                    step = step.base
-        return found
+        return with_bases(source for item in self for source in item.sources)
 
     def to_json(self) -> str:
         """The set as JSON text; what only this process can check (addresses, callables) is kept as its reason."""

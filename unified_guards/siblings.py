@@ -100,10 +100,7 @@ def _is_quick(item: Guard) -> bool:
 
 
 def _is_quick_source(source: Source) -> bool:
-    step: Source | None = source
-    while step is not None and step.access in _ACCESSES:
-        step = step.base
-    return step is None and source.depth <= DEEPEST
+    return source.depth <= DEEPEST and all(step.access in _ACCESSES for step in source.steps())
 
 
 def _is_quick_expression(item: Guard) -> bool:

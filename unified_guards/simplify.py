@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from unified_guards.integers import ANY, Constraint, Form, Integer, Integers, meet, truth
-from unified_guards.ir import Access, Guard, GuardSet, Source, TensorFacts, Test, guard
+from unified_guards.ir import Access, Guard, GuardSet, Source, TensorFacts, Test, guard, with_bases
 from unified_guards.shapes import Op, Term, const, evaluate, expression, read, replaced, term
 
 #: Seconds that one compilation may spend here. 5,000 shape guards take a third of it, on a slow machine.
@@ -314,24 +314,14 @@ def existence_is_implied(work: _Work) -> Iterator[Step]:
     if not wanted:
         return
     read_now = _sources_of(item for item in work.left.values() if item.test is not Test.EXISTS)
-    read_now |= _with_bases(item.source.base for item in wanted)
+    read_now |= with_bases(item.source.base for item in wanted if item.source.base is not None)
     for item in wanted:
         if item.source in read_now:
             yield item, None
 
 
 def _sources_of(guards: Iterable[Guard]) -> set[Source]:
-    return _with_bases(source for item in guards for source in item.sources)
-
-
-def _with_bases(sources: Iterable[Source | None]) -> set[Source]:
-    found: set[Source] = set()
-    for source in sources:
-        step = source
-        while step is not None and step not in found:
-            found.add(step)
-            step = step.base
-    return found
+    return with_bases(source for item in guards for source in item.sources)
 
 
 # -- aliases -----------------------------------------------------------------------------------------------------------

@@ -444,11 +444,7 @@ class Maker:
     def way(self, at: int) -> list[tuple[Source, Any]]:
         """The sources down to some object, each kind of object as likely as the others."""
         assert self.known is not None
-        step: Source | None = self.choose.choice(self.choose.choice(self.known))
-        sources = []
-        while step is not None and step.base is not None:
-            sources.append(step)
-            step = step.base
+        *sources, _frame = self.choose.choice(self.choose.choice(self.known)).steps()
         f_locals = self.f_locals(at)
         return [(source, reference.resolve(source, f_locals)) for source in reversed(sources)]
 
@@ -552,11 +548,7 @@ def in_order(guards: list[Guard]) -> list[Guard]:
     first: dict[Source, int] = {}
 
     def rank(source: Source) -> tuple[int, ...]:
-        steps = []
-        step: Source | None = source
-        while step is not None:
-            steps.append(first.setdefault(step, len(first)))
-            step = step.base
+        steps = [first.setdefault(step, len(first)) for step in source.steps()]
         return tuple(reversed(steps))
 
     return sorted(guards, key=lambda item: rank(item.sources[0]))

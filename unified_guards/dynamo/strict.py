@@ -287,11 +287,9 @@ def functions(known: Known) -> Iterator[Extra]:
     sources: dict[Source, Source] = {}  # of functions, and a guarded one below each
     for item in known.guard_set:
         for source in item.sources:
-            step: Source | None = source
-            while step is not None:
+            for step in source.steps():
                 if step.access in _FUNCTION_FIELDS and step.base is not None:
                     sources.setdefault(step.base, item.source)
-                step = step.base
     for source, place in sources.items():
         function = known.live(source)
         function = getattr(function, "__func__", function)
@@ -354,8 +352,7 @@ def orders(known: Known) -> Iterator[Extra]:
     """That an OrderedDict whose items are guarded by position is still in its own order."""
     by_position = {
         source.base
-        for item in known.guard_set
-        for source in _with_bases(item.sources)
+        for source in known.guard_set.sources()
         if source.access in (Access.DICT_KEY_AT, Access.DICT_VALUE_AT) and source.base is not None
     }
     for item in known.guard_set:
@@ -367,14 +364,6 @@ def orders(known: Known) -> Iterator[Extra]:
         if all(map(_is_constant, keys)):
             made = guard(Test.MAPPING_KEYS, (item.source,), (keys,))
             yield Extra(made, item.source, "the order of an OrderedDict")
-
-
-def _with_bases(sources: Iterable[Source]) -> Iterator[Source]:
-    for source in sources:
-        step: Source | None = source
-        while step is not None:
-            yield step
-            step = step.base
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
