@@ -81,6 +81,11 @@ def own() -> Callable:
     return aot_autograd(fw_compiler=lambda gm, inputs: make_boxed_func(gm.forward))
 
 
+def name_of(compiler: Any) -> str:
+    """The same in every process."""
+    return compiler if isinstance(compiler, str) else type(compiler).__name__
+
+
 @contextlib.contextmanager
 def conversions() -> Iterator[list[int]]:
     """The ids of the real tensors that are made fake inside, each as often as it is."""
@@ -96,7 +101,7 @@ def conversions() -> Iterator[list[int]]:
 
 
 class TestResults:
-    @pytest.mark.parametrize("compiler", ["eager", "aot_eager", "inductor", own()], ids=str)
+    @pytest.mark.parametrize("compiler", ["eager", "aot_eager", "inductor", own()], ids=name_of)
     @pytest.mark.parametrize("dynamic", [False, True])
     def test_and_gradients_are_those_of_eager(self, compiler: Any, dynamic: bool) -> None:
         layer, x = Layer(), torch.randn(4, 3, requires_grad=True)
@@ -276,7 +281,7 @@ class TestFakeInputs:
         assert [type(item) for item in inputs] == [torch.SymInt, FakeTensor]
         assert isinstance(inputs[1].shape[0], torch.SymInt)
 
-    @pytest.mark.parametrize("compiler", ["aot_eager", "inductor", own()], ids=str)
+    @pytest.mark.parametrize("compiler", ["aot_eager", "inductor", own()], ids=name_of)
     def test_are_converted_once(self, compiler: Any) -> None:
         layer, x = Layer(), torch.ones(2, 3)
         with conversions() as converted:
