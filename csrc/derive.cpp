@@ -128,6 +128,9 @@ void Deriver::start_update() {
 
 Deriver::Outcome Deriver::commit() {
   if (outcome_ != Outcome::kDone) return outcome_;
+  for (const auto& [at, fact] : tensor_changes_) {
+    if (!are_alike(facts_->tensors[at], fact)) return Outcome::kOther;
+  }
   for (const Change& change : changes_) facts_->facts[change.at] = change.fact;
   for (const auto& [at, value] : finds_) facts_->found[at] = value;
   for (const auto& [at, fact] : tensor_changes_) facts_->tensors[at] = fact;
@@ -147,8 +150,7 @@ Deriver::Outcome Deriver::record(PyObject* locals) {
   outcome_ = Outcome::kDone;
   registers_[0] = {locals, State::kSeen, 0};
   if (derive(0, static_cast<uint32_t>(length))) settle_relations();
-  static constexpr uint64_t nothing = 0;
-  facts_->facts.resize(facts_->count() + Facts::kAhead, {&nothing, 0});
+  facts_->finish();
   return outcome_;
 }
 
@@ -551,7 +553,9 @@ bool Deriver::covers_tensor(uint32_t at, PyObject* object) {
   if (Py_TYPE(object) != spec.type || spec.device_is_current) return false;
   const c10::TensorImpl* implementation = tensor_of(object).unsafeGetTensorImpl();
   if (implementation->is_python_dispatch() || !has_plain_dims(*implementation)) return false;
-  const TensorFact fact{object, implementation, implementation->autograd_meta(), which, 0, 0};
+  if (autograd_word(*implementation) == nullptr) return false;
+  const void* autograd = implementation->autograd_meta();
+  const TensorFact fact{object, implementation, autograd != nullptr ? autograd : implementation, which, 0, 0};
   if (updating_) {
     tensor_changes_.emplace_back(facts_->remembered[at].first, fact);
   } else {

@@ -37,6 +37,11 @@ struct TensorFact {
 };
 static_assert(sizeof(TensorFact) == 32);
 
+// Tensors that are compared with the same, one after the other.
+inline bool are_alike(const TensorFact& a, const TensorFact& b) {
+  return a.spec == b.spec && a.is_bare == b.is_bare && a.type_version == b.type_version;
+}
+
 // How an instruction is answered.
 enum class Standing : uint8_t {
   kLive,     // evaluated on every check
@@ -82,12 +87,14 @@ class Kept {
 
 // The facts about one root.
 struct Facts {
-  static constexpr size_t kAhead = 24;
+  static constexpr size_t kAhead = 24, kTensorsAhead = 12;
 
-  std::vector<Fact> facts;              // the last kAhead are of no one: they let the loop fetch ahead without asking
-  std::vector<uint32_t> owners;         // of each fact: which instruction
-  std::vector<TensorFact> tensors;      //
+  // The last kAhead facts and kTensorsAhead tensors are of no one: they let the loops fetch ahead without asking.
+  std::vector<Fact> facts;
+  std::vector<uint32_t> owners;  // of each fact: which instruction
+  std::vector<TensorFact> tensors;
   std::vector<uint32_t> tensor_owners;  // of each tensor: which instruction
+  std::vector<uint32_t> runs;           // where runs of tensors that are alike end
   std::vector<Likeness> likenesses;     // by spec
   std::vector<Remembered> remembered;   // by instruction
   std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
@@ -95,8 +102,15 @@ struct Facts {
   std::vector<Seen> apart;              // sorted: vouched for, and in a group of UNIQUE with others that are not
 
   size_t count() const { return owners.size(); }
+  size_t tensor_count() const { return tensor_owners.size(); }
+
+  // When all has been recorded.
+  void finish();
+  void sort_tensors();
+
   size_t bytes() const {
-    return facts.capacity() * sizeof(Fact) + (owners.capacity() + tensor_owners.capacity()) * sizeof(uint32_t) +
+    return facts.capacity() * sizeof(Fact) +
+           (owners.capacity() + tensor_owners.capacity() + runs.capacity()) * sizeof(uint32_t) +
            tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
            remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) +
            apart.capacity() * sizeof(Seen) + kept.bytes();

@@ -80,7 +80,7 @@ Answer tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) 
   return holds_if(sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl.strides().data()) &&
                   static_cast<int8_t>(c10::typeMetaToScalarType(impl.dtype())) == spec.dtype &&
                   (spec.device_is_current || impl.device().index() == spec.device_index) &&
-                  requires_gradient(impl) == spec.requires_grad);
+                  requires_gradient(impl.autograd_meta()) == spec.requires_grad);
 }
 
 Answer number_is_read(const Instruction& i, PyObject* base, std::vector<Number>& numbers) {

@@ -152,9 +152,10 @@ inline bool has_plain_dims(const c10::TensorImpl& impl) {
 // Index of the accelerator's current device (evaluate.cpp).
 int current_device_index();
 
-// Whether backwards passes through a tensor. Its metadata is of torch's one kind, as torch itself takes for granted.
-inline bool requires_gradient(const c10::TensorImpl& implementation) {
-  const auto* autograd = static_cast<const torch::autograd::AutogradMeta*>(implementation.autograd_meta());
+// Whether backwards passes through a tensor with this metadata, which is of torch's one kind, as torch itself takes for
+// granted.
+inline bool requires_gradient(const c10::AutogradMetaInterface* metadata) {
+  const auto* autograd = static_cast<const torch::autograd::AutogradMeta*>(metadata);
   return autograd != nullptr && (autograd->requires_grad_ || autograd->grad_fn_);
 }
 
@@ -167,7 +168,7 @@ inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject
   const c10::Device device = impl->device();
   const int index = spec.device_is_current ? current_device_index() : spec.device_index;
   if (device.index() != index) return false;
-  if (requires_gradient(*impl) != spec.requires_grad) return false;
+  if (requires_gradient(impl->autograd_meta()) != spec.requires_grad) return false;
   if (!has_plain_dims(*impl)) return unusual_dims_match(spec, dims, tensor);
   c10::IntArrayRef sizes = impl->sizes();
   return sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl->strides().data());
@@ -183,26 +184,44 @@ inline Likeness likeness_of(const c10::TensorImpl& implementation) {
   return {words::Peek::keys(implementation), kind_of(implementation)};
 }
 
-// tensor_matches() where `like` is the likeness of a tensor with plain dims and without Python keys that did.
-inline bool matches_like(const Likeness& like, const TensorSpec& spec, const int64_t* dims,
-                         const c10::TensorImpl& implementation) {
-  if (words::Peek::keys(implementation) != like.keys || kind_of(implementation) != like.kind) return false;
-  const c10::impl::SizesAndStrides& found = words::Peek::dims(implementation);
-  return sizes_and_strides_match(spec, dims, found.size(), found.sizes_data(), found.strides_data()) &&
-         requires_gradient(implementation) == spec.requires_grad;
+// Where the pointer to the autograd metadata stands; torch's own accessor is a call into another library. Only where
+// autograd_word() has found it.
+inline const torch::autograd::AutogradMeta* autograd_in_place(const c10::TensorImpl& implementation) {
+  const cpython::Word word = cpython::word_at(words::Peek::behind_autograd(implementation)) - 1;
+  return reinterpret_cast<const torch::autograd::AutogradMeta*>(*word);
 }
 
-// Fetches what that reads. `implementation` and `autograd` are where they were last.
-inline void fetch_tensor(PyObject* tensor, const void* implementation, const void* autograd) {
+// tensor_matches() where `like` is the likeness of a tensor with plain dims and without Python keys that did, for which
+// autograd_in_place() holds. `kRank` is that of the spec, all of whose dims are guarded; -1 for any other.
+template <int kRank>
+inline bool matches_like(const Likeness& like, const TensorSpec& spec, const int64_t* dims,
+                         const c10::TensorImpl& implementation) {
+  const c10::impl::SizesAndStrides& found = words::Peek::dims(implementation);
+  // Without a branch for each: all of it is in memory that comes with the rest.
+  uint64_t differ = (words::Peek::keys(implementation) ^ like.keys) | (kind_of(implementation) ^ like.kind);
+  if constexpr (kRank < 0) {
+    if (!sizes_and_strides_match(spec, dims, found.size(), found.sizes_data(), found.strides_data())) return false;
+  } else {
+    if (found.size() != kRank) return false;
+    for (int at = 0; at < kRank; at++) {
+      differ |= static_cast<uint64_t>(found.sizes_data()[at] ^ dims[at]);
+      differ |= static_cast<uint64_t>(found.strides_data()[at] ^ dims[kRank + at]);
+    }
+  }
+  return differ == 0 && requires_gradient(autograd_in_place(implementation)) == spec.requires_grad;
+}
+
+// Fetches what that reads. `implementation` and `autograd` are where they were last. Inlined by force: a function that
+// only fetches does nothing as the compiler sees it, which leaves out calls of it.
+[[gnu::always_inline]] inline void fetch_tensor(PyObject* tensor, const void* implementation, const void* autograd) {
   const auto* object = reinterpret_cast<const char*>(tensor);
   const auto* fields = static_cast<const char*>(implementation);
-  __builtin_prefetch(object - 24);
+  __builtin_prefetch(object + 8);
   __builtin_prefetch(object + 16);
   __builtin_prefetch(fields + 24);
   __builtin_prefetch(fields + 56);
   __builtin_prefetch(fields + 120);
   __builtin_prefetch(fields + 168);
-  if (autograd == nullptr) return;
   __builtin_prefetch(&static_cast<const torch::autograd::AutogradMeta*>(autograd)->requires_grad_);
 }
 

@@ -10,7 +10,34 @@ WitnessCounts total_witness_counts;
 
 namespace {
 
-void fetch(const TensorFact& fact) { fetch_tensor(fact.tensor, fact.implementation, fact.autograd); }
+[[gnu::always_inline]] inline void fetch(const TensorFact& fact) {
+  fetch_tensor(fact.tensor, fact.implementation, fact.autograd);
+}
+
+// The first of these tensors that is not as the ones that matched; `end` when all are.
+template <int kRank>
+const TensorFact* first_unlike(const TensorFact* fact, const TensorFact* end, const TensorSpec& spec,
+                               const int64_t* dims, const Likeness& like) {
+  for (; fact != end; fact++) {
+    fetch(fact[Facts::kTensorsAhead]);
+    if (Py_TYPE(fact->tensor) != spec.type) break;
+    if (!matches_like<kRank>(like, spec, dims, *tensor_of(fact->tensor).unsafeGetTensorImpl())) break;
+    if (fact->is_bare && *cpython::dict_word(fact->tensor) != 0) break;
+  }
+  return fact;
+}
+
+const TensorFact* first_unlike(const TensorFact* fact, const TensorFact* end, const TensorSpec& spec,
+                               const int64_t* dims, const Likeness& like) {
+  const bool all_guarded = std::find(dims, dims + 2 * spec.rank, kAnyDim) == dims + 2 * spec.rank;
+  switch (all_guarded ? spec.rank : -1) {
+    case 1: return first_unlike<1>(fact, end, spec, dims, like);
+    case 2: return first_unlike<2>(fact, end, spec, dims, like);
+    case 3: return first_unlike<3>(fact, end, spec, dims, like);
+    case 4: return first_unlike<4>(fact, end, spec, dims, like);
+    default: return first_unlike<-1>(fact, end, spec, dims, like);
+  }
+}
 
 Verdict verdict_of(Deriver::Outcome outcome) {
   switch (outcome) {
@@ -120,34 +147,42 @@ Verdict Witness::facts_hold(Deriver& deriver) {
 }
 
 Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) {
-  if (facts_.tensors.empty()) return Verdict::kHolds;
+  if (facts_.tensor_count() == 0) return Verdict::kHolds;
   if (!(dispatch_ == *evaluation.dispatch())) {
     std::fill(facts_.likenesses.begin(), facts_.likenesses.end(), Likeness());
     dispatch_ = *evaluation.dispatch();
   }
-  constexpr size_t kAhead = 8;
-  const size_t count = facts_.tensors.size();
-  for (size_t at = 0; at < std::min(count, kAhead); at++) fetch(facts_.tensors[at]);
-  for (size_t at = 0; at < count; at++) {
-    if (at + kAhead < count) fetch(facts_.tensors[at + kAhead]);
-    const TensorFact& fact = facts_.tensors[at];
-    const TensorSpec& spec = program.tensors_[fact.spec];
+  const TensorFact* fact = facts_.tensors.data();
+  for (size_t ahead = 0; ahead < Facts::kTensorsAhead; ahead++) fetch(fact[ahead]);
+  for (const uint32_t end_of_run : facts_.runs) {
+    const TensorSpec& spec = program.tensors_[fact->spec];
+    if (fact->type_version != 0 && spec.type->tp_version_tag != fact->type_version) return Verdict::kStale;
+    const TensorFact* end = facts_.tensors.data() + end_of_run;
     const int64_t* dims = program.dims_.data() + spec.dims;
-    bool matches = Py_TYPE(fact.tensor) == spec.type;
-    const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
-    if (matches && !matches_like(facts_.likenesses[fact.spec], spec, dims, implementation)) {
-      if (implementation.is_python_dispatch() || !has_plain_dims(implementation)) return Verdict::kStale;
-      matches = tensor_matches(spec, dims, fact.tensor, *evaluation.dispatch());
-      if (matches) facts_.likenesses[fact.spec] = likeness_of(implementation);
+    while ((fact = first_unlike(fact, end, spec, dims, facts_.likenesses[fact->spec])) != end) {
+      const Verdict verdict = tensor_holds(program, evaluation, *fact++);
+      if (verdict != Verdict::kHolds) return verdict;
     }
-    if (!matches) {
-      evaluation.fail(facts_.tensor_owners[at]);
-      return Verdict::kFails;
-    }
-    if (fact.type_version == 0) continue;
-    if (spec.type->tp_version_tag != fact.type_version) return Verdict::kStale;
-    if (fact.is_bare && *cpython::dict_word(fact.tensor) != 0) return Verdict::kStale;
   }
+  return Verdict::kHolds;
+}
+
+// A tensor that does not look like the last one that matched may match all the same.
+Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const TensorFact& fact) {
+  const TensorSpec& spec = program.tensors_[fact.spec];
+  const int64_t* dims = program.dims_.data() + spec.dims;
+  bool matches = Py_TYPE(fact.tensor) == spec.type;
+  const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
+  if (matches) {
+    if (implementation.is_python_dispatch() || !has_plain_dims(implementation)) return Verdict::kStale;
+    matches = tensor_matches(spec, dims, fact.tensor, *evaluation.dispatch());
+  }
+  if (!matches) {
+    evaluation.fail(facts_.tensor_owners[static_cast<size_t>(&fact - facts_.tensors.data())]);
+    return Verdict::kFails;
+  }
+  if (fact.is_bare && *cpython::dict_word(fact.tensor) != 0) return Verdict::kStale;
+  facts_.likenesses[fact.spec] = likeness_of(implementation);
   return Verdict::kHolds;
 }
 
@@ -310,7 +345,7 @@ size_t Witnesses::facts() const {
 }
 
 size_t Witnesses::tensors() const {
-  return sum([](const Witness& witness) { return witness.facts().tensors.size(); });
+  return sum([](const Witness& witness) { return witness.facts().tensor_count(); });
 }
 
 size_t Witnesses::live() const {

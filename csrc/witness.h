@@ -44,6 +44,7 @@ class Witness {
   Verdict anchors_hold(Deriver& deriver, PyObject* locals);
   Verdict facts_hold(Deriver& deriver);
   Verdict tensors_hold(Program& program, Evaluation& evaluation);
+  Verdict tensor_holds(Program& program, Evaluation& evaluation, const TensorFact& fact);
   Verdict state_holds(Program& program, Evaluation& evaluation);
   Verdict live_holds(Evaluation& evaluation, PyObject* locals);
   void plan(Program& program);
