@@ -1,5 +1,15 @@
 """Refuses, in one sentence, to work where it cannot: the first thing that ``import unified_guards`` runs."""
 
+import re
+import sys
+
+
+def is_command_line() -> bool:
+    """Whether ``python -m unified_guards`` is looking for its ``__main__``, which is when it imports the package."""
+    # Until it is found, sys.argv[0] is "-m"; sys.orig_argv has the name before the same arguments.
+    name = "".join(sys.orig_argv[-len(sys.argv) :][:1])
+    return sys.argv[:1] == ["-m"] and re.fullmatch(r"(-\w*m)?unified_guards(\.__main__)?", name) is not None
+
 
 def check() -> None:
     """Raises ImportError, with the command that mends it, on a wrong Python, torch or build."""
