@@ -157,7 +157,7 @@ def costs_of(frame: Frame) -> Costs:
     """What a check of a cache entry costs, by guard; times where it was measured."""
     measured = frame.measured or Measured()
     witness = measured.witness or frame.checker.witness or {}
-    remembered = bool(witness.get("roots")) or bool(witness.get("fact_rows"))
+    remembered = bool(witness.get("roots"))
     live_rows = witness.get("live_rows", ()) if remembered else range(frame.rows)
     guards = _by_guard(frame, set(live_rows), witness.get("fact_rows", ()), measured.rows)
     in_place = measured.in_place_ns

@@ -251,6 +251,8 @@ def _entry_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> Fr
 
 def _remembered(frame: Frame) -> dict[str, Any]:
     witness = frame.checker.witness
+    if witness is not None and not witness["roots"] and frame.measured is not None:
+        witness = frame.measured.witness  # the objects have died since
     if witness is None:
         return {}
     live = tuple(frame.meaning[row] for row in witness["live_rows"])

@@ -373,7 +373,7 @@ function drawFamily(family) {
   const common = [...checked[0]].filter((guard) => checked.every((set) => set.has(guard)));
   const inAll = new Set(common);
   const columns = entries.map((at, i) => drawColumn(at, [...checked[i]].filter((guard) => !inAll.has(guard))));
-  return h("div", {}, h("h3", {}, nameOf(entryOf(family[0]))), h("p", { class: "muted small" }, `${counted(entries.length, "entry", "entries")}, in the order in which they are asked. ${counted(common.length, "guard")} in all of them.`), h("div", { class: "columns", tabindex: 0, role: "group", "aria-label": `Entries of ${nameOf(entryOf(family[0]))}` }, columns));
+  return h("div", {}, h("h3", {}, nameOf(entryOf(family[0]))), h("p", { class: "muted small" }, `${counted(entries.length, "entry", "entries")}. ${counted(common.length, "guard")} in all of them.`), h("div", { class: "columns", tabindex: 0, role: "group", "aria-label": `Entries of ${nameOf(entryOf(family[0]))}` }, columns));
 }
 
 function drawColumn(at, only) {
