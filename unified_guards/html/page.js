@@ -136,7 +136,11 @@ function drawCost() {
   const rows = rowsOf(chosen).filter((row) => row.state !== REMOVED);
   const measured = Boolean(entry.times.check_ns);
   const told = measured
-    ? [drawTimes(entry.times), h("h3", {}, "One check, many in a row, by part")]
+    ? [
+        drawTimes(entry.times),
+        h("p", { class: "muted small" }, "Compare what was measured in the same way. Many in a row, all that a check reads is in the cache; where the program makes it, its own work has pushed that out. Torch's tree there is not measured on this page: ", h("code", {}, "python -m unified_guards bench --script"), " does."),
+        h("h3", {}, "One check, many in a row, by part"),
+      ]
     : [h("p", { class: "note" }, "No times: this entry was not measured, or no check of it has passed. Run the program with ", h("code", {}, "python -m unified_guards explain"), ", or set ", h("code", {}, "UNIFIED_GUARDS_PROFILE=1"), " before it compiles. Until then, what a check does is counted:")];
   const summed = h("p", { class: "muted small" }, measured
     ? "Each instruction was also measured alone. Those times are what a guard costs when it is evaluated, with the steps that first lead to its object; they do not add up to a check exactly. What is in the witness is evaluated only after one of its facts has changed."

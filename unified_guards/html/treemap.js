@@ -1,6 +1,7 @@
 // A map of guards in which the size of a field is what its guards come to.
 
 const MOST_CELLS = 120;
+const DEEPEST = 3; // levels that are drawn inside a field
 
 // Groups rows by their paths. A leaf has one row; a step that leads to one place only is joined with the next.
 function treeOf(rows, pathOf, sizeOf, name) {
@@ -148,16 +149,21 @@ class Treemap {
     });
     if (w > 34 && height > 20) button.append(h("span", { class: "name" }, node.name));
     if (w > 60 && height > 42) button.append(h("span", { class: "size" }, size));
-    if (w > 90 && height > 90) button.append(...this.inside(node, w, height));
+    if (w > 50 && height > 80) button.append(...this.inside(node, w, height, 46, DEEPEST));
     if (height > 14) button.append(this.strip(states, node.all.length));
     return button;
   }
 
-  inside(node, width, height) {
-    const fields = squarify(node.children, 6, 46, width - 14, height - 60);
-    return fields.filter(({ w, h: high }) => w > 5 && high > 5).map(({ node: child, x, y, w, h: high }) =>
-      h("span", { class: "in", style: { left: `${x}px`, top: `${y}px`, width: `${w - 2}px`, height: `${high - 2}px` } }, w > 44 && high > 19 ? child.name : ""),
-    );
+  // What a field holds, as far in as there is room to see it.
+  inside(node, width, height, top, depth) {
+    const fields = squarify(node.children, 4, top, width - 10, height - top - 6);
+    return fields.filter(({ w, h: high }) => w > 6 && high > 6).map(({ node: child, x, y, w, h: high }) => {
+      const states = statesOf(child);
+      const named = w > 30 && high > 17;
+      const style = { left: `${x}px`, top: `${y}px`, width: `${w - 2}px`, height: `${high - 2}px`, "--c": colour(states.indexOf(Math.max(...states))) };
+      const deeper = depth > 0 && w > 26 && high > 26 ? this.inside(child, w - 2, high - 2, named ? 18 : 3, depth - 1) : [];
+      return h("span", { class: "in", style }, named ? h("b", {}, child.name) : "", deeper);
+    });
   }
 
   strip(states, all) {
