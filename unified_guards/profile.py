@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Oracle = Callable[[dict[str, Any], bool], None]
 
 #: Of one entry: how many of the last checks are kept, and how often a frame is checked again to measure one.
-_MOST_CHECKS, _PASSES = 4096, 40
+_MOST_CHECKS, _PASSES = 4096, 20
 #: Merged into the accessor before them (Program::merge).
 _MERGED = frozenset({Test.TYPE_IS, Test.IS})
 

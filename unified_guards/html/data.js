@@ -34,8 +34,18 @@ const guardText = memo((at) => {
 const labelsOf = memo((at) => {
   const [base, , label] = DATA.sources[at];
   const above = base < 0 ? [] : labelsOf(base);
-  return label < 0 ? above : [...above, DATA.texts[label]];
+  return label < 0 ? above : [...above, moduleName(DATA.texts[label])];
 });
+
+const moduleName = (name) => (name.startsWith("__import_") ? name.slice(9).replaceAll("_dot_", ".") : name);
+
+// As a user would write it.
+const briefly = (text) =>
+  text
+    .replace(/\bG\['(__import_\w+)'\]/g, (_, name) => moduleName(name))
+    .replace(/\.__dict__\['_(?:modules|parameters|buffers)'\]\['(\w+)'\]/g, (_, name) => (/^\d+$/.test(name) ? `[${name}]` : `.${name}`))
+    .replace(/\.__dict__\['(\w+)'\]/g, ".$1")
+    .replace(/\b[LG]\['(\w+)'\]/g, "$1");
 
 const lineOf = (at) => {
   const [file, line, name, code] = DATA.lines[at];
@@ -61,6 +71,12 @@ class Row {
     return guardText(this.guard);
   }
 
+  // Without the housekeeping of modules; what is too long loses its middle.
+  get brief() {
+    const text = briefly(this.text);
+    return text.length <= 130 ? text : `${text.slice(0, 45)} … ${text.slice(-80)}`;
+  }
+
   get maker() {
     return this.makers.length ? this.makers[0].name : "unknown";
   }
@@ -81,7 +97,7 @@ class Row {
   get words() {
     if (this._words === undefined) {
       const made = this.makers.flatMap(({ name, stack }) => [name, ...stack.slice(-1).map((l) => `${l.file}:${l.line} ${l.code}`)]);
-      this._words = [this.text, this.kind, STATES[this.state][0], ...made].join("\n").toLowerCase();
+      this._words = [this.text, briefly(this.text), this.kind, STATES[this.state][0], ...made].join("\n").toLowerCase();
     }
     return this._words;
   }

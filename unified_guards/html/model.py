@@ -8,7 +8,7 @@ of the program, stacks and guards are tables, in which everything stands once, a
 - ``guards``: [text, test, makers, sources]; in the text ``BASE i BASE`` is that of its i-th source, ``BASE s BASE`` all
   of them; makers are pairs of a maker and a stack, -1 without one.
 - ``stacks``: lines, the innermost last; ``lines``: [file, line, function, source code].
-- ``entries``: one for each cache entry. ``guards`` there is [guard, state, instructions, live, facts, ns] for each guard
+- ``entries``: one for each cache entry. Its ``guards``: [guard, state, instructions, live, facts, ns] for each guard
   that was lifted, then those that took the place of others; for one that is not checked, [.., rule, becomes] follow.
 """
 

@@ -44,7 +44,7 @@ function drawEntries() {
           figureOf(figure.format(entry.lifted), "lifted"),
           figureOf(figure.format(entry.checks), "checked"),
           figureOf(figure.format(entry.counts[0]), counted(entry.counts[2], "miss", "misses")),
-          figureOf(entry.times.in_place_ns ? nsText(entry.times.in_place_ns) : "not measured", "a check, in place"),
+          figureOf(entry.times.in_place_ns ? nsText(entry.times.in_place_ns) : "not measured", "in place"),
         ];
     const what = h("span", { class: "what" }, h("b", {}, nameOf(entry)), ` ${idOf(entry, at)} `, h("span", { class: "muted small" }, whereOf(entry)));
     return h("button", { type: "button", class: "entry", "aria-pressed": String(at === chosen), onclick: () => choose(at) }, what, ...figures);
@@ -94,7 +94,7 @@ function drawParts(entry, parts, show) {
   const label = parts.map(([name, value]) => `${name}: ${show(value)}`).join("; ");
   return [
     h("div", { class: "stack", role: "img", "aria-label": label }, parts.filter(([, value]) => value > 0).map(([, value, c]) => h("i", { style: { width: `${(100 * value) / sum}%`, background: c } }))),
-    h("div", { class: "legend" }, parts.map(([name, value, c]) => h("span", { style: { "--c": c } }, `${name}: ${show(value)}`))),
+    h("div", { class: "legend" }, parts.filter(([, value]) => value > 0).map(([name, value, c]) => h("span", { style: { "--c": c } }, `${name}: ${show(value)}`))),
   ];
 }
 
@@ -239,7 +239,7 @@ function drawRow(row) {
   const line = row.line;
   const under = [h("span", { class: "state", style: { "--c": colour(row.state) } }, STATES[row.state][0]), ` · ${row.makers.map(({ name }) => name).filter((name, i, all) => all.indexOf(name) === i).join(", ") || "made here"}`, line ? ` · ${placeOf(line)}` : ""];
   const cost = row.state === REMOVED ? "" : row.ns !== null ? nsText(row.ns) : figure.format(row.instructions);
-  const summary = h("summary", {}, h("span", { class: "text" }, row.text), h("span", { class: "figure facts" }, row.facts ? figure.format(row.facts) : ""), h("span", { class: "figure" }, cost), h("span", { class: "under" }, under));
+  const summary = h("summary", {}, h("span", { class: "text" }, row.brief), h("span", { class: "figure facts" }, row.facts ? figure.format(row.facts) : ""), h("span", { class: "figure" }, cost), h("span", { class: "under" }, under));
   const details = h("details", { class: "row" }, summary);
   details.addEventListener("toggle", () => {
     if (details.open && details.children.length === 1) details.append(drawBody(row));
@@ -249,7 +249,7 @@ function drawRow(row) {
 
 function drawBody(row) {
   const [state, why] = STATES[row.state];
-  const items = [["kind", row.kind], ["state", `${state}. ${why}`]];
+  const items = [["in full", h("code", {}, row.text)], ["kind", row.kind], ["state", `${state}. ${why}`]];
   if (row.state !== REMOVED) {
     const steps = `${counted(row.instructions, "instruction")}, ${figure.format(row.live)} of them evaluated on every check; ${counted(row.facts, "fact")}`;
     items.push(["costs", row.ns === null ? steps : `${nsText(row.ns)} to evaluate. ${steps}`]);
@@ -371,12 +371,15 @@ function drawCompare() {
   );
 }
 
+// Two that say the same in words are the same, but not where the words name an object.
+const sameAs = (row) => (row.kind.startsWith("is") ? row.guard : row.text);
+
 function drawFamily(family) {
   const entries = family.filter((at) => entryOf(at).torch === null);
-  const checked = entries.map((at) => new Set(rowsOf(at).filter((row) => row.state !== REMOVED).map((row) => row.guard)));
-  const common = [...checked[0]].filter((guard) => checked.every((set) => set.has(guard)));
+  const checked = entries.map((at) => new Map(rowsOf(at).filter((row) => row.state !== REMOVED).map((row) => [sameAs(row), row.guard])));
+  const common = [...checked[0].keys()].filter((same) => checked.every((guards) => guards.has(same)));
   const inAll = new Set(common);
-  const columns = entries.map((at, i) => drawColumn(at, [...checked[i]].filter((guard) => !inAll.has(guard))));
+  const columns = entries.map((at, i) => drawColumn(at, [...checked[i]].flatMap(([same, guard]) => (inAll.has(same) ? [] : [guard]))));
   return h("div", {}, h("h3", {}, nameOf(entryOf(family[0]))), h("p", { class: "muted small" }, `${counted(entries.length, "entry", "entries")}. ${counted(common.length, "guard")} in all of them.`), h("div", { class: "columns", tabindex: 0, role: "group", "aria-label": `Entries of ${nameOf(entryOf(family[0]))}` }, columns));
 }
 

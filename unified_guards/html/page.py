@@ -17,7 +17,6 @@ from typing import Any
 from unified_guards.html.model import gather
 from unified_guards.report import Report
 
-
 #: In this order, as one script.
 _PROGRAM = ("data.js", "treemap.js", "page.js")
 
