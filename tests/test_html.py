@@ -117,12 +117,9 @@ def test_a_guard_has_its_maker_and_the_line_of_the_program(data):
 
 
 def test_the_map_has_the_names_of_modules_and_not_where_torch_keeps_them(data):
-    (weight,) = (
-        row[0]
-        for row in data["entries"][-1]["guards"]
-        if "['2'].__dict__['_parameters']['weight'] is torch" in guard_text(data, row[0])
-    )
-    steps, at = [], data["guards"][weight][3][0]
+    paths = [source_text(data, at) for at in range(len(data["sources"]))]
+    (at,) = (at for at, path in enumerate(paths) if path.endswith(".values())[2].__dict__['_parameters']['weight']"))
+    steps = []
     while at >= 0:
         at, _, label = data["sources"][at]
         steps += [data["texts"][label]] if label >= 0 else []
@@ -144,12 +141,6 @@ def test_what_is_remembered_has_facts(data):
 
 
 def test_a_guard_that_torch_or_python_evaluates_is_left_to_torch():
-    class Meta(type):
-        def __eq__(cls, other: object) -> bool:
-            return cls is other
-
-        __hash__ = type.__hash__
-
     (frame,) = explained(lambda x: x + 1, once, once).frames
     item = unified_guards.ir.guard(
         unified_guards.ir.Test.TORCH_LEAF, (unified_guards.Source.frame(),), (object(), "a guard of torch's")
@@ -450,7 +441,7 @@ def test_the_page_opens_without_asking_for_anything_else(opened, address):
 
 def test_search_shows_the_guards_that_have_all_the_words(opened):
     choose_oldest(opened.page)
-    assert opened.search("negate FALSE") == ["self.negate is False"]
+    assert opened.search("['NEGATE'] false") == ["self.negate is False"]
     assert opened.search("no such guard") == []
     assert "Search with fewer words" in opened.page.inner_text("#guard-list")
 
@@ -470,7 +461,7 @@ def test_a_state_can_be_chosen(opened):
 
 def test_a_row_that_is_opened_by_key_shows_the_source_line(opened):
     choose_oldest(opened.page)
-    opened.search("self negate is")
+    opened.search("['negate']")
     opened.page.locator(".row summary").focus()
     opened.page.keyboard.press("Enter")
     opened.page.wait_for_selector(".row[open] .body")

@@ -39,9 +39,15 @@ const labelsOf = memo((at) => {
 
 const moduleName = (name) => (name.startsWith("__import_") ? name.slice(9).replaceAll("_dot_", ".") : name);
 
+// A list of modules that was iterated over.
+function withoutLists(text) {
+  const shorter = text.replace(/\blist\(([^()]*)\.__dict__\['_modules'\]\.values\(\)\)(\[\d+\])/g, "$1$2");
+  return shorter === text ? text : withoutLists(shorter);
+}
+
 // As a user would write it.
 const briefly = (text) =>
-  text
+  withoutLists(text)
     .replace(/\bG\['(__import_\w+)'\]/g, (_, name) => moduleName(name))
     .replace(/\.__dict__\['_(?:modules|parameters|buffers)'\]\['(\w+)'\]/g, (_, name) => (/^\d+$/.test(name) ? `[${name}]` : `.${name}`))
     .replace(/\.__dict__\['(\w+)'\]/g, ".$1")
