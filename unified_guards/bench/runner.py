@@ -241,7 +241,9 @@ def problems(summary: dict[str, dict[str, Summary]]) -> list[str]:
 def environment() -> dict[str, Any]:
     import torch
 
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    facts = Path("/proc/cpuinfo")  # of Linux
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    models = [line for line in lines if line.startswith("model name")]
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),
