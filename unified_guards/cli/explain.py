@@ -8,7 +8,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from unified_guards.cli.run import add_program, check_program, run_program
+from unified_guards.cli.run import add_program, missing, run_program
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def main(arguments: argparse.Namespace) -> int:
     """Runs the program, and reports."""
-    check_program(arguments)
+    problem = missing(arguments.program, is_module=arguments.is_module)
+    if problem is not None:
+        arguments.error(problem)
     page = Path(arguments.html).resolve()  # the program may go elsewhere
     if not page.parent.is_dir():
         arguments.error(f"--html {arguments.html}: there is no folder {page.parent}")

@@ -34,13 +34,13 @@ def _has_module(name: str) -> bool:
         return False
 
 
-def check_program(arguments: argparse.Namespace) -> None:
-    """Ends with the usage if there is no such program."""
-    if arguments.is_module:
-        if not _has_module(arguments.program):
-            arguments.error(f"there is no module named {arguments.program!r} (a file is run without -m)")
-    elif not os.path.exists(arguments.program):
-        arguments.error(f"there is no file {arguments.program!r} in {os.getcwd()} (a module is run with -m)")
+def missing(program: str, *, is_module: bool) -> str | None:
+    """What to tell a user who names a program that is not there; None if it is."""
+    if is_module:
+        return None if _has_module(program) else f"there is no module named {program!r} (a file is run without -m)"
+    if os.path.exists(program):
+        return None
+    return f"there is no file {program!r} in {os.getcwd()} (a module is run with -m)"
 
 
 def run_program(program: str, own_arguments: list[str], *, is_module: bool) -> None:
@@ -58,7 +58,9 @@ def main(arguments: argparse.Namespace) -> int:
     """Installs and runs the program."""
     import unified_guards
 
-    check_program(arguments)
+    problem = missing(arguments.program, is_module=arguments.is_module)
+    if problem is not None:
+        arguments.error(problem)
     unified_guards.install()
     os.environ["UNIFIED_GUARDS"] = "1"
     if arguments.stats:
