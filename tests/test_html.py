@@ -571,7 +571,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, address):
     page.wait_for_selector(".row[open] .body")
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     # What is clipped does not make the document wider.
-    all_of = "[...document.querySelectorAll('main > section > *, .row .body, .row .body *, .entry > *')]"
+    all_of = "[...document.querySelectorAll('.entry, .entry *, .bars, .row .body, .row .body *')]"
     wide = page.evaluate(
         f"{all_of}.filter((e) => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map((e) => e.outerHTML)"
     )
