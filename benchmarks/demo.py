@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import runner
+from benchmarks import ROOT
+from benchmarks.workloads import CHILD
+from unified_guards.bench import runner
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +57,9 @@ def _mutations(backend: str) -> None:
     """The child that changes the model; one JSON line per change."""
     import torch
 
-    from benchmarks.measure import install_backend
-    from benchmarks.probe import BuildProbe
-    from benchmarks.workloads import qwen3, tokens
+    from unified_guards.bench.measure import install_backend
+    from unified_guards.bench.probe import BuildProbe
+    from unified_guards.bench.workloads import qwen3, tokens
 
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
@@ -98,7 +100,7 @@ def _show_mutations(backend: str) -> bool:
     command = [sys.executable, "-m", "benchmarks.demo", "--child", backend]
     right = True
     with subprocess.Popen(
-        command, cwd=runner.ROOT, env=runner.child_environment(), stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, env=runner.child_environment(), stdout=subprocess.PIPE, text=True
     ) as child:
         for text in child.stdout or ():
             if not text.startswith("{"):
@@ -153,7 +155,7 @@ def main() -> int:
         return 0
     backends = [options.only] if options.only else ["torch", "unified"]
     print("Compiling Qwen3 (36 layers, tiny widths, random weights), each backend in its own process.", flush=True)
-    samples, failed = runner.run([_WORKLOAD], backends, rounds=options.rounds, steps=30, memory=False)
+    samples, failed = runner.run(CHILD, [_WORKLOAD], backends, rounds=options.rounds, steps=30, memory=False)
     if failed:
         return 1
     summary = runner.summarise(samples)

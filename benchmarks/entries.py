@@ -27,8 +27,9 @@ import torch
 import torch._dynamo
 from torch._C._dynamo.guards import RootGuardManager
 
-from benchmarks.probe import lookups_in_place, step_us, warm_up
-from benchmarks.runner import ROOT, child_environment, environment, markdown
+from benchmarks import ROOT
+from unified_guards.bench.probe import lookups_in_place, step_us, warm_up
+from unified_guards.bench.runner import child_environment, environment, markdown
 
 ENTRIES = (1, 2, 4, 8, 16)
 BACKENDS = ("torch", "unified", "dynamo's own")

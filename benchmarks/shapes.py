@@ -29,9 +29,9 @@ from torch._dynamo.source import LocalSource, TensorProperty, TensorPropertySour
 from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 
 import unified_guards
-from benchmarks.probe import Build, BuildProbe
-from benchmarks.runner import environment, markdown
 from benchmarks.workloads import WORKLOADS
+from unified_guards.bench.probe import Build, BuildProbe
+from unified_guards.bench.runner import environment, markdown
 from unified_guards.dynamo.lift import lift
 from unified_guards.dynamo.provenance import Origins
 from unified_guards.dynamo.tap import LAMBDA_PARTS, recording

@@ -17,7 +17,7 @@ import torch._dynamo
 import torch._dynamo.testing
 
 from benchmarks.kinds import KINDS, Kind
-from benchmarks.probe import Build, BuildProbe, leaf_guards, tree_parts
+from unified_guards.bench.probe import Build, BuildProbe, leaf_guards, tree_parts
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots, runner
+from benchmarks import ROOT
 from benchmarks.contenders import CONTENDERS, EXACT, TORCH, UNIFIED
 from benchmarks.witness_children import Job
 from benchmarks.witness_parts import PARTS, THREE, Part, Results
+from unified_guards.bench import plots, runner
 
-RESULTS = runner.ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 
 # ---- running ---------------------------------------------------------------------------------------------------------
 
@@ -44,7 +45,7 @@ def _run_child(job: Job) -> list[dict[str, Any]] | None:
     """None if it failed."""
     command = [sys.executable, "-m", "benchmarks.witness", "--child", json.dumps(asdict(job))]
     environment = runner.child_environment(memory=job.memory) | CONTENDERS[job.contender].environment
-    done = subprocess.run(command, cwd=runner.ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("[{")]
     if done.returncode == 0 and lines:
         return list(json.loads(lines[-1]))

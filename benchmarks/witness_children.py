@@ -23,9 +23,11 @@ import torch._dynamo
 import torch._dynamo.guards as dynamo_guards
 from torch._C._dynamo.guards import RootGuardManager
 
-from benchmarks import entries, measure, probe, workloads
+from benchmarks import entries
 from benchmarks.contenders import CONTENDERS, EXACT, TORCH, UNIFIED, Contender
-from benchmarks.registry import WORKLOADS
+from benchmarks.workloads import WORKLOADS
+from unified_guards.bench import measure, probe
+from unified_guards.bench.workloads import qwen3_static
 
 #: Of Qwen3; 36 are in the 8B model, and in the workload `qwen3_36`.
 LAYERS = (4, 9, 18, 36, 72)
@@ -76,7 +78,7 @@ def layers_workload(layers: int) -> str:
 
 
 for _layers in LAYERS:
-    WORKLOADS.setdefault(layers_workload(_layers), partial(workloads.qwen3_static, _layers))
+    WORKLOADS.setdefault(layers_workload(_layers), partial(qwen3_static, _layers))
 
 
 def _named(sample: dict[str, Any], job: Job) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import contenders, plots
+from benchmarks import contenders
 from benchmarks.contenders import EXACT, OPTIONS, TORCH, UNIFIED
-from benchmarks.runner import Summary, format_number, markdown
 from benchmarks.witness_children import CALLED, EMPTY, EMPTY_AGAIN, LAYERS, layers_workload
+from unified_guards.bench import plots
+from unified_guards.bench.runner import Summary, format_number, markdown
 
 #: workload -> contender -> summary
 Results = dict[str, dict[str, Summary]]

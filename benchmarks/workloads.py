@@ -1,7 +1,8 @@
 """`python -m benchmarks.workloads [names] [--json FILE]`: real programs on torch's guards and on unified ones.
 
 Models have real depth and tiny widths: guards depend on the number of modules and tensors, not on the size of the
-tensors. To add a workload, add one function with the `workload` decorator.
+tensors. To add a workload, add one function with the `workload` decorator; those that a user's machine measures too are
+in `unified_guards/bench/workloads.py`.
 """
 
 from __future__ import annotations
@@ -14,67 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import runner
-from benchmarks.registry import WORKLOADS, Workload, workload
+from benchmarks import ROOT
+from unified_guards.bench import runner
+from unified_guards.bench.measure import print_sample
+from unified_guards.bench.registry import WORKLOADS, Workload, workload
+from unified_guards.bench.workloads import qwen3, tokens
 
 if TYPE_CHECKING:
     import torch
 
-
-@workload("x_plus_y")
-def x_plus_y() -> Workload:
-    import torch
-
-    def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return x + y
-
-    compiled = torch.compile(add, backend="eager")
-    x, y = torch.randn(4), torch.randn(4)
-    return Workload(lambda: compiled(x, y), lambda: add(x, y))
-
-
-@workload("mlp")
-def mlp() -> Workload:
-    import torch
-
-    layers = [module for _ in range(4) for module in (torch.nn.Linear(32, 32), torch.nn.ReLU())]
-    model = torch.nn.Sequential(*layers).eval()
-    compiled = torch.compile(model, backend="eager")
-    x = torch.randn(4, 32)
-    return Workload(lambda: compiled(x), lambda: model(x))
-
-
-def qwen3(**overrides: Any) -> Any:
-    """Qwen3 with 36 layers, as in the 8B model, and widths that make a step cheap; weights are random, but the same."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 36}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-    return Qwen3ForCausalLM(Qwen3Config(**(sizes | heads | overrides))).eval()
-
-
-def tokens(length: int) -> torch.Tensor:
-    import torch
-
-    return torch.arange(length)[None] % 128
-
-
-def qwen3_static(layers: int) -> Workload:
-    """Qwen3 of this depth, the same tokens in every step."""
-    import torch
-
-    model, ids = qwen3(num_hidden_layers=layers), tokens(8)
-    compiled = torch.compile(model, backend="eager")
-    return Workload(
-        lambda: compiled(input_ids=ids, use_cache=False).logits, lambda: model(input_ids=ids, use_cache=False).logits
-    )
-
-
-@workload("qwen3_36")
-def qwen3_36() -> Workload:
-    return qwen3_static(36)
+CHILD = runner.Child("benchmarks.workloads", ROOT)
 
 
 def _decoder(model: Any, call: Callable[..., Any], prompt: int = 8, length: int = 256) -> Callable[[], torch.Tensor]:
@@ -146,32 +96,6 @@ def qwen3_36_regional() -> Workload:
     )
 
 
-@workload("adamw_200")
-def adamw_200() -> Workload:
-    import torch
-
-    def optimizer() -> torch.optim.Optimizer:
-        generator = torch.Generator().manual_seed(0)
-        parameters = [torch.nn.Parameter(torch.randn(4, 4, generator=generator)) for _ in range(200)]
-        for parameter in parameters:
-            parameter.grad = torch.randn(4, 4, generator=generator)
-        return torch.optim.AdamW(parameters, lr=1e-3)
-
-    def stepping(owner: torch.optim.Optimizer, call: Callable[[], Any]) -> Callable[[], Any]:
-        parameters = owner.param_groups[0]["params"]
-
-        def step() -> Any:
-            call()
-            return parameters
-
-        return step
-
-    ours, twin = optimizer(), optimizer()
-    return Workload(
-        stepping(ours, torch.compile(ours.step, backend="eager")), stepping(twin, twin.step), grad=True, stateful=True
-    )
-
-
 @workload("dynamic_50")
 def dynamic_50() -> Workload:
     import torch
@@ -235,21 +159,14 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
-def _child(options: argparse.Namespace) -> None:
-    from benchmarks.measure import measure
-
-    sample = measure(options.names[0], options.child, steps=options.steps, memory=options.memory)
-    print(json.dumps(sample), flush=True)
-
-
 def main() -> int:
     options = _arguments()
     if options.child:
-        _child(options)
+        print_sample(options.names[0], options.child, steps=options.steps, memory=options.memory)
         return 0
     backends = [options.only] if options.only else ["torch", "unified"]
     samples, failed = runner.run(
-        options.names, backends, rounds=options.rounds, steps=options.steps, memory=not options.no_memory
+        CHILD, options.names, backends, rounds=options.rounds, steps=options.steps, memory=not options.no_memory
     )
     summary = runner.summarise(samples)
     print("\nMedians; pairs are torch / unified, a ratio says how many times torch's figure is the unified one.")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import plots, runner, witness
+from benchmarks import witness
 from benchmarks.contenders import CONTENDERS, EXACT, OPTIONS, TORCH, UNIFIED
 from benchmarks.witness_parts import PARTS, TIERS
+from unified_guards.bench import plots, runner
 
 
 @pytest.fixture(scope="module")

@@ -12,23 +12,25 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from unified_guards._environment import check as _check_environment
+from unified_guards import _environment
 
-_check_environment()
+# `python -m unified_guards` comes here first. Its commands import the rest, so that `doctor` can say why it cannot be.
+if not _environment.is_command_line():
+    _environment.check()
 
-from unified_guards.aot.errors import GuardError, RecompileLimitError  # noqa: E402
-from unified_guards.dynamo.backend import backend  # noqa: E402
-from unified_guards.dynamo.install import (  # noqa: E402
-    FallbackError,
-    GuardDisagreement,
-    install,
-    installed,
-    is_installed,
-    uninstall,
-)
-from unified_guards.ir import Guard, GuardSet, Provenance, Source  # noqa: E402
-from unified_guards.report import FrameReport, Report, explain  # noqa: E402
-from unified_guards.statistics import Stats, stats  # noqa: E402
+    from unified_guards.aot.errors import GuardError, RecompileLimitError
+    from unified_guards.dynamo.backend import backend
+    from unified_guards.dynamo.install import (
+        FallbackError,
+        GuardDisagreement,
+        install,
+        installed,
+        is_installed,
+        uninstall,
+    )
+    from unified_guards.ir import Guard, GuardSet, Provenance, Source
+    from unified_guards.report import FrameReport, Report, explain
+    from unified_guards.statistics import Stats, stats
 
 if TYPE_CHECKING:
     from unified_guards.aot.functions import aot_function, aot_module, aot_module_simplified

@@ -1,64 +1,78 @@
-"""``python -m unified_guards run script.py [arguments]``: an unchanged program with unified guards installed."""
+"""``python -m unified_guards COMMAND``: the table of commands. Each of them is a file in ``unified_guards/cli``."""
 
 from __future__ import annotations
 
 import argparse
-import atexit
-import importlib.util
-import os
-import runpy
+import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import unified_guards
 
 
-def _parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        module: has ``add_arguments(parser)`` and ``main(arguments) -> int``; imported when the command is asked for.
+        what: its line in ``--help``.
+        works_anywhere: whether it runs where unified_guards cannot be imported.
+    """
+
+    module: str
+    what: str
+    works_anywhere: bool = False
+
+
+COMMANDS = {
+    "run": Command("unified_guards.cli.run", "run an unchanged program with unified guards installed"),
+    "doctor": Command("unified_guards.cli.doctor", "say whether everything fits on this machine", works_anywhere=True),
+    "bench": Command("unified_guards.cli.bench", "measure what unified guards save, here or in your own program"),
+    "explain": Command("unified_guards.cli.explain", "show the guards of a program"),
+}
+
+
+def _parser(asked: str | None) -> argparse.ArgumentParser:
+    """A parser that knows every command by name and line, and the arguments of the one that is asked for."""
     about = (unified_guards.__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m unified_guards", description=about)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser(
-        "run",
-        help="run an unchanged program with unified guards installed",
-        description="Runs a program as python would, with unified guards installed in it and in the Python processes "
-        "that it starts. Its exit status is passed on.",
-    )
-    run.add_argument("--stats", action="store_true", help="print unified_guards.stats() to stderr at the end")
-    run.add_argument("-m", dest="is_module", action="store_true", help="PROGRAM is a module, as in python -m")
-    run.add_argument("program", metavar="PROGRAM", help="a script, or with -m a module")
-    run.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER, help="the program's own arguments")
-    return parser, run
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(name, help=command.what)
+        own.set_defaults(error=own.error)
+        if name == asked:
+            importlib.import_module(command.module).add_arguments(own)
+    return parser
 
 
-def _has_module(name: str) -> bool:
+def _import_all() -> str | None:
+    """Imports the package, of which `python -m` has imported only the name; what is wrong if that fails."""
+    if hasattr(unified_guards, "install"):
+        return None
     try:
-        return importlib.util.find_spec(name) is not None
-    except (ModuleNotFoundError, ValueError):  # a parent is missing; a relative name
-        return False
+        importlib.reload(unified_guards)
+    except ImportError as error:
+        return str(error)
+    return None
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser, run = _parser()
-    options = parser.parse_args(arguments)
-    program = options.program
-    if options.is_module:
-        if not _has_module(program):
-            run.error(f"there is no module named {program!r} (a file is run without -m)")
-    elif not os.path.exists(program):
-        run.error(f"there is no file {program!r} in {os.getcwd()} (a module is run with -m)")
-
-    unified_guards.install()
-    os.environ["UNIFIED_GUARDS"] = "1"
-    if options.stats:
-        atexit.register(lambda: print(f"\nunified_guards.stats()\n{unified_guards.stats()}", file=sys.stderr))
-    sys.argv = [program, *options.arguments]
-    if options.is_module:
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
-        return
-    if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(os.path.realpath(program))
-    runpy.run_path(os.path.abspath(program), run_name="__main__")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns its exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if not given:
+        _parser(None).print_help(sys.stderr)
+        return 2
+    options = _parser(given[0]).parse_args(given)
+    command = COMMANDS[options.command]
+    problem = None if command.works_anywhere else _import_all()
+    if problem is not None:
+        print(f"{problem}\n`python -m unified_guards doctor` looks at everything at once.", file=sys.stderr)
+        return 1
+    status: int = importlib.import_module(command.module).main(options)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from typing import Any
 
 import torch
 
+from unified_guards._environment import Problem
+
 #: First torch that is supported, and first that is not (major, minor).
 FIRST_TORCH, AFTER_LAST_TORCH = (2, 11), (2, 16)
-FIRST_PYTHON, AFTER_LAST_PYTHON = (3, 10), (3, 15)
 
 
 def version_of(text: str) -> tuple[int, int]:
@@ -23,29 +23,24 @@ def version_of(text: str) -> tuple[int, int]:
 TORCH = version_of(torch.__version__)
 
 
-def unsupported() -> str | None:
-    """What to tell a user whose torch or Python is not supported; None when both are."""
-    if not FIRST_PYTHON <= sys.version_info[:2] < AFTER_LAST_PYTHON:
-        return (
-            f"unified_guards supports Python 3.10 to 3.14 and this is {sys.version.split()[0]}. "
-            "Make an environment with a supported one: python3.11 -m venv .venv"
-        )
-    if not FIRST_TORCH <= TORCH < AFTER_LAST_TORCH:
-        return (
-            f"unified_guards supports torch 2.11 to 2.15 and found {torch.__version__}. "
-            "Run: pip install 'torch==2.13.0' && pip install --no-build-isolation --force-reinstall unified_guards"
-        )
-    return None
+def wrong_torch() -> Problem | None:
+    """What to tell a user whose torch is not supported; None when it is."""
+    if FIRST_TORCH <= TORCH < AFTER_LAST_TORCH:
+        return None
+    return Problem(
+        f"unified_guards supports torch 2.11 to 2.15 and found {torch.__version__}",
+        "Run: pip install 'torch==2.13.0' && pip install --no-build-isolation --force-reinstall unified_guards",
+    )
 
 
-def built_for_another_torch(built_for: str) -> str | None:
+def built_for_another_torch(built_for: str) -> Problem | None:
     """What to tell a user whose extension was built for another torch; None when it fits."""
     if version_of(built_for) == TORCH and built_for == torch.__version__:
         return None
-    return (
-        f"the extension of unified_guards was built for torch {built_for} and this is torch {torch.__version__}. "
+    return Problem(
+        f"the extension of unified_guards was built for torch {built_for} and this is torch {torch.__version__}",
         "Build it again: pip install --no-build-isolation --force-reinstall --no-deps unified_guards "
-        "(in a checkout: make build)"
+        "(in a checkout: make build)",
     )
 
 

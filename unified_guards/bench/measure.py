@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,8 +11,8 @@ from typing import Any
 
 import torch
 
-from benchmarks import probe
-from benchmarks.registry import WORKLOADS, Workload
+from unified_guards.bench import probe
+from unified_guards.bench.registry import WORKLOADS, Workload
 
 BACKENDS = ("torch", "unified", "strict")
 _FIRST_STEPS = 3
@@ -119,6 +120,11 @@ def measure(name: str, backend: str, *, steps: int, memory: bool, more: More | N
     if unified is not None:
         _add_report(sample, unified, {build.code for build in builds.builds})
     return asdict(sample)
+
+
+def print_sample(name: str, backend: str, *, steps: int, memory: bool = False) -> None:
+    """What a child process does: one sample, as one line of JSON on stdout."""
+    print(json.dumps(measure(name, backend, steps=steps, memory=memory)), flush=True)
 
 
 def _first_steps(name: str, backend: str, comparison: _Comparison, builds: probe.BuildProbe) -> Sample:

@@ -1,4 +1,4 @@
-"""SVG plots of benchmark figures. Needs matplotlib (`pip install --group bench`); without it there are tables only."""
+"""Plots of benchmark figures. Needs matplotlib; without it there are tables only."""
 
 from __future__ import annotations
 
@@ -48,11 +48,24 @@ class Bars:
     log: bool = False
 
 
-def draw(path: Path, panels: Sequence[Lines | Bars], columns: int = 2) -> None:
-    """Writes all panels into one SVG whose bytes depend on the figures alone."""
+@dataclass(frozen=True)
+class Pairs:
+    """A panel of rows, the first one on top, on a logarithmic axis. A row: label -> (before, after)."""
+
+    title: str
+    x: str
+    rows: dict[str, tuple[float, float]]
+
+
+#: What a plot may be written to.
+SUFFIXES = (".png", ".svg")
+
+
+def draw(path: Path, panels: Sequence[Lines | Bars | Pairs], columns: int = 2) -> None:
+    """Writes all panels into one PNG or SVG, as the suffix says. The bytes depend on the figures alone."""
     import matplotlib
 
-    matplotlib.use("svg")
+    matplotlib.use("agg")
     matplotlib.rcParams.update({"svg.hashsalt": path.name, "font.size": 9, "axes.titlesize": 10})
     from matplotlib import pyplot
 
@@ -68,17 +81,22 @@ def draw(path: Path, panels: Sequence[Lines | Bars], columns: int = 2) -> None:
         if isinstance(panel, Lines):
             _lines(axis, panel)
             continue
+        if isinstance(panel, Pairs):
+            _pairs(axis, panel)
+            continue
         _bars(axis, panel)
         before = panels[at - 1] if at % columns else None
         if isinstance(before, Bars) and list(before.rows) == list(panel.rows):
             axis.set_yticklabels([])  # the labels are there, on the left
     figure.tight_layout()
-    figure.savefig(path, format="svg", bbox_inches="tight", metadata={"Date": None})
+    form = path.suffix.removeprefix(".")
+    date = {"Date": None} if form == "svg" else None
+    figure.savefig(path, format=form, bbox_inches="tight", metadata=date, dpi=150)
     pyplot.close(figure)
 
 
-def _size(panels: Sequence[Lines | Bars], rows: int, columns: int) -> tuple[float, float]:
-    bars = max((len(panel.rows) for panel in panels if isinstance(panel, Bars)), default=0)
+def _size(panels: Sequence[Lines | Bars | Pairs], rows: int, columns: int) -> tuple[float, float]:
+    bars = max((len(panel.rows) for panel in panels if not isinstance(panel, Lines)), default=0)
     return (6.5 if columns == 1 or bars else 5.0) * columns, max(3.6, 1.2 + 0.34 * bars) * rows
 
 
@@ -121,6 +139,24 @@ def _bars(axis: Any, panel: Bars) -> None:
         axis.annotate(_short(end), (place, at), (5, 0), where, "offset points", va="center")
     axis.set_yticks(range(len(labels)), labels)
     axis.invert_yaxis()
+
+
+def _pairs(axis: Any, panel: Pairs) -> None:
+    axis.set_xscale("log")
+    values = [value for pair in panel.rows.values() for value in pair]
+    axis.set_xlim(min(values) / 2, max(values) * 2)
+    for at, pair in enumerate(panel.rows.values()):
+        axis.plot(pair, [at, at], color="#c9ced6", linewidth=2, zorder=1)
+        for label, value, other in zip(("torch", "unified"), pair, reversed(pair), strict=True):
+            axis.plot([value], [at], "o", color=_colour(label), label=label if at == 0 else None)
+            outwards = 8 if value >= other else -8
+            aligned = "left" if outwards > 0 else "right"
+            axis.annotate(_short(value), (value, at), (outwards, 0), "data", "offset points", va="center", ha=aligned)
+    axis.set_yticks(range(len(panel.rows)), list(panel.rows))
+    axis.set_ylim(len(panel.rows) - 0.5, -0.5)
+    axis.xaxis.set_major_formatter(_plain)
+    axis.grid(alpha=0.3, linewidth=0.5, axis="x")
+    axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
 
 
 def _colour(label: str) -> str:

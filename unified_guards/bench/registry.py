@@ -22,15 +22,24 @@ class Workload:
 
 
 WORKLOADS: dict[str, Callable[[], Workload]] = {}
+#: name of a workload -> the package that it needs beside torch
+NEEDS: dict[str, str] = {}
 
 
-def workload(name: str) -> Callable[[Callable[[], Workload]], Callable[[], Workload]]:
-    """Registers a function that builds a workload; this is all that adding one takes."""
+def workload(name: str, *, needs: str | None = None) -> Callable[[Callable[[], Workload]], Callable[[], Workload]]:
+    """Registers a function that builds a workload; this is all that adding one takes.
+
+    Args:
+        name: what the command line calls it.
+        needs: a package beside torch, without which it cannot run.
+    """
 
     def register(build: Callable[[], Workload]) -> Callable[[], Workload]:
         if name in WORKLOADS:
             raise ValueError(f"two workloads are called {name!r}")
         WORKLOADS[name] = build
+        if needs is not None:
+            NEEDS[name] = needs
         return build
 
     return register

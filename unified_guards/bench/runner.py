@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
 Samples = list[dict[str, Any]]
 
 
@@ -47,11 +46,28 @@ def plan(names: list[str], backends: list[str], rounds: int, *, memory: bool) ->
     return jobs + [Job(name, backend, 0, memory=True) for name in names for backend in backends if memory]
 
 
-def run_child(job: Job, steps: int) -> dict[str, Any] | None:
-    command = [sys.executable, "-m", "benchmarks.workloads", job.workload, "--child", job.backend, f"--steps={steps}"]
-    command += ["--memory"] if job.memory else []
+@dataclass(frozen=True)
+class Child:
+    """A module that measures one workload: ``python -m MODULE WORKLOAD --child BACKEND --steps=N [--memory]``.
+
+    Attributes:
+        module: prints the sample as its last line, in JSON.
+        folder: where the module is found; None where the interpreter finds it anyway.
+    """
+
+    module: str
+    folder: Path | None = None
+
+    def command(self, job: Job, steps: int) -> list[str]:
+        """What runs a job in a process of its own."""
+        command = [sys.executable, "-m", self.module, job.workload, "--child", job.backend, f"--steps={steps}"]
+        return [*command, "--memory"] if job.memory else command
+
+
+def run_child(child: Child, job: Job, steps: int) -> dict[str, Any] | None:
+    environment = child_environment(memory=job.memory)
     done = subprocess.run(
-        command, cwd=ROOT, env=child_environment(memory=job.memory), capture_output=True, text=True, check=False
+        child.command(job, steps), cwd=child.folder, env=environment, capture_output=True, text=True, check=False
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode == 0 and lines:
@@ -60,7 +76,9 @@ def run_child(job: Job, steps: int) -> dict[str, Any] | None:
     return None
 
 
-def run(names: list[str], backends: list[str], *, rounds: int, steps: int, memory: bool) -> tuple[Samples, int]:
+def run(
+    child: Child, names: list[str], backends: list[str], *, rounds: int, steps: int, memory: bool
+) -> tuple[Samples, int]:
     """All samples, and the number of children that failed."""
     jobs = plan(names, backends, rounds, memory=memory)
     samples: Samples = []
@@ -68,7 +86,7 @@ def run(names: list[str], backends: list[str], *, rounds: int, steps: int, memor
         what = "memory" if job.memory else f"round {job.round + 1}"
         print(f"[{number}/{len(jobs)}] {job.workload}, {job.backend}, {what} ...", end=" ", file=sys.stderr, flush=True)
         start = time.perf_counter()
-        sample = run_child(job, steps)
+        sample = run_child(child, job, steps)
         print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
         if sample is not None:
             samples.append(sample | {"memory": job.memory, "round": job.round})
@@ -223,7 +241,9 @@ def problems(summary: dict[str, dict[str, Summary]]) -> list[str]:
 def environment() -> dict[str, Any]:
     import torch
 
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    facts = Path("/proc/cpuinfo")  # of Linux
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    models = [line for line in lines if line.startswith("model name")]
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -1,0 +1,254 @@
+"""Runs a user's program with torch's guards and with unified ones, and says what was saved. See script.py for how."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from unified_guards.bench import plots
+from unified_guards.bench.runner import format_number, markdown
+from unified_guards.bench.script import QUIET_CALLS
+
+_BACKENDS = ("torch", "unified")
+_WORDS = {"torch": "torch's guards", "unified": "unified guards"}
+_MOST_FRAMES = 10
+
+
+class ProgramFailed(Exception):
+    """A run of the program ended with an exit status that is not 0.
+
+    Attributes:
+        status: to be passed on.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A user's program: a path, or with ``is_module`` the name of a module, and its own arguments."""
+
+    name: str
+    arguments: Sequence[str]
+    is_module: bool = False
+
+    def __str__(self) -> str:
+        return " ".join([*(["-m"] if self.is_module else []), self.name, *self.arguments])
+
+
+def measure(program: Program, rounds: int) -> list[dict[str, Any]]:
+    """One sample for each run; torch, unified, unified, torch.
+
+    Raises:
+        ProgramFailed: a run ended with an exit status that is not 0.
+    """
+    order = [backend for at in range(rounds) for backend in (_BACKENDS if at % 2 == 0 else reversed(_BACKENDS))]
+    samples = []
+    for at, backend in enumerate(order, 1):
+        print(f"[{at}/{len(order)}] {program}, {_WORDS[backend]} ...", end=" ", file=sys.stderr, flush=True)
+        start = time.perf_counter()
+        try:
+            samples.append(_run(program, backend))
+        finally:
+            print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    return samples
+
+
+def _run(program: Program, backend: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "sample.json"
+        command = [sys.executable, "-m", "unified_guards.bench.script", "--backend", backend, "--out", str(out)]
+        command += [*(["-m"] if program.is_module else []), program.name, *program.arguments]
+        # UNIFIED_GUARDS would install them in the run that is to have torch's.
+        environment = {name: value for name, value in os.environ.items() if name != "UNIFIED_GUARDS"}
+        environment.setdefault("KINETO_LOG_LEVEL", "5")
+        done = subprocess.run(
+            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            status = done.returncode if done.returncode > 0 else 128 - done.returncode
+            said = f"{done.stdout[-3000:]}{done.stderr[-10000:]}"
+            raise ProgramFailed(f"{said}\n{program} ended with exit status {status}, with {_WORDS[backend]}.", status)
+        if not out.exists():
+            raise ProgramFailed(f"{program} ended by os._exit(), so that nothing could be written about it.", 1)
+        sample: dict[str, Any] = json.loads(out.read_text())
+        return sample
+
+
+# ---- what was saved --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One backend, as medians over its runs.
+
+    Attributes:
+        calls: of compiled code, in a whole run.
+        frames: (compile id, name) -> guards, lookups per call, time of a lookup in µs.
+        build_s: what building all guards took.
+    """
+
+    calls: int
+    frames: dict[tuple[str, str], tuple[int, float, float]]
+    build_s: float
+
+    @property
+    def lookups_per_call(self) -> float:
+        """How many lookups end in compiled code while compiled code is called once."""
+        return sum(lookups for _, lookups, _ in self.frames.values())
+
+    @property
+    def us_per_call(self) -> float:
+        """What they take, in µs."""
+        return sum(lookups * micros for _, lookups, micros in self.frames.values())
+
+
+def side(samples: Sequence[dict[str, Any]]) -> Side:
+    """The runs with one backend."""
+    found: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
+    for sample in samples:
+        for frame in sample["frames"]:
+            if frame["lookups"]:
+                measured = (frame["guards"], frame["lookups"] / sample["measured_calls"], frame["lookup_us"])
+                found.setdefault((frame["id"], frame["name"]), []).append(measured)
+    frames = {
+        key: (runs[0][0], median(run[1] for run in runs), median(run[2] for run in runs)) for key, runs in found.items()
+    }
+    builds = [sum(frame["build_s"] for frame in sample["frames"]) for sample in samples]
+    return Side(int(median(sample["calls"] for sample in samples)), frames, median(builds))
+
+
+class Comparison:
+    """What the runs of a program say."""
+
+    def __init__(self, program: Program, samples: Sequence[dict[str, Any]]) -> None:
+        self.program = program
+        self.samples = list(samples)
+        self.of = {name: [sample for sample in samples if sample["backend"] == name] for name in _BACKENDS}
+        self.torch, self.unified = side(self.of["torch"]), side(self.of["unified"])
+
+    @property
+    def saved_us(self) -> float:
+        """By a call of compiled code, in µs; negative if unified guards take longer."""
+        return self.torch.us_per_call - self.unified.us_per_call
+
+    def nothing_to_compare(self) -> str | None:
+        """Why there are no figures; None if there are."""
+        plain = self.of["torch"]
+        if any(sample["lifted"] for sample in plain):
+            return (
+                f"{self.program} installs unified guards itself, so that no run has torch's. "
+                "Take that out, and run the same command again."
+            )
+        if not plain[0]["frames"]:
+            return (
+                f"{self.program} compiles nothing with torch.compile, so that there are no guards and there is nothing "
+                "to save. If it should, `python -m unified_guards doctor` says what is switched off."
+            )
+        if self.torch.frames and self.unified.frames:
+            return None
+        gave_up = next((sample["gave_up"] for sample in self.samples if sample["gave_up"]), None)
+        if gave_up is not None:
+            return f"{self.program} could not be measured, because it has a profiler of its own: {gave_up}"
+        if any(sample["measured_calls"] for sample in self.samples):
+            return f"{self.program} looks up no guards when it calls compiled code: there is nothing to save."
+        return (
+            f"{self.program} calls compiled code {self.torch.calls} times: too few to measure. "
+            f"{QUIET_CALLS + 1} calls after the last compilation are needed, and 30 are good. Have it take more steps; "
+            "if it compiles again and again, TORCH_LOGS=recompiles says why."
+        )
+
+    def rows(self) -> list[list[str]]:
+        """The table, without its head."""
+        calls = self.torch.calls
+        sides = (self.torch, self.unified)
+        return [
+            ["lookups per call of compiled code", *(format_number(each.lookups_per_call) for each in sides), ""],
+            _row("lookups per call, in place (µs)", *(each.us_per_call for each in sides)),
+            _row(f"lookups in all, {calls:,} calls (ms)", *(each.us_per_call * calls / 1000 for each in sides)),
+            _row("guard building, once (s)", *(each.build_s for each in sides)),
+        ]
+
+    def frames(self) -> list[tuple[str, int, float, float, float]]:
+        """Those that spend the most on lookups: name, guards, lookups per call, a lookup in µs of either backend."""
+        both = [key for key in self.torch.frames if key in self.unified.frames]
+        both.sort(key=lambda key: -self.torch.frames[key][1] * self.torch.frames[key][2])
+        both = both[:_MOST_FRAMES]
+        return [(f"{key[1]} [{key[0]}]", *self.torch.frames[key], self.unified.frames[key][2]) for key in both]
+
+    def frame_rows(self) -> list[list[str]]:
+        """A table of them, without its head."""
+        return [
+            [name, format_number(guards), format_number(lookups), *_row("", theirs, ours)[1:]]
+            for name, guards, lookups, theirs, ours in self.frames()
+        ]
+
+    def lines(self) -> Iterator[str]:
+        """What the figures mean."""
+        calls, saved = self.torch.calls, self.saved_us
+        if saved <= 0:
+            yield f"Unified guards save nothing here: a call takes {-saved:.1f} µs more."
+        else:
+            in_all = saved * calls / 1e6
+            yield f"Unified guards save {format_number(saved)} µs per call, {in_all:.3g} s in {calls:,} calls."
+            building = self.unified.build_s - self.torch.build_s
+            if building > 0:
+                earned = int(building * 1e6 / saved) + 1
+                yield f"Building them took {building:.3f} s more, once: earned back after {earned:,} calls."
+        breaks = self.of["unified"][0]["graph_breaks"]
+        if breaks:
+            yield (
+                f"Graph breaks: {breaks}. Each splits a function into parts that look up guards of their own; "
+                "TORCH_LOGS=graph_breaks names them."
+            )
+        for reason, count in self.of["unified"][0]["frames_left"].items():
+            yield f"Left to torch's guards: {count} frames, because: {reason}"
+        if saved > 0:
+            yield f"To switch them on: UNIFIED_GUARDS=1 python {self.program}"
+
+    def __str__(self) -> str:
+        problem = self.nothing_to_compare()
+        if problem is not None:
+            return problem
+        frames = markdown(
+            ["frame", "guards", "lookups per call", "torch (µs)", "unified (µs)", "torch / unified"], self.frame_rows()
+        )
+        table = markdown(["", "torch", "unified", "torch / unified"], self.rows())
+        return "\n".join([table, "", frames, "", *self.lines()])
+
+    def panels(self) -> list[plots.Pairs]:
+        """The plot."""
+        rows = {"all lookups of a call": (self.torch.us_per_call, self.unified.us_per_call)}
+        rows |= {name: (lookups * theirs, lookups * ours) for name, _, lookups, theirs, ours in self.frames()}
+        return [plots.Pairs(f"{self.program}: guard lookups, in place", "µs in a call of compiled code", rows)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON. Figures are null where there is nothing to compare."""
+        problem = self.nothing_to_compare()
+        figures = {
+            name: {"us_per_call": each.us_per_call, "lookups_per_call": each.lookups_per_call, "build_s": each.build_s}
+            for name, each in (("torch", self.torch), ("unified", self.unified))
+        }
+        return {
+            "program": str(self.program),
+            "nothing_to_compare": problem,
+            "calls": self.torch.calls,
+            "saved_us_per_call": self.saved_us if problem is None else None,
+            **(figures if problem is None else dict.fromkeys(figures)),
+            "samples": self.samples,
+        }
+
+
+def _row(label: str, theirs: float, ours: float) -> list[str]:
+    return [label, format_number(theirs), format_number(ours), f"{theirs / ours:.2f}x" if ours else "-"]

@@ -1,0 +1,159 @@
+"""``python -m unified_guards bench``: what unified guards save on this machine, or in the user's own program."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unified_guards.cli.run import missing
+
+if TYPE_CHECKING:
+    from unified_guards.bench.runner import Summary
+
+_ABOUT = """\
+Without --script, small models with random weights are compiled with torch's guards and with unified ones, each in a
+process of its own, on one thread. With it, your own program is run so, once in each round:
+
+  python -m unified_guards bench --script train.py --its --own arguments
+  python -m unified_guards bench --script -m package.module
+
+"In place" is what a program pays: the guards' memory is cold because the model has just run. Both figures include the
+same part of a microsecond of the profiler's. A program has to call compiled code at least six times after the last
+compilation; what it prints is not shown. Other processes that it starts are not measured.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describes the command."""
+    parser.description, parser.epilog = "Measures what unified guards save, before and after.", _ABOUT
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--only", action="append", metavar="NAME", help="this workload; may be given several times")
+    parser.add_argument("--rounds", type=int, metavar="N", help="processes for each kind of guards (2; --script: 1)")
+    parser.add_argument("--steps", type=int, default=30, metavar="N", help="steps that a figure is the median of (30)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the table, to a .png or .svg; needs matplotlib")
+    parser.add_argument(
+        "--script", nargs=argparse.REMAINDER, metavar="...", help="your own program and its arguments; comes last"
+    )
+
+
+def _problem(arguments: argparse.Namespace) -> str | None:
+    """What to tell the user before anything is measured; None if all is well."""
+    if any(number is not None and number < 1 for number in (arguments.rounds, arguments.steps)):
+        return "--rounds and --steps are 1 or more"
+    for option in ("json", "plot"):
+        path = getattr(arguments, option)
+        if path is not None and not path.absolute().parent.is_dir():
+            return f"--{option}: there is no folder {str(path.parent)!r}"
+    return _problem_of_plot(arguments.plot) or _problem_of_names(arguments)
+
+
+def _problem_of_plot(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    if path.suffix not in (".png", ".svg"):
+        return f"--plot writes .png or .svg, and was given {str(path)!r}"
+    if importlib.util.find_spec("matplotlib") is None:
+        return "--plot needs matplotlib, which is not installed. Run: pip install matplotlib"
+    return None
+
+
+def _problem_of_names(arguments: argparse.Namespace) -> str | None:
+    if arguments.script is not None:
+        if arguments.only:
+            return "--only picks workloads; with --script there is only your program"
+        if arguments.script in ([], ["-m"]):
+            return "--script needs a program: --script train.py, or --script -m package.module"
+        is_module = arguments.script[0] == "-m"
+        return missing(arguments.script[1 if is_module else 0], is_module=is_module)
+    from unified_guards.bench import workloads  # noqa: F401  (registers them)
+    from unified_guards.bench.registry import NEEDS, WORKLOADS
+
+    for name in arguments.only or ():
+        if name not in WORKLOADS:
+            return f"no workload is called {name!r}; there are {', '.join(WORKLOADS)}"
+        if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+            return f"{name} needs {NEEDS[name]}, which is not installed. Run: pip install {NEEDS[name]}"
+    return None
+
+
+def _workloads(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any], list[Any]]:
+    """Measures the workloads: exit status, table, what goes to JSON, panels of the plot."""
+    from unified_guards.bench import plots, runner
+    from unified_guards.bench.registry import NEEDS, WORKLOADS
+
+    possible = [name for name in WORKLOADS if name not in NEEDS or importlib.util.find_spec(NEEDS[name]) is not None]
+    names = [name for name in WORKLOADS if name in (arguments.only or possible)]
+    child = runner.Child("unified_guards.bench.child")
+    samples, failed = runner.run(
+        child, names, ["torch", "unified"], rounds=arguments.rounds or 2, steps=arguments.steps, memory=False
+    )
+    summary = runner.summarise(samples)
+    problems = runner.problems(summary) + ([f"{failed} child processes failed"] if failed else [])
+    lines = [_table(summary)]
+    lines += [f"\n{name} needs {NEEDS[name]}: pip install {NEEDS[name]}" for name in WORKLOADS if name not in possible]
+    lines += [f"\nWRONG: {problem}" for problem in problems]
+    medians = {name: {backend: each.as_dict() for backend, each in sides.items()} for name, sides in summary.items()}
+    measured = {name: _pair(sides, "lookup_us") for name, sides in summary.items()}
+    pairs = {name: (pair[0], pair[1]) for name, pair in measured.items() if None not in pair and all(pair)}
+    panels = [plots.Pairs("guard lookups of a step, in place", "µs", pairs)] if pairs else []  # type: ignore[arg-type]
+    content = {"problems": problems, "medians": medians, "samples": samples}
+    return (1 if problems else 0), "\n".join(lines), content, panels
+
+
+def _pair(sides: dict[str, Summary], key: str) -> list[float | None]:
+    return [sides[backend].median(key) if backend in sides else None for backend in ("torch", "unified")]
+
+
+def _table(summary: dict[str, dict[str, Summary]]) -> str:
+    from unified_guards.bench.runner import format_number, markdown, ratio
+
+    head = ["workload", "guards", "lookups a step", "lookup in place, torch (µs)", "unified (µs)", "torch / unified"]
+    head += ["whole step, torch (µs)", "unified (µs)", "guard building"]
+    rows = []
+    for name, sides in summary.items():
+        any_side = next(iter(sides.values()))
+        counts = [format_number(any_side.median(key)) for key in ("leaf_guards", "lookups_per_step")]
+        times = [[format_number(value) for value in _pair(sides, key)] for key in ("lookup_us", "step_us")]
+        saving, building = ratio(sides, "lookup_us"), ratio(sides, "guard_build_s")
+        row = [name, *counts, *times[0], "-" if saving is None else f"{saving:.2f}x", *times[1]]
+        rows.append([*row, "-" if building is None else f"{(1 / building - 1) * 100:+.0f} %"])
+    return markdown(head, rows)
+
+
+def _script(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any], list[Any]]:
+    """Measures the user's program; the same four."""
+    from unified_guards.bench import compare
+
+    is_module = arguments.script[0] == "-m"
+    name, *own = arguments.script[1:] if is_module else arguments.script
+    program = compare.Program(name, own, is_module)
+    try:
+        comparison = compare.Comparison(program, compare.measure(program, arguments.rounds or 1))
+    except compare.ProgramFailed as error:
+        return error.status, str(error), {}, []
+    has_figures = comparison.nothing_to_compare() is None
+    return 0, str(comparison), comparison.as_dict(), comparison.panels() if has_figures else []
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Measures, prints a table, and writes what it was asked to."""
+    problem = _problem(arguments)
+    if problem is not None:
+        arguments.error(problem)
+    status, said, content, panels = (_workloads if arguments.script is None else _script)(arguments)
+    print(f"\n{said}" if status == 0 else said, file=sys.stdout if status == 0 else sys.stderr)
+    if arguments.json is not None and content:
+        from unified_guards.bench.runner import environment
+
+        arguments.json.write_text(json.dumps({"environment": environment(), **content}, indent=1) + "\n")
+    if arguments.plot is not None and panels:
+        from unified_guards.bench import plots
+
+        plots.draw(arguments.plot, panels, columns=1)
+        print(f"\nDrawn: {arguments.plot}")
+    return status
