@@ -3,6 +3,7 @@
 
 #include <ATen/PythonTorchFunctionTLS.h>
 
+#include <chrono>
 #include <cstddef>
 #include <new>
 
@@ -54,8 +55,13 @@ PyObject* raised_exception() {
   return value;
 }
 
-// Asks the oracle. Torch's tree may leave torch functions switched off when it throws: put back what was there.
-PyObject* verified(const Checker& checker, PyObject* locals, bool hit) {
+// Checks, and asks the oracle. Torch's tree may leave torch functions switched off when it throws: put back what was
+// there.
+PyObject* verified(Checker& checker, PyObject* locals) {
+  const auto began = std::chrono::steady_clock::now();
+  const bool hit = checker.check(locals);
+  const auto took = std::chrono::steady_clock::now() - began;
+  checker.last_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
   using TLS = at::impl::PythonTorchFunctionTLS;
   const auto before = TLS::get_disabled_state();
   PyObject* answer = PyObject_CallFunctionObjArgs(checker.oracle, locals, hit ? Py_True : Py_False, nullptr);
@@ -89,9 +95,8 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargs, PyObject* na
   // An error that an earlier cache entry of torch's left behind is not ours to swallow, and nothing can be asked of
   // the interpreter while it is set: miss.
   if (PyErr_Occurred() || !PyDict_Check(args[0])) Py_RETURN_FALSE;
-  const bool hit = checker.check(args[0]);
-  if (checker.oracle != nullptr) return verified(checker, args[0], hit);
-  return PyBool_FromLong(hit);
+  if (checker.oracle != nullptr) return verified(checker, args[0]);
+  return PyBool_FromLong(checker.check(args[0]));
 }
 
 void callable_dealloc(PyObject* self) {

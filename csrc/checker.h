@@ -25,8 +25,11 @@ struct Checker {
   uint64_t ruled_out_ = 0;
 
  public:
-  // Called as oracle(locals, verdict) after every check; raises when the verdict is wrong. Null unless verifying.
+  // Called as oracle(locals, verdict) after every check; raises when the verdict is wrong. Null unless verifying or
+  // profiling.
   PyObject* oracle = nullptr;
+  // How long the last check took that the oracle was told of.
+  int64_t last_ns = 0;
   Program program;
 
   ~Checker() { Py_XDECREF(oracle); }

@@ -3,6 +3,7 @@
 #include "checker.h"
 #include "global_state.h"
 #include "lookup.h"
+#include "profile.h"
 #include "rows.h"
 #include "tensor.h"
 #include "watch.h"
@@ -100,6 +101,13 @@ py::object witness_of(const Checker& checker) {
   return found;
 }
 
+py::tuple costs_of(Checker& checker, const py::dict& locals, uint32_t passes) {
+  const Costs costs = profile(checker, locals.ptr(), passes);
+  py::list rows;
+  for (const Costs::Row& row : costs.rows) rows.append(py::make_tuple(row.row, row.ns));
+  return py::make_tuple(costs.check_ns, costs.exact_ns, rows);
+}
+
 py::tuple as_tuple(const Counts& counts) {
   return py::make_tuple(counts.checks(), counts.hits, counts.misses, counts.python_callbacks);
 }
@@ -148,6 +156,8 @@ PYBIND11_MODULE(_C, m) {
           "exact", [](Checker& self, const py::dict& locals) { return self.check_exactly(locals.ptr()); },
           py::arg("locals"))
       .def("tell", &tell, py::arg("rows"), py::arg("first_row"))
+      .def("profile", &costs_of, py::arg("locals"), py::arg("passes"))
+      .def_readonly("last_ns", &Checker::last_ns)
       .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.counts()); })
       .def_property_readonly("witness", &witness_of)
       .def_property_readonly("nbytes", [](const Checker& self) { return self.bytes(); })

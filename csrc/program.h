@@ -248,6 +248,7 @@ class Program {
  private:
   friend class Deriver;
   friend class Evaluation;
+  friend class Profile;
   friend class Telling;
   friend class Witness;
   friend class Witnesses;

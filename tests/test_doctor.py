@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import _unified_guards_autoload
 import unified_guards
@@ -166,6 +167,13 @@ class TestMisfits:
         check = self.only_wrong(place.doctor("--json"), "extension")
         assert "undefined symbol: _ZN5torch" in check["found"]
         assert "pip install --no-build-isolation" in check["remedy"]
+
+    def test_extension_is_older_than_the_python_files(self, place: Place) -> None:
+        place.built_for(torch.__version__)
+        place.put("unified_guards/_C.py", "OPS = {}\n")
+        check = self.only_wrong(place.doctor("--json"), "extension")
+        assert "are not of one version" in check["found"]
+        assert "make build" in check["remedy"]
 
     def test_python_is_not_supported(self, place: Place) -> None:
         place.put("sitecustomize.py", OLD_PYTHON)

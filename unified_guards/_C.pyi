@@ -30,6 +30,10 @@ class Checker:
     def check(self, locals: dict[str, Any]) -> bool: ...
     def exact(self, locals: dict[str, Any]) -> bool: ...  # the exact tier alone: what check() must agree with
     def tell(self, rows: _Rows, first_row: int) -> None: ...  # the telling guards, see siblings.py
+    # The least of `passes`, in nanoseconds: a check, one of the exact tier, and each (row, alone); see csrc/profile.h.
+    def profile(self, locals: dict[str, Any], passes: int) -> tuple[float, float, list[tuple[int, float]]]: ...
+    @property
+    def last_ns(self) -> int: ...  # how long the last check took that the oracle was told of
     @property
     def counts(self) -> _Counts: ...
     # None without one. roots, facts, tensors, live: how much is remembered, of all roots; live_rows, fact_rows: rows

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import os
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
-from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper, frames_of
+from unified_guards.dynamo.install import Frame, Miss, UnifiedGuardManagerWrapper, frames_of
 from unified_guards.ir import Guard, GuardSet, Source
+from unified_guards.profile import Compiled, Costs, costs_of
 from unified_guards.siblings import shared
 from unified_guards.simplify import Removed
 
@@ -43,6 +46,11 @@ class FrameReport:
         tensors: tensors that are compared besides, of all roots.
         live: what is evaluated on every check all the same, for the root that was checked last.
         witness_nbytes: bytes that all of this takes; part of `program_nbytes`.
+        missed: `misses` with the guard of each and when it was.
+        compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
+        compiled_at: when that was, in seconds since the epoch.
+        costs: what a check costs, by guard; times only if ``UNIFIED_GUARDS_PROFILE=1`` when it was compiled.
+        left_because: why the guards stayed torch's, if that is known.
     """
 
     name: str
@@ -65,6 +73,11 @@ class FrameReport:
     tensors: int = 0
     live: tuple[Guard | Source, ...] = ()
     witness_nbytes: int = 0
+    missed: tuple[Miss, ...] = ()
+    compile_id: str | None = None
+    compiled_at: float | None = None
+    costs: Costs | None = None
+    left_because: str | None = None
 
     @property
     def lifted(self) -> int:
@@ -152,6 +165,22 @@ class Report:
     def __str__(self) -> str:
         return "\n\n".join(map(str, self.frames)) or self._empty()
 
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the report as one page that needs nothing else, for any browser.
+
+        Args:
+            path: the file. One that is there is overwritten.
+
+        Returns:
+            The path.
+
+        Raises:
+            FileNotFoundError: the folder does not exist.
+        """
+        from unified_guards.html.page import write
+
+        return write(self, path)
+
 
 def _codes(target: Any) -> Iterator[types.CodeType]:
     """The code objects that Dynamo may have compiled for ``target``."""
@@ -171,11 +200,11 @@ def _codes(target: Any) -> Iterator[types.CodeType]:
         yield code
 
 
-def _frame_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> FrameReport:
-    name = f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
-    if not isinstance(wrapper, UnifiedGuardManagerWrapper):
-        return FrameReport(name, None)
-    frame: Frame = wrapper.frame
+def _name_of(code: types.CodeType) -> str:
+    return f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def _frame_report(name: str, frame: Frame, frames: list[Frame]) -> FrameReport:
     siblings = [other for other in frames if other is not frame]
     return FrameReport(
         name,
@@ -188,17 +217,42 @@ def _frame_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> Fr
         frame.python_callbacks,
         frame.checker.counts,
         frame.last_failure,
-        tuple(frame.misses),
+        tuple(miss.text for miss in frame.misses),
         len(siblings),
         shared(frame, siblings),
         tuple(frame.telling),
         stopped=frame.stopped,
+        missed=tuple(frame.misses),
+        compile_id=frame.compile_id,
+        compiled_at=frame.compiled_at,
+        costs=costs_of(frame),
         **_remembered(frame),
     )
 
 
+def report_of(name: str, made: Sequence[Compiled]) -> Report:
+    """A report on everything that was compiled while a program ran, whether it is still there or not."""
+    frames = []
+    for code, frame, why in made:
+        of_code = [each.frame for each in made if each.code is code and each.frame is not None]
+        title = _name_of(code)
+        frames.append(
+            FrameReport(title, None, left_because=why) if frame is None else _frame_report(title, frame, of_code)
+        )
+    return Report(name, tuple(frames))
+
+
+def _entry_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> FrameReport:
+    name = _name_of(code)
+    if not isinstance(wrapper, UnifiedGuardManagerWrapper):
+        return FrameReport(name, None)
+    return _frame_report(name, wrapper.frame, frames)
+
+
 def _remembered(frame: Frame) -> dict[str, Any]:
     witness = frame.checker.witness
+    if witness is not None and not witness["roots"] and frame.measured is not None:
+        witness = frame.measured.witness  # the objects have died since
     if witness is None:
         return {}
     live = tuple(frame.meaning[row] for row in witness["live_rows"])
@@ -245,7 +299,7 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
             continue
         seen.add(code)
         siblings = frames_of(code)
-        frames += (_frame_report(code, entry.guard_manager, siblings) for entry in _debug_get_cache_entry_list(code))
+        frames += (_entry_report(code, entry.guard_manager, siblings) for entry in _debug_get_cache_entry_list(code))
         codes += _resumed(code)
     name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
     return Report(str(name), tuple(frames))

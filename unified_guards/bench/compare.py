@@ -164,9 +164,9 @@ class Comparison:
         if any(sample["measured_calls"] for sample in self.samples):
             return f"{self.program} looks up no guards when it calls compiled code: there is nothing to save."
         return (
-            f"{self.program} calls compiled code {self.torch.calls} times: too few to measure. After the last "
-            f"compilation, {QUIET_CALLS + 1} calls are needed, and 30 are good. Have it take more steps; if it compiles "
-            "again and again, TORCH_LOGS=recompiles says why."
+            f"{self.program} calls compiled code {self.torch.calls} times: too few to measure. "
+            f"{QUIET_CALLS + 1} calls after the last compilation are needed, and 30 are good. Have it take more steps; "
+            "if it compiles again and again, TORCH_LOGS=recompiles says why."
         )
 
     def rows(self) -> list[list[str]]:
@@ -229,12 +229,9 @@ class Comparison:
 
     def panels(self) -> list[plots.Pairs]:
         """The plot."""
-        whole = {"all lookups": (self.torch.us_per_call, self.unified.us_per_call)}
-        frames = {name: (theirs, ours) for name, _, _, theirs, ours in self.frames()}
-        return [
-            plots.Pairs(f"{self.program}: a call of compiled code", "µs in guard lookups", whole),
-            plots.Pairs("each frame: a lookup in place", "µs", frames),
-        ]
+        rows = {"all lookups of a call": (self.torch.us_per_call, self.unified.us_per_call)}
+        rows |= {name: (lookups * theirs, lookups * ours) for name, _, lookups, theirs, ours in self.frames()}
+        return [plots.Pairs(f"{self.program}: guard lookups, in place", "µs in a call of compiled code", rows)]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON. Figures are null where there is nothing to compare."""

@@ -142,12 +142,22 @@ def _extension(torch_version: str | None, *, may_load: bool) -> Finding:
     problem = compat.built_for_another_torch(built_for)
     if problem is not None:
         return _wrong("extension", problem, facts)
+    broken = _unloadable()
+    return Finding("extension", "ok", built, facts=facts) if broken is None else _wrong("extension", broken, facts)
+
+
+def _unloadable() -> Problem | None:
+    """Why the extension cannot be loaded, or its Python files cannot use it; None if they can."""
     try:
         importlib.import_module("unified_guards._C")
     except Exception as error:
-        unloadable = Problem(f"the extension cannot be loaded: {_first_line(error)}", NOT_BUILT.remedy)
-        return _wrong("extension", unloadable, facts)
-    return Finding("extension", "ok", built, facts=facts)
+        return Problem(f"the extension cannot be loaded: {_first_line(error)}", NOT_BUILT.remedy)
+    try:
+        importlib.import_module("unified_guards.dynamo.install")
+    except Exception as error:
+        what = "the extension and the Python files of unified_guards are not of one version"
+        return Problem(f"{what}: {_first_line(error)}", NOT_BUILT.remedy)
+    return None
 
 
 def _compiler() -> Finding:

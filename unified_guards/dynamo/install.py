@@ -14,11 +14,12 @@ import gc
 import inspect
 import os
 import threading
+import time
 import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
@@ -26,7 +27,7 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.output_graph import OutputGraph
 from torch._guards import CompileContext, TracingContext
 
-from unified_guards import _C, attribute_hooks, reference
+from unified_guards import _C, attribute_hooks, profile, reference
 from unified_guards.dynamo import compat, strict
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
@@ -58,6 +59,20 @@ class GuardDisagreement(AssertionError):
 _MOST_MISSES = 8
 
 
+class Miss(NamedTuple):
+    """Why a function was compiled again although there was a cache entry.
+
+    Attributes:
+        at: when, in seconds since the epoch.
+        guard: the guard of the entry that did not hold, or the source that was missing.
+        text: the guard, the values that it was asked about, who made it and for which line.
+    """
+
+    at: float
+    guard: Guard | Source
+    text: str
+
+
 class Frame:
     """The unified guards of one cache entry.
 
@@ -68,9 +83,13 @@ class Frame:
         stopped: where simplification ran out of time; None when it did not.
         python_callbacks: how many Python functions one full check calls.
         misses: why the last recompilations happened although there was this entry, the newest last.
+        compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
+        compiled_at: when that was, in seconds since the epoch.
         meaning: what each row of the native program stands for, for reading a failure; then those of `telling`.
+        rows: how many the native program has.
         telling: guards that tell this entry from the others of its code, asked first (siblings.py).
         checker: the native checker.
+        measured: what its checks cost; None unless that is measured (profile.py).
     """
 
     def __init__(self, guard_set: GuardSet) -> None:
@@ -80,15 +99,19 @@ class Frame:
         self.stopped: str | None
         self.checked, self.removed, self.stopped = simplify(guard_set)
         self.meaning: list[Any] = []
+        self.rows = 0
         self.python_callbacks = 0
-        self.misses: collections.deque[str] = collections.deque(maxlen=_MOST_MISSES)
+        self.misses: collections.deque[Miss] = collections.deque(maxlen=_MOST_MISSES)
+        self.compile_id = str(CompileContext.current_compile_id())
+        self.compiled_at = time.time()
         self.telling: list[Guard] = []
         self.checker: _C.Checker
+        self.measured: profile.Measured | None = None
 
     def build(self, oracle: Callable[[dict[str, Any], bool], None] | None) -> None:
         """Lowers what is to be checked."""
         program: Program = lower(self.checked)
-        self.meaning = program.meaning
+        self.meaning, self.rows = program.meaning, len(program.rows)
         self.python_callbacks = program.python_callbacks
         self.checker = make_checker(program, oracle, witness=_is_set("UNIFIED_GUARDS_WITNESS", "1"))
 
@@ -138,10 +161,11 @@ class Frame:
             return
         meaning = self.meaning[at]
         if isinstance(meaning, Source):
-            self.misses.append(f"{meaning} is missing")
+            self.misses.append(Miss(time.time(), meaning, f"{meaning} is missing"))
         else:
             failing = failing_of(self.checked, meaning, f_locals)
-            self.misses.append(describe(failing, self.checked.provenance(failing), f_locals))
+            text = describe(failing, self.checked.provenance(failing), f_locals)
+            self.misses.append(Miss(time.time(), failing, text))
 
 
 class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
@@ -266,7 +290,8 @@ def _unify(wrapper: Any, code: types.CodeType, output_graph: Any, records: list[
         (kwargs["example_value"] for _, _, _, kwargs, _ in records if "example_value" in kwargs),
         {source.key for source in frame.checked.sources() if source.access is Access.ATTR},
     )
-    frame.build(_oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None)
+    oracle = _oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None
+    frame.build(profile.watch(frame, wrapper.root, oracle) if profile.is_on() else oracle)
     introduce(frame, frames_of(code), Frame.tell)
     stub = native.RootGuardManager()
     stub.attach_compile_id(str(CompileContext.current_compile_id()))
@@ -276,6 +301,7 @@ def _unify(wrapper: Any, code: types.CodeType, output_graph: Any, records: list[
     wrapper.frame = frame
     wrapper.__class__ = UnifiedGuardManagerWrapper
     tally.lifted += 1
+    profile.note(code, frame)
 
 
 def _finish(manager: Any, code: types.CodeType, output_graph: Any, records: list[Any], origins: Origins) -> None:
@@ -295,6 +321,7 @@ def _finish(manager: Any, code: types.CodeType, output_graph: Any, records: list
                 stacklevel=2,
             )
     tally.left(why)
+    profile.note(code, None, why)
     if _is_set("UNIFIED_GUARDS_NO_FALLBACK"):
         raise FallbackError(f"the guards of {code.co_name} ({code.co_filename}) stay torch's: {why}")
 
@@ -483,6 +510,7 @@ __all__ = [
     "FallbackError",
     "Frame",
     "GuardDisagreement",
+    "Miss",
     "UnifiedGuardManagerWrapper",
     "install",
     "installed",

@@ -1,0 +1,73 @@
+"""``python -m unified_guards explain script.py [arguments]``: a program's guards, as a summary and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from unified_guards.cli.run import add_program, missing, run_program
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describes the command."""
+    parser.description = (
+        "Runs a program with unified guards installed and measured, then prints what became of the guards of each "
+        "compiled function and writes a page with all of them. The program is slower meanwhile: each check is timed, "
+        "and some are repeated. Its exit status is passed on."
+    )
+    parser.add_argument("--html", metavar="FILE", default="guards.html", help="the page; default: %(default)s")
+    parser.add_argument("--function", metavar="NAME", help="only functions of this name")
+    add_program(parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Runs the program; its exit status."""
+    try:
+        run_program(arguments.program, arguments.arguments, is_module=arguments.is_module)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: the report is on what was compiled until then", file=sys.stderr)
+        return 130
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Runs the program, and reports."""
+    problem = missing(arguments.program, is_module=arguments.is_module)
+    if problem is not None:
+        arguments.error(problem)
+    page = Path(arguments.html).resolve()  # the program may go elsewhere
+    if not page.parent.is_dir():
+        arguments.error(f"--html {arguments.html}: there is no folder {page.parent}")
+    import unified_guards
+    from unified_guards import profile
+    from unified_guards.report import report_of
+
+    os.environ["UNIFIED_GUARDS_PROFILE"] = "1"
+    profile.compiled = []
+    unified_guards.install()
+    status = _run(arguments)
+    wanted = arguments.function
+    made = [each for each in profile.compiled if wanted in (None, each.code.co_name)]
+    if not made:
+        names = sorted({each.code.co_name for each in profile.compiled})
+        why = (
+            f"no compiled function is named {wanted!r}. Compiled were: {', '.join(names)}"
+            if names
+            else "the program compiled nothing: it has to call torch.compile, and then what that returned"
+        )
+        print(f"\nunified_guards explain: {why}.", file=sys.stderr)
+        return status or 1
+    report = report_of(os.path.basename(arguments.program), made)
+    print(f"\n{report.summary()}\n\nwritten: {report.to_html(page)}")
+    return status
