@@ -24,8 +24,8 @@ say = @printf '\n==> %s\n' "$(1)"
 VERIFIED_TESTS := tests/test_behaviour_unified.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench bench-witness build lint format \
-  clean distclean
+.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench bench-witness build lint format docs \
+  docs-serve clean distclean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -135,6 +135,15 @@ format: $(STAMPS)/lint ## rewrite the files as the linters want them
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i csrc/*.cpp csrc/*.h
 
+# Neither needs torch: docstrings are read from the source.
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs
+
+docs: $(STAMPS)/docs ## the site, to build/site; every warning is an error
+	@$(MKDOCS) build --strict --quiet
+
+docs-serve: $(STAMPS)/docs ## the site at http://localhost:8000, built again when a page changes
+	@$(MKDOCS) serve --watch README.md --watch CONTRIBUTING.md --watch unified_guards
+
 clean: ## remove what was built
 	rm -rf build dist compile_commands.json .mypy_cache .ruff_cache .hypothesis .benchmarks
 	rm -f .venv*/.stamps/built
@@ -162,7 +171,7 @@ $(STAMPS)/torch-$(TORCH): | $(STAMPS)/python
 	@touch $@
 
 # What pyproject.toml lists under [dependency-groups].
-$(STAMPS)/tools $(STAMPS)/demo $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/lint: pyproject.toml | $(STAMPS)/python
+$(STAMPS)/tools $(STAMPS)/demo $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs: pyproject.toml | $(STAMPS)/python
 	$(call say,installing what [dependency-groups] $(@F) of pyproject.toml lists)
 	@$(PIP) install --quiet --group $(@F)
 	@touch $@

@@ -196,7 +196,17 @@ class Frozen:
 
 
 class Source(Frozen):
-    """A path to an object, from the frame that is guarded. Interned: compare with ``is``."""
+    """A path to an object, from the frame that is guarded. Interned: compare with ``is``.
+
+    ``str()`` gives the path as Python would write it: ``L['self'].__dict__['negate']``, where ``L`` are the locals and
+    ``G`` the globals.
+
+    Attributes:
+        access: what the last step does: an attribute, an item, a type, …
+        key: its name, index or key; None where it needs none.
+        base: the source one step above; None for the frame.
+        depth: how many steps it is from the frame.
+    """
 
     __slots__ = ("__weakref__", "_text", "access", "base", "depth", "key")
     access: Access
@@ -257,7 +267,15 @@ _NAMED_KEYS = frozenset({Access.CONSTANT, Access.CALL1})
 
 
 class Guard(Frozen):
-    """A predicate over sources. Interned: compare with ``is``."""
+    """A predicate over sources. Interned: compare with ``is``.
+
+    ``str()`` gives it as :func:`explain` prints it: ``L['self'].__dict__['negate'] is False``.
+
+    Attributes:
+        test: what is asked.
+        sources: of which objects.
+        params: what they are compared with.
+    """
 
     __slots__ = ("__weakref__", "params", "sources", "test")
     test: Test
@@ -356,8 +374,10 @@ _FRAME = _source(Access.FRAME, None, None)
 class Provenance(NamedTuple):
     """Who made a guard, and for which line of the user's program.
 
-    ``maker`` is ``"dynamo"``, ``"aot"``, ``"shape_env"`` or ``"strict"``; ``code`` is torch's own text of the guard;
-    ``stack`` the user's stack when it was made (a ``traceback.StackSummary``), or None.
+    Attributes:
+        maker: ``"dynamo"``, ``"aot"``, ``"shape_env"`` or ``"strict"``.
+        code: torch's own text of the guard.
+        stack: the user's stack when it was made; None where it is not known.
     """
 
     maker: str

@@ -20,7 +20,10 @@ class GuardError(RuntimeError):
 
 
 class RecompileLimitError(RuntimeError):
-    """A function needed more versions than its ``recompile_limit``, and ``on_recompile_limit="error"``."""
+    """A function needed more versions than its ``recompile_limit``, and ``on_recompile_limit="error"``.
+
+    The message says how many there are, and which guard of each does not hold.
+    """
 
 
 class Unguardable(Exception):

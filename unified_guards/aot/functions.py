@@ -15,19 +15,6 @@ from torch._guards import TracingContext
 from unified_guards.aot.cache import UnifiedCache, make_policy
 from unified_guards.aot.trace import Compilers
 
-_STATE = """
-    Beside the arguments, these are guarded as far as they can be seen: grad mode, autocast and the rest of torch's
-    global state; closure variables, defaults and the globals that the code names, in the function and in every
-    function that it reaches by name; of modules the parameters, buffers, flags, plain attributes and forward hooks; of
-    other objects their attributes. Not seen are names that are computed (``getattr(x, name)``, ``globals()[name]``),
-    what torch, the standard library and numpy keep to themselves, methods put into a class later, the insides of C
-    objects, attributes that a program puts on tensors, and what a callback of C code does. A function that writes to
-    what it reads (a counter, a list), that cannot be traced, or that takes what cannot be guarded (an iterator, a numpy
-    array, a mode of the user's) is run eagerly, counted in ``cache_info().eager``. It is called several times while it
-    is traced, as by torch; its effects on what is seen are undone. With ``dynamic`` a symbolic size is a
-    ``torch.SymInt`` to Python: ``isinstance(x.shape[0], int)`` is False and its text is a symbol's.
-"""
-
 
 def _check_callable(name: str, value: object) -> None:
     if not callable(value):
@@ -60,10 +47,28 @@ def aot_function(
 
     Every call checks, natively, the guards of the versions compiled so far; when none fits, one more is compiled.
 
+    Beside the arguments, these are guarded as far as they can be seen: grad mode, autocast and the rest of torch's
+    global state; closure variables, defaults and the globals that the code names, in the function and in every
+    function that it reaches by name; of modules the parameters, buffers, flags, plain attributes and forward hooks; of
+    other objects their attributes. Not seen are names that are computed (``getattr(x, name)``, ``globals()[name]``),
+    what torch, the standard library and numpy keep to themselves, methods put into a class later, the insides of C
+    objects, attributes that a program puts on tensors, and what a callback of C code does. A function that writes to
+    what it reads (a counter, a list), that cannot be traced, or that takes what cannot be guarded (an iterator, a numpy
+    array, a mode of the user's) is run eagerly, counted in ``cache_info().eager``. It is called several times while it
+    is traced, as by torch; its effects on what is seen are undone. With ``dynamic`` a symbolic size is a
+    ``torch.SymInt`` to Python: ``isinstance(x.shape[0], int)`` is False and its text is a symbol's.
+
     Args:
         fn: a function of tensors, Python values and pytrees of them, by position and by keyword.
-        fw_compiler, bw_compiler, partition_fn, decompositions, num_params_buffers, keep_inference_input_mutations,
-            inference_compiler, enable_log, disable_functionalization: as torch's.
+        fw_compiler: as torch's: a function of a graph module and its example inputs that returns a callable.
+        bw_compiler: as torch's, of the backward graph; by default ``fw_compiler``.
+        partition_fn: as torch's.
+        decompositions: as torch's.
+        num_params_buffers: as torch's.
+        keep_inference_input_mutations: as torch's.
+        inference_compiler: as torch's.
+        enable_log: as torch's.
+        disable_functionalization: as torch's.
         dynamic: True makes all sizes and integers symbolic, False none, None those that changed between calls.
         recompile_limit: how many versions are compiled; by default ``torch._dynamo.config.recompile_limit``.
         on_recompile_limit: what calls that need one more do: ``"eager"`` or ``"error"``.
@@ -126,12 +131,18 @@ class AOTModule(torch.nn.Module):
 def aot_module(mod: torch.nn.Module, *args: Any, **kwargs: Any) -> AOTModule:
     """``functorch.compile.aot_module`` with guards. Parameters and buffers are read on every call.
 
+    What is guarded beside the arguments, and what is run eagerly, is said of :func:`aot_function`.
+
     Args:
         mod: a module.
-        args, kwargs: as :func:`aot_function` takes them after the function.
+        args: as :func:`aot_function` takes them after the function.
+        kwargs: the same.
+
+    Returns:
+        A module. Its ``orig_module`` is ``mod``; its ``compiled`` is what :func:`aot_function` returns.
 
     Raises:
-        TypeError: ``mod`` is not a module.
+        TypeError: ``mod`` is not a module, or a compiler is not callable.
         AssertionError: a parameter or buffer is fake, as torch has it.
     """
     if not isinstance(mod, torch.nn.Module):
@@ -159,15 +170,27 @@ def aot_module_simplified(
     """``torch._functorch.aot_autograd.aot_module_simplified`` with guards: compiles for ``args`` at once.
 
     Called by a Dynamo backend, it is torch's: what its tracing guards on becomes part of the frame's guards (see
-    :func:`unified_guards.install`). Called on its own, it returns a callable that checks its inputs.
+    :func:`unified_guards.install`). Called on its own, it returns a callable that checks its inputs, as
+    :func:`aot_function` does.
 
     Args:
         mod: a module whose inputs and outputs are flat.
         args: its example inputs.
-        fw_compiler, bw_compiler, partition_fn, decompositions, keep_inference_input_mutations, inference_compiler:
-            as torch's.
+        fw_compiler: as :func:`aot_function`'s.
+        bw_compiler: as :func:`aot_function`'s.
+        partition_fn: as torch's.
+        decompositions: as torch's.
+        keep_inference_input_mutations: as torch's.
+        inference_compiler: as torch's.
         dynamic: as :func:`aot_function`'s; on its own only.
-        options: what else torch's takes in this version goes to torch's; the rest to every compiler.
+        options: what else torch's takes in this version goes to torch's; the rest to every compiler. On its own also
+            ``recompile_limit``, ``on_recompile_limit`` and ``max_entries``, as :func:`aot_function`'s.
+
+    Returns:
+        Inside of a backend what torch's returns; on its own what :func:`aot_function` returns.
+
+    Raises:
+        TypeError: a compiler is not callable.
     """
     _check_callable("fw_compiler", fw_compiler)
     own = {name: value for name, value in options.items() if name in _SIMPLIFIED}
@@ -204,7 +227,3 @@ def aot_module_simplified(
     for name in ("zero_grad", "named_parameters", "named_buffers"):
         setattr(forward, name, getattr(mod, name))
     return forward
-
-
-for _function in (aot_function, aot_module, aot_module_simplified):
-    _function.__doc__ = (_function.__doc__ or "") + _STATE

@@ -136,7 +136,10 @@ def make_fx(
 
     Args:
         f: a function, traced for the arguments of the call of what this returns.
-        decomposition_table, tracing_mode, _allow_non_fake_inputs, options: as torch's.
+        decomposition_table: as torch's.
+        tracing_mode: as torch's: ``"real"``, ``"fake"``, or ``"symbolic"``, where sizes are guarded rather than fixed.
+        _allow_non_fake_inputs: as torch's.
+        options: what else torch's takes in this version.
         on_guard_failure: what calling the graph on other inputs does: ``"raise"`` a :class:`GuardError`,
             ``"retrace"`` (and run the new graph, kept beside the first) or ``"ignore"``.
 

@@ -200,13 +200,13 @@ def backend(compiler_fn: str | Compiler, **options: Any) -> Callable[..., Callab
     tensor([2., 2.])
 
     The guards of every frame that it compiles, those that tracing inside ``compiler_fn`` adds included, are lifted as
-    if :func:`install` had been called, for that frame only. (A frame without any operation has no backend and no part
-    in this.) ``compiler_fn`` gets the graph and, where Dynamo passes real tensors, the fake ones that Dynamo traced
-    with, parameters among them, as ``torch._guards.detect_fake_mode`` expects; sizes stay ``SymInt``. AOTAutograd,
-    hence ``aot_eager``, ``inductor`` and ``aot_autograd(fw_compiler=…)``, uses them as they are and converts nothing
-    again. Where tracing changed its fakes (an input that the graph resizes; a tensor subclass), fresh ones are made. A
-    compiler that runs the graph while it compiles finds the real tensors in the placeholders, as
-    ``node.meta["grapharg"].example``.
+    if :func:`unified_guards.install` had been called, for that frame only. (A frame without any operation has no
+    backend and no part in this.) ``compiler_fn`` gets the graph and, where Dynamo passes real tensors, the fake ones
+    that Dynamo traced with, parameters among them, as ``torch._guards.detect_fake_mode`` expects; sizes stay
+    ``SymInt``. AOTAutograd, hence ``aot_eager``, ``inductor`` and ``aot_autograd(fw_compiler=…)``, uses them as they
+    are and converts nothing again. Where tracing changed its fakes (an input that the graph resizes; a tensor
+    subclass), fresh ones are made. A compiler that runs the graph while it compiles finds the real tensors in the
+    placeholders, as ``node.meta["grapharg"].example``.
 
     Two backends of the same function and equal options are equal, and share what was compiled.
 

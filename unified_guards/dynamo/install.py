@@ -41,11 +41,18 @@ from unified_guards.statistics import tally
 
 
 class FallbackError(RuntimeError):
-    """Under ``UNIFIED_GUARDS_NO_FALLBACK=1``: a frame's guards could not be lifted. The message says why."""
+    """Under ``UNIFIED_GUARDS_NO_FALLBACK=1``: a frame's guards could not be lifted. The message says why.
+
+    Raised where the frame is compiled. Without the variable the reason is counted in
+    ``stats().frames_left_to_torch``, and the frame keeps torch's guards.
+    """
 
 
 class GuardDisagreement(AssertionError):
-    """Under ``UNIFIED_GUARDS_VERIFY=1``: the native checker and torch's tree gave different verdicts on a frame."""
+    """Under ``UNIFIED_GUARDS_VERIFY=1``: the native checker and torch's tree gave different verdicts on a frame.
+
+    Raised by the call that was checked; the message has both verdicts and the guard that failed. It is a bug of ours.
+    """
 
 
 #: Of one entry that are kept.
