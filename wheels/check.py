@@ -38,7 +38,7 @@ def problems(wheel: Path) -> Iterator[str]:
     if size >= MOST_BYTES:
         yield f"it has {size:,} bytes; expected less than {MOST_BYTES:,}"
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
+        names = [name for name in archive.namelist() if not name.endswith("/")]
         yield from (f"{name} is inside, and nothing expects it" for name in names if not _INSIDE.fullmatch(name))
         if "unified_guards/_build.py" not in names:
             yield "unified_guards/_build.py is missing: nothing would say what torch the extension was built for"
