@@ -121,7 +121,7 @@ build: ## compile the extension after a change in csrc/ or of the torch in $(VEN
 # first. Docker and a matrix of them: cibuildwheel, see CONTRIBUTING.md.
 WHEEL := build/wheel
 WHEEL_PY := $(WHEEL)/venv/bin/python
-WHEEL_TESTS := tests/test_public_face.py tests/test_survives.py
+WHEEL_TESTS ?= tests/test_public_face.py tests/test_survives.py
 FOR_TORCH = $(shell echo $(TORCH) | cut -d. -f1,2)
 
 wheel: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/wheel ## sdist and wheel for TORCH, to dist/; tested where only torch and the wheel are
@@ -136,13 +136,14 @@ wheel: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/wheel ## sdist and whe
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) wheels/check.py dist/*.whl
 	$(call say,installing torch $(TORCH) and the wheel in $(WHEEL)/venv)
 	@$(PY) -m venv $(WHEEL)/venv
-	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet torch==$(TORCH)
+	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet --no-compile torch==$(TORCH)
 	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet --no-index dist/*.whl
 	@$(WHEEL_PY) -I wheels/smoke.py
 	$(call say,running $(WHEEL_TESTS) against the wheel)
-	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet 'pytest>=8' numpy
+	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet 'pytest>=8' 'pytest-xdist>=3' numpy
 	@cp -r tests pyproject.toml $(WHEEL)/tests
-	@cd $(WHEEL)/tests && env -u UNIFIED_GUARDS -u UNIFIED_GUARDS_VERIFY ../venv/bin/python -m pytest $(PYTEST_ARGS) $(WHEEL_TESTS)
+	@cd $(WHEEL)/tests && env -u UNIFIED_GUARDS -u UNIFIED_GUARDS_VERIFY ../venv/bin/python \
+	  -m pytest -n 2 $(PYTEST_ARGS) $(WHEEL_TESTS)
 
 bench: $(STAMPS)/built $(STAMPS)/demo ## all workloads, torch and unified side by side, to benchmarks/results/
 	@mkdir -p benchmarks/results
