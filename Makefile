@@ -24,7 +24,7 @@ say = @printf '\n==> %s\n' "$(1)"
 VERIFIED_TESTS := tests/test_behaviour_unified.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench bench-witness build lint format docs \
+.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench bench-witness build wheel lint format docs \
   docs-serve clean distclean
 .DELETE_ON_ERROR:
 
@@ -117,6 +117,34 @@ build: ## compile the extension after a change in csrc/ or of the torch in $(VEN
 	@rm -f $(STAMPS)/built
 	@$(MAKE) --no-print-directory $(STAMPS)/built
 
+# Made from the sdist, so that both are tried; tested in an environment that holds torch and the wheel, nothing else at
+# first. Docker and a matrix of them: cibuildwheel, see CONTRIBUTING.md.
+WHEEL := build/wheel
+WHEEL_PY := $(WHEEL)/venv/bin/python
+WHEEL_TESTS ?= tests/test_public_face.py tests/test_survives.py
+FOR_TORCH = $(shell echo $(TORCH) | cut -d. -f1,2)
+
+wheel: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/wheel ## sdist and wheel for TORCH, to dist/; tested where only torch and the wheel are
+	$(call say,making the sdist and from it the wheel (one to three minutes))
+	@rm -rf $(WHEEL) dist && mkdir -p $(WHEEL)/sdist $(WHEEL)/tests
+	@$(PY) -m build --no-isolation --sdist --outdir dist .
+	@tar -xf dist/*.tar.gz -C $(WHEEL)/sdist --strip-components=1
+	@cd $(WHEEL)/sdist && UNIFIED_GUARDS_FOR_TORCH=$(FOR_TORCH) PATH="$(abspath $(VENV))/bin:$$PATH" \
+	  $(abspath $(PY)) -m build --no-isolation --wheel --outdir ../unrepaired .
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
+	  --wheel-dir dist $(WHEEL)/unrepaired/*.whl
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) wheels/check.py dist/*.whl
+	$(call say,installing torch $(TORCH) and the wheel in $(WHEEL)/venv)
+	@$(PY) -m venv $(WHEEL)/venv
+	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet --no-compile torch==$(TORCH)
+	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet --no-index dist/*.whl
+	@$(WHEEL_PY) -I wheels/smoke.py
+	$(call say,running $(WHEEL_TESTS) against the wheel)
+	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet 'pytest>=8' 'pytest-xdist>=3' numpy
+	@cp -r tests pyproject.toml $(WHEEL)/tests
+	@cd $(WHEEL)/tests && env -u UNIFIED_GUARDS -u UNIFIED_GUARDS_VERIFY ../venv/bin/python \
+	  -m pytest -n 2 $(PYTEST_ARGS) $(WHEEL_TESTS)
+
 bench: $(STAMPS)/built $(STAMPS)/demo ## all workloads, torch and unified side by side, to benchmarks/results/
 	@mkdir -p benchmarks/results
 	@$(PY) -m benchmarks.workloads --json benchmarks/results/latest.json
@@ -171,7 +199,7 @@ $(STAMPS)/torch-$(TORCH): | $(STAMPS)/python
 	@touch $@
 
 # What pyproject.toml lists under [dependency-groups].
-$(STAMPS)/tools $(STAMPS)/demo $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/lint $(STAMPS)/docs: pyproject.toml | $(STAMPS)/python
+$(STAMPS)/tools $(STAMPS)/demo $(STAMPS)/bench $(STAMPS)/test $(STAMPS)/wheel $(STAMPS)/lint $(STAMPS)/docs: pyproject.toml | $(STAMPS)/python
 	$(call say,installing what [dependency-groups] $(@F) of pyproject.toml lists)
 	@$(PIP) install --quiet --group $(@F)
 	@touch $@

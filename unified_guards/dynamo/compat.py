@@ -34,14 +34,22 @@ def wrong_torch() -> Problem | None:
 
 
 def built_for_another_torch(built_for: str) -> Problem | None:
-    """What to tell a user whose extension was built for another torch; None when it fits."""
-    if version_of(built_for) == TORCH and built_for == torch.__version__:
+    """What to tell a user whose extension was built for another torch; None when it fits.
+
+    Releases of one minor version fit one another, for CPU or CUDA; what is no release fits only itself.
+    """
+    releases = _is_release(built_for) and _is_release(torch.__version__)
+    if built_for == torch.__version__ or (releases and version_of(built_for) == TORCH):
         return None
     return Problem(
         f"the extension of unified_guards was built for torch {built_for} and this is torch {torch.__version__}",
         "Build it again: pip install --no-build-isolation --force-reinstall --no-deps unified_guards "
         "(in a checkout: make build)",
     )
+
+
+def _is_release(text: str) -> bool:
+    return re.fullmatch(r"\d+\.\d+\.\d+(\+(cpu|cu\d+|rocm[\d.]+|xpu))?", text) is not None
 
 
 def nan_guard_value(args: tuple[Any, ...]) -> tuple[Any, ...]:
