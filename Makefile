@@ -5,6 +5,10 @@ PYTHON ?= python3
 TORCH ?= 2.13.0
 VENV ?= .venv
 PYTEST_ARGS ?=
+# Test processes (0: none besides pytest's own, for a debugger). They must agree on how sets of strings are ordered.
+JOBS ?= 2
+PARALLEL := env -u UNIFIED_GUARDS -u UNIFIED_GUARDS_VERIFY PYTHONHASHSEED=0 OMP_NUM_THREADS=1
+IN_PARALLEL = -n $(JOBS) --dist worksteal
 
 # The second column of `make test-matrix`.
 MATRIX_PYTHON ?= 3.12
@@ -32,7 +36,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | \
 	  while IFS='|' read -r name what; do printf '  make %-13s %s\n' "$$name" "$$what"; done
 	@echo
-	@echo "  Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  PYTEST_ARGS=  FUZZ_SECONDS=  FUZZ_SEED=  CXX="
+	@echo "  Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  VENV=$(VENV)  JOBS=$(JOBS)  PYTEST_ARGS=  FUZZ_SECONDS=  FUZZ_SEED=  CXX="
 
 # ---- the two commands ------------------------------------------------------------------------------------------------
 
@@ -42,14 +46,14 @@ demo: $(STAMPS)/built $(STAMPS)/demo ## set up, then Qwen3 with 36 layers on tor
 
 test: $(STAMPS)/built $(STAMPS)/test ## set up, then the tests; then the behaviour suite with every verdict checked
 	$(call say,running the tests)
-	@env -u UNIFIED_GUARDS -u UNIFIED_GUARDS_VERIFY $(PY) -m pytest $(PYTEST_ARGS)
+	@$(PARALLEL) $(PY) -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 	$(call say,the behaviour suite again: UNIFIED_GUARDS_VERIFY=1 compares every verdict with torch's)
-	@env -u UNIFIED_GUARDS UNIFIED_GUARDS_VERIFY=1 $(PY) -m pytest $(PYTEST_ARGS) $(VERIFIED_TESTS)
+	@$(PARALLEL) UNIFIED_GUARDS_VERIFY=1 $(PY) -m pytest $(IN_PARALLEL) $(PYTEST_ARGS) $(VERIFIED_TESTS)
 
 # ---- more tests ------------------------------------------------------------------------------------------------------
 
 test-verify: $(STAMPS)/built $(STAMPS)/test ## all tests with UNIFIED_GUARDS_VERIFY=1
-	@env -u UNIFIED_GUARDS UNIFIED_GUARDS_VERIFY=1 $(PY) -m pytest $(PYTEST_ARGS)
+	@$(PARALLEL) UNIFIED_GUARDS_VERIFY=1 $(PY) -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
 test-matrix: ## the tests on the main pin, then on Python 3.12 with torch 2.15
 	@$(MAKE) test
@@ -82,8 +86,8 @@ ASAN_ARGS ?= -k "not memory and not leaks and not gcc"
 
 test-asan: $(ASAN_VENV)/.stamps/built ## tests with the address and undefined-behaviour sanitizers
 	$(call say,running $(ASAN_TESTS) with sanitizers)
-	@LD_PRELOAD="$(ASAN_PRELOAD)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-	  PYTHONMALLOC=malloc UNIFIED_GUARDS_FUZZ_STEPS=$(ASAN_FUZZ_STEPS) $(ASAN_VENV)/bin/python -m pytest $(ASAN_ARGS) $(PYTEST_ARGS) $(ASAN_TESTS)
+	@PYTHONHASHSEED=0 OMP_NUM_THREADS=1 LD_PRELOAD="$(ASAN_PRELOAD)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	  PYTHONMALLOC=malloc UNIFIED_GUARDS_FUZZ_STEPS=$(ASAN_FUZZ_STEPS) $(ASAN_VENV)/bin/python -m pytest $(IN_PARALLEL) $(ASAN_ARGS) $(PYTEST_ARGS) $(ASAN_TESTS)
 
 $(ASAN_VENV)/.stamps/built: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/test $(NATIVE)
 	$(call say,compiling the extension with sanitizers (two to four minutes the first time))
@@ -142,8 +146,8 @@ wheel: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/wheel ## sdist and whe
 	$(call say,running $(WHEEL_TESTS) against the wheel)
 	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet 'pytest>=8' 'pytest-xdist>=3' numpy
 	@cp -r tests pyproject.toml $(WHEEL)/tests
-	@cd $(WHEEL)/tests && env -u UNIFIED_GUARDS -u UNIFIED_GUARDS_VERIFY ../venv/bin/python \
-	  -m pytest -n 2 $(PYTEST_ARGS) $(WHEEL_TESTS)
+	@cd $(WHEEL)/tests && $(PARALLEL) ../venv/bin/python \
+	  -m pytest $(IN_PARALLEL) $(PYTEST_ARGS) $(WHEEL_TESTS)
 
 bench: $(STAMPS)/built $(STAMPS)/demo ## all workloads, torch and unified side by side, to benchmarks/results/
 	@mkdir -p benchmarks/results
