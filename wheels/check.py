@@ -28,7 +28,7 @@ LINKED = {
 }
 
 _INSIDE = re.compile(
-    r"unified_guards/(_C\.[\w.-]+\.so|(\w+/)*\w+\.pyi?|py\.typed)|_unified_guards_autoload\.py|unified_guards-[^/]*/.+"
+    r"unified_guards/(_C\.[\w.-]+\.so|(\w+/)*\w+\.(pyi?|html|css|js)|py\.typed)|_unified_guards_autoload\.py|unified_guards-[^/]*/.+"
 )
 
 
