@@ -506,7 +506,8 @@ def test_strict_guards_notice(each: Case, verify: str, monkeypatch: pytest.Monke
         each.change()
         assert is_right(each, call)
         newest, oldest = entries(each)
-        (why,) = oldest.misses
+        (miss,) = oldest.misses
+        why = miss.text
         assert each.named in why
         if each.stale:
             assert why.endswith("# strict")
