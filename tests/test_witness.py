@@ -167,15 +167,20 @@ def test_nothing_is_live_of_what_hangs_below_a_module() -> None:
 
 def test_the_collector_may_take_a_root_and_its_checker_together() -> None:
     """It calls what is to be called when a root dies after it has found both; the checker may be the first to go."""
-    for _ in range(200):
-        thing = Thing(flag=True)
-        made = checker(equals(item("flag"), True))
-        recorded(made, {"x": thing})
-        thing.checker, thing.itself = made, thing  # type: ignore[attr-defined]
-        holder = [made]
-        weakref.finalize(thing, holder.clear)
-        del thing, made, holder
-        gc.collect()
+    gc.collect()
+    gc.freeze()  # everything else: going through it takes most of a second each time
+    try:
+        for _ in range(200):
+            thing = Thing(flag=True)
+            made = checker(equals(item("flag"), True))
+            recorded(made, {"x": thing})
+            thing.checker, thing.itself = made, thing  # type: ignore[attr-defined]
+            holder = [made]
+            weakref.finalize(thing, holder.clear)
+            del thing, made, holder
+            gc.collect()
+    finally:
+        gc.unfreeze()
 
 
 def test_a_tensor_that_is_an_argument_is_live() -> None:

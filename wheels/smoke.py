@@ -72,7 +72,22 @@ def unchanged_programs_are_run() -> None:
             assert done.returncode == 0, f"{command}, UNIFIED_GUARDS={switch}:\n{done.stderr}"
 
 
+def doctor_finds_that_it_fits() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "unified_guards", "doctor"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+CHECKS = (
+    installed_from_a_wheel,
+    guards_hold_and_fail,
+    aot_functions_are_guarded,
+    unchanged_programs_are_run,
+    doctor_finds_that_it_fits,
+)
+
 if __name__ == "__main__":
-    for check in (installed_from_a_wheel, guards_hold_and_fail, aot_functions_are_guarded, unchanged_programs_are_run):
+    for check in CHECKS:
         check()
         print(f"{check.__name__.replace('_', ' ')}: yes")
