@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from unified_guards import _environment
 from unified_guards.dynamo import compat
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -161,7 +162,7 @@ def test_cibuildwheel_builds_every_python_on_every_machine(platform: str, machin
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    pythons = range(compat.FIRST_PYTHON[1], compat.AFTER_LAST_PYTHON[1])
+    pythons = range(_environment.FIRST_PYTHON[1], _environment.AFTER_LAST_PYTHON[1])
     assert done.stdout.split() == [f"cp3{minor}-{machine}" for machine in machines for minor in pythons]
 
 
