@@ -86,7 +86,7 @@ ASAN_ARGS ?= -k "not memory and not leaks and not gcc"
 
 test-asan: $(ASAN_VENV)/.stamps/built ## tests with the address and undefined-behaviour sanitizers
 	$(call say,running $(ASAN_TESTS) with sanitizers)
-	@PYTHONHASHSEED=0 OMP_NUM_THREADS=1 LD_PRELOAD="$(ASAN_PRELOAD)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	@$(PARALLEL) LD_PRELOAD="$(ASAN_PRELOAD)" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	  PYTHONMALLOC=malloc UNIFIED_GUARDS_FUZZ_STEPS=$(ASAN_FUZZ_STEPS) $(ASAN_VENV)/bin/python -m pytest $(IN_PARALLEL) $(ASAN_ARGS) $(PYTEST_ARGS) $(ASAN_TESTS)
 
 $(ASAN_VENV)/.stamps/built: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/test $(NATIVE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import NamedTuple
@@ -29,6 +30,11 @@ NOT_BUILT = Problem(
     "the extension of unified_guards is not built in this environment",
     "Run: pip install --no-build-isolation . (in a checkout: make build)",
 )
+
+
+def is_set(name: str, default: str = "") -> bool:
+    """Whether an environment variable switches something on: it is neither empty nor ``0``."""
+    return os.environ.get(name, default) not in ("", "0")
 
 
 def wrong_python() -> Problem | None:

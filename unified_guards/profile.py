@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import os
 import statistics
 import time
 import types
@@ -18,6 +17,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unified_guards._environment import is_set
 from unified_guards.ir import Guard, GuardSet, Source, Test
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def note(code: types.CodeType, frame: Frame | None, why: str | None = None) -> N
 
 def is_on() -> bool:
     """Whether functions that are compiled now are measured."""
-    return os.environ.get("UNIFIED_GUARDS_PROFILE", "") not in ("", "0")
+    return is_set("UNIFIED_GUARDS_PROFILE")
 
 
 class Measured:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch._dynamo
 
-from unified_guards.bench.probe import Build, BuildProbe
+from unified_guards.bench.probe import Build, BuildProbe, torch_root
 from unified_guards.dynamo.install import installed
 from unified_guards.statistics import stats
 
@@ -141,5 +141,4 @@ def run(device: str) -> Result:
 
 
 def _of_torch(build: Build) -> Build:
-    root = getattr(build.wrapper, "torch_root", build.wrapper.root)
-    return dataclasses.replace(build, wrapper=types.SimpleNamespace(root=root))
+    return dataclasses.replace(build, wrapper=types.SimpleNamespace(root=torch_root(build.wrapper)))

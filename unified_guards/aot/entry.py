@@ -6,7 +6,6 @@ Entry points: :class:`Entry`, :func:`lift_call`, :func:`guard_set_of`.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from unified_guards import _C
+from unified_guards._environment import is_set
 from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported, storage_of
 from unified_guards.aot.shapes import shape_guards
 from unified_guards.aot.state import State, defined_at
@@ -179,7 +179,7 @@ class Entry:
 
     def oracle(self) -> Callable[[dict[str, Any], bool], None] | None:
         """Under ``UNIFIED_GUARDS_VERIFY=1``: compares a verdict with the slow evaluator's on the unsimplified set."""
-        if os.environ.get("UNIFIED_GUARDS_VERIFY", "") in ("", "0"):
+        if not is_set("UNIFIED_GUARDS_VERIFY"):
             return None
 
         def compare(frame: dict[str, Any], verdict: bool) -> None:

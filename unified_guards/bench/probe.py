@@ -61,6 +61,11 @@ def tree_parts(manager: Any) -> Iterator[Any]:
         yield from tree_parts(child)
 
 
+def torch_root(wrapper: Any) -> Any:
+    """The root of torch's own tree, which unified guards keep beside the checker."""
+    return getattr(wrapper, "torch_root", wrapper.root)
+
+
 def leaf_guards(root: Any) -> int:
     return sum(isinstance(part, LeafGuard) for part in tree_parts(root))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,12 @@ class Workload:
 WORKLOADS: dict[str, Callable[[], Workload]] = {}
 #: name of a workload -> the package that it needs beside torch
 NEEDS: dict[str, str] = {}
+
+
+def lacks(name: str) -> str | None:
+    """The package that a workload needs and that is not installed; None if it can run."""
+    needed = NEEDS.get(name)
+    return None if needed is None or importlib.util.find_spec(needed) is not None else needed
 
 
 def workload(name: str, *, needs: str | None = None) -> Callable[[Callable[[], Workload]], Callable[[], Workload]]:

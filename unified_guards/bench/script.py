@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 import unified_guards
 from unified_guards.bench.measure import install_backend
-from unified_guards.bench.probe import LOOKUP_EVENT, leaf_guards
+from unified_guards.bench.probe import LOOKUP_EVENT, leaf_guards, torch_root
 from unified_guards.cli.run import run_program
 
 _REGION_EVENT = "Torch-Compiled Region: "
@@ -118,9 +118,8 @@ class Recorder:
     def built(self, code: CodeType, wrapper: Any, seconds: float) -> None:
         """An entry was made."""
         self._last_build = self.calls
-        tree = getattr(wrapper, "torch_root", wrapper.root)
         name = f"{code.co_name} ({Path(code.co_filename).name}:{code.co_firstlineno})"
-        self.frames[str(CompileContext.current_compile_id())] = Frame(name, leaf_guards(tree), seconds)
+        self.frames[str(CompileContext.current_compile_id())] = Frame(name, leaf_guards(torch_root(wrapper)), seconds)
 
     def enter(self) -> Callable[[], None]:
         """Compiled code is called."""

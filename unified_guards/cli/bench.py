@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -57,7 +56,9 @@ def _problem_of_plot(path: Path | None) -> str | None:
         return None
     if path.suffix not in (".png", ".svg"):
         return f"--plot writes .png or .svg, and was given {str(path)!r}"
-    if importlib.util.find_spec("matplotlib") is None:
+    from unified_guards.bench import plots
+
+    if not plots.is_possible():
         return "--plot needs matplotlib, which is not installed. Run: pip install matplotlib"
     return None
 
@@ -71,23 +72,24 @@ def _problem_of_names(arguments: argparse.Namespace) -> str | None:
         is_module = arguments.script[0] == "-m"
         return missing(arguments.script[1 if is_module else 0], is_module=is_module)
     from unified_guards.bench import workloads  # noqa: F401  (registers them)
-    from unified_guards.bench.registry import NEEDS, WORKLOADS
+    from unified_guards.bench.registry import WORKLOADS, lacks
 
     for name in arguments.only or ():
         if name not in WORKLOADS:
             return f"no workload is called {name!r}; there are {', '.join(WORKLOADS)}"
-        if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-            return f"{name} needs {NEEDS[name]}, which is not installed. Run: pip install {NEEDS[name]}"
+        package = lacks(name)
+        if package is not None:
+            return f"{name} needs {package}, which is not installed. Run: pip install {package}"
     return None
 
 
 def _workloads(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any], list[Any]]:
     """Measures the workloads: exit status, table, what goes to JSON, panels of the plot."""
     from unified_guards.bench import plots, runner
-    from unified_guards.bench.registry import NEEDS, WORKLOADS
+    from unified_guards.bench.registry import WORKLOADS, lacks
 
-    possible = [name for name in WORKLOADS if name not in NEEDS or importlib.util.find_spec(NEEDS[name]) is not None]
-    names = [name for name in WORKLOADS if name in (arguments.only or possible)]
+    lacking = {name: package for name in WORKLOADS if (package := lacks(name)) is not None}
+    names = [name for name in WORKLOADS if (name in arguments.only if arguments.only else name not in lacking)]
     child = runner.Child("unified_guards.bench.child")
     samples, failed = runner.run(
         child, names, ["torch", "unified"], rounds=arguments.rounds or 2, steps=arguments.steps, memory=False
@@ -95,7 +97,7 @@ def _workloads(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any],
     summary = runner.summarise(samples)
     problems = runner.problems(summary) + ([f"{failed} child processes failed"] if failed else [])
     lines = [_table(summary)]
-    lines += [f"\n{name} needs {NEEDS[name]}: pip install {NEEDS[name]}" for name in WORKLOADS if name not in possible]
+    lines += [f"\n{name} needs {package}: pip install {package}" for name, package in lacking.items()]
     lines += [f"\nWRONG: {problem}" for problem in problems]
     medians = {name: {backend: each.as_dict() for backend, each in sides.items()} for name, sides in summary.items()}
     measured = {name: _pair(sides, "lookup_us") for name, sides in summary.items()}

@@ -12,7 +12,6 @@ import collections
 import contextlib
 import gc
 import inspect
-import os
 import threading
 import time
 import types
@@ -28,6 +27,7 @@ from torch._dynamo.output_graph import OutputGraph
 from torch._guards import CompileContext, TracingContext
 
 from unified_guards import _C, attribute_hooks, profile, reference
+from unified_guards._environment import is_set
 from unified_guards.dynamo import compat, strict
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
@@ -113,7 +113,7 @@ class Frame:
         program: Program = lower(self.checked)
         self.meaning, self.rows = program.meaning, len(program.rows)
         self.python_callbacks = program.python_callbacks
-        self.checker = make_checker(program, oracle, witness=_is_set("UNIFIED_GUARDS_WITNESS", "1"))
+        self.checker = make_checker(program, oracle, witness=is_set("UNIFIED_GUARDS_WITNESS", "1"))
 
     def tell(self, item: Guard) -> None:
         """Has the checker ask a guard of `checked` before all others."""
@@ -267,10 +267,6 @@ def _oracle(wrapper: torch_guards.GuardManagerWrapper, root: Any) -> Callable[[d
     return compare
 
 
-def _is_set(name: str, default: str = "") -> bool:
-    return os.environ.get(name, default) not in ("", "0")
-
-
 def frames_of(code: types.CodeType) -> list[Frame]:
     """The unified guards of the cache entries that ``code`` has, those that may be used next first."""
     wrappers = (entry.guard_manager for entry in _debug_get_cache_entry_list(code))
@@ -290,7 +286,7 @@ def _unify(wrapper: Any, code: types.CodeType, output_graph: Any, records: list[
         (kwargs["example_value"] for _, _, _, kwargs, _ in records if "example_value" in kwargs),
         {source.key for source in frame.checked.sources() if source.access is Access.ATTR},
     )
-    oracle = _oracle(wrapper, wrapper.root) if _is_set("UNIFIED_GUARDS_VERIFY") else None
+    oracle = _oracle(wrapper, wrapper.root) if is_set("UNIFIED_GUARDS_VERIFY") else None
     frame.build(profile.watch(frame, wrapper.root, oracle) if profile.is_on() else oracle)
     introduce(frame, frames_of(code), Frame.tell)
     stub = native.RootGuardManager()
@@ -322,7 +318,7 @@ def _finish(manager: Any, code: types.CodeType, output_graph: Any, records: list
             )
     tally.left(why)
     profile.note(code, None, why)
-    if _is_set("UNIFIED_GUARDS_NO_FALLBACK"):
+    if is_set("UNIFIED_GUARDS_NO_FALLBACK"):
         raise FallbackError(f"the guards of {code.co_name} ({code.co_filename}) stay torch's: {why}")
 
 
@@ -447,7 +443,7 @@ def is_installed() -> bool:
 
 
 def _is_strict() -> bool:
-    return _strict_asked_for or _strict_inside > 0 or _is_set("UNIFIED_GUARDS_STRICT")
+    return _strict_asked_for or _strict_inside > 0 or is_set("UNIFIED_GUARDS_STRICT")
 
 
 def _hold(count: int) -> None:
