@@ -26,6 +26,7 @@ import unified_guards
 from benchmarks import soundness
 from unified_guards import _C
 from unified_guards.__main__ import COMMANDS
+from unified_guards.cli import doctor
 
 pytest.register_assert_rewrite("tests.behaviour")
 
@@ -159,6 +160,10 @@ def _environment_variables() -> set[str]:
     return {
         str(node.value) for node in nodes if isinstance(node, ast.Constant) and _is_environment_variable(node.value)
     }
+
+
+def test_doctor_knows_every_environment_variable() -> None:
+    assert set(doctor._OURS) == _environment_variables()
 
 
 @pytest.mark.parametrize("name", sorted(_environment_variables()))

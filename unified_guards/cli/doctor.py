@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import unified_guards
-from unified_guards._environment import NOT_BUILT, Problem, wrong_python
+from unified_guards._environment import NOT_BUILT, Problem, is_set, wrong_python
 
 _ABOUT_JSON = """\
 --json prints one object:
@@ -203,14 +203,15 @@ def _dicts() -> Finding:
         how = "every dict has a version" if free is None else f"watched; {free} of eight dict watchers are free"
         return Finding("dicts", "ok", how, facts=facts)
     what = "guards on dicts are evaluated on every call, which is right and slower: "
-    if sys.version_info[:3] == (3, 13, 0):
-        return Finding("dicts", "note", f"{what}Python 3.13.0 hides changes", "Use Python 3.13.1 or newer.", facts)
+    if free:
+        hides = f"{what}dict watchers are free, and this Python does not tell them of every change"
+        return Finding("dicts", "note", hides, "Use a newer patch release of it (3.13.1 for 3.13.0).", facts)
     remedy = "Import unified_guards before the extensions that took the eight dict watchers."
     return Finding("dicts", "note", f"{what}no dict watcher was free", remedy, facts)
 
 
 def _witness() -> Finding:
-    on = os.environ.get("UNIFIED_GUARDS_WITNESS", "1") not in ("", "0")
+    on = is_set("UNIFIED_GUARDS_WITNESS", "1")
     if on:
         return Finding(
             "witness", "ok", "on: what has not changed since a check is not evaluated again", facts={"on": on}
@@ -222,7 +223,7 @@ def _witness() -> Finding:
 def _autoload() -> Finding:
     entries = importlib.metadata.entry_points(group="torch.backends")
     found = any(entry.name == "unified_guards" for entry in entries)
-    asked_for = os.environ.get("UNIFIED_GUARDS", "") not in ("", "0")
+    asked_for = is_set("UNIFIED_GUARDS")
     allowed = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1") == "1"
     facts = {"entry_point": found, "asked_for": asked_for, "torch_allows": allowed}
     if asked_for and not allowed:
@@ -240,13 +241,13 @@ def _autoload() -> Finding:
 
 
 _OURS = ("UNIFIED_GUARDS", "UNIFIED_GUARDS_VERIFY", "UNIFIED_GUARDS_NO_FALLBACK", "UNIFIED_GUARDS_STRICT",
-         "UNIFIED_GUARDS_WITNESS")  # fmt: skip
+         "UNIFIED_GUARDS_WITNESS", "UNIFIED_GUARDS_PROFILE")  # fmt: skip
 _NOTHING_COMPILES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
 
 
 def _environment() -> Finding:
     ours = {name: value for name, value in sorted(os.environ.items()) if name.startswith("UNIFIED_GUARD")}
-    off = {name: os.environ[name] for name in _NOTHING_COMPILES if os.environ.get(name, "") not in ("", "0")}
+    off = {name: os.environ[name] for name in _NOTHING_COMPILES if is_set(name)}
     facts = {"variables": ours | off}
     shown = ", ".join(f"{name}={value}" for name, value in facts["variables"].items()) or "no switch is set"
     if off:
@@ -256,7 +257,7 @@ def _environment() -> Finding:
     if unknown:
         remedy = f"Nothing reads {', '.join(unknown)}; there are {', '.join(_OURS)}."
         return Finding("environment", "note", shown, remedy, facts)
-    if ours.get("UNIFIED_GUARDS_VERIFY", "") not in ("", "0"):
+    if is_set("UNIFIED_GUARDS_VERIFY"):
         remedy = "It evaluates torch's guards too, for debugging. Where time counts, run: unset UNIFIED_GUARDS_VERIFY"
         return Finding("environment", "note", shown, remedy, facts)
     return Finding("environment", "ok", shown, facts=facts)
