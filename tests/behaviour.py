@@ -1735,8 +1735,12 @@ class ChangedGlobalState:
             finally:
                 torch.backends.cuda.matmul.allow_tf32 = False
 
+        before = torch.backends.cuda.matmul.fp32_precision  # that of a new process is none of the two
         torch.backends.cuda.matmul.allow_tf32 = False
-        self.state(self.matmul, precision)
+        try:
+            self.state(self.matmul, precision)
+        finally:
+            torch.backends.cuda.matmul.fp32_precision = before
 
     def test_default_device(self) -> None:
         self.state(self.creation, lambda: torch.device("meta"))
