@@ -232,6 +232,8 @@ void Deriver::settle_relations() {
     if ((i.op == Op::SAVE || i.op == Op::SAME_AS || i.op == Op::SHARES_STORAGE) && live) live_slots[i.arg] = true;
     if (i.op == Op::OVERLAP) live_slots.assign(live_slots.size(), true);
   }
+  facts_->apart.clear(static_cast<size_t>(std::count_if(
+      code.begin(), code.end(), [&](const Instruction& i) { return i.op == Op::UNIQUE && live_groups[i.arg]; })));
   for (uint32_t at = 0; at < code.size(); at++) {
     Remembered& remembered = facts_->remembered[at];
     if (!is_relation(code[at].op) || remembered.standing == Standing::kLive) continue;
@@ -242,10 +244,9 @@ void Deriver::settle_relations() {
       fails(at);
       return;
     } else if (code[at].op == Op::UNIQUE && live_groups[code[at].arg]) {
-      facts_->apart.push_back({value, code[at].arg});
+      facts_->apart.insert(value, code[at].arg);
     }
   }
-  std::sort(facts_->apart.begin(), facts_->apart.end());
 }
 
 // ---- updating ----------------------------------------------------------------------------------------------------

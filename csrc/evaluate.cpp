@@ -242,26 +242,16 @@ bool keys_are(PyObject* object, PyObject* expected) {
   return at == PyTuple_GET_SIZE(expected);
 }
 
-bool insert_unique(std::vector<Seen>& table, const void* object, uint32_t group) {
-  const size_t mask = table.size() - 1;
-  size_t at = (reinterpret_cast<uintptr_t>(object) >> 4) * 0x9E3779B97F4A7C15ull >> 32 & mask;
-  for (; table[at].object != nullptr; at = (at + 1) & mask) {
-    if (table[at].object == object && table[at].group == group) return false;
-  }
-  table[at] = {object, group};
-  return true;
-}
-
 // The storage of a tensor; null when it has none (a sparse one).
 const c10::StorageImpl* storage_of(PyObject* tensor) {
   const c10::TensorImpl* impl = tensor_of(tensor).unsafeGetTensorImpl();
   return impl->has_storage() ? impl->unsafe_storage().unsafeGetStorageImpl() : nullptr;
 }
 
-bool insert_unique_storage(std::vector<Seen>& table, PyObject* object, uint32_t group) {
+bool insert_storage(SeenTable& seen, PyObject* object, uint32_t group) {
   if (!is_tensor(object)) return false;
   const c10::StorageImpl* storage = storage_of(object);
-  return storage == nullptr || insert_unique(table, storage, group);
+  return storage == nullptr || seen.insert(storage, group);
 }
 
 bool share_storage(PyObject* first, PyObject* second) {
@@ -348,7 +338,6 @@ void set_tensor_hint(PyObject* object, Hint& hint) {
 
 Evaluation::Evaluation(Program& program, Scratch& scratch) : program_(program), scratch_(scratch) {
   if (program_.needs_dispatch_) dispatch_.emplace();
-  std::fill(scratch_.unique.begin(), scratch_.unique.end(), Seen{});
 }
 
 Evaluation::~Evaluation() {
@@ -425,6 +414,7 @@ inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint&
 bool Evaluation::run(PyObject* locals) {
   PyObject** registers = scratch_.registers.data();
   registers[0] = locals;
+  tell_apart(program_.size_.unique);
   Hint* hint = program_.hints_.of(program_.root(locals));
   for (size_t ahead = 0; ahead < Hints::kAhead; ahead++) hint[ahead].fetch();
   const size_t length = program_.code_.size();
@@ -437,7 +427,7 @@ bool Evaluation::run(PyObject* locals) {
 }
 
 bool Evaluation::run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found,
-                          const std::vector<Seen>& apart, bool hold) {
+                          const SeenTable& apart, bool hold) {
   PyObject** registers = scratch_.registers.data();
   registers[0] = locals;
   Hint nowhere;
@@ -452,7 +442,7 @@ bool Evaluation::run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObje
       registers[i.base] = found[live.load];
       scratch_.paths[i.base] = i.base;
     }
-    if (i.op == Op::UNIQUE && std::binary_search(apart.begin(), apart.end(), Seen{registers[i.base], i.arg})) {
+    if (i.op == Op::UNIQUE && apart.has(registers[i.base], i.arg)) {
       return fail(live.at);
     }
     if (!step(i, live.at, registers[i.base], nowhere)) return false;
@@ -582,8 +572,8 @@ bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
     }
     case Op::PREDICATE:
     case Op::TORCH_LEAF: return predicate(i.object, base);
-    case Op::UNIQUE: return insert_unique(scratch_.unique, base, i.arg);
-    case Op::UNIQUE_STORAGE: return insert_unique_storage(scratch_.unique, base, i.arg);
+    case Op::UNIQUE: return scratch_.unique.insert(base, i.arg);
+    case Op::UNIQUE_STORAGE: return insert_storage(scratch_.unique, base, i.arg);
     case Op::SAVE: scratch_.saved[i.arg] = own(Py_NewRef(base)); return true;
     case Op::SAME_AS: return scratch_.saved[i.arg] == base;
     case Op::SHARES_STORAGE: return share_storage(scratch_.saved[i.arg], base);

@@ -39,9 +39,12 @@ class Evaluation {
   // All instructions.
   bool run(PyObject* locals);
 
-  // Some of them; `found` holds by instruction what the others once found, and `apart`, sorted, objects from which
-  // those of a group of UNIQUE must differ. `hold`: keep what is loaded alive, because a step may run code of a user's.
-  bool run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found, const std::vector<Seen>& apart,
+  // Before any other that may be of a group of UNIQUE: at most so many will be.
+  void tell_apart(size_t most) { scratch_.unique.clear(most); }
+
+  // Some of them; `found` holds by instruction what the others once found, and `apart` objects from which those of a
+  // group of UNIQUE must differ. `hold`: keep what is loaded alive, because a step may run code of a user's.
+  bool run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found, const SeenTable& apart,
                 bool hold);
 
   // One guard whose evaluation runs no code of a user's.

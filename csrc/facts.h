@@ -99,7 +99,7 @@ struct Facts {
   std::vector<Remembered> remembered;   // by instruction
   std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
   Kept kept;                            //
-  std::vector<Seen> apart;              // sorted: vouched for, and in a group of UNIQUE with others that are not
+  SeenTable apart;                      // vouched for, and in a group of UNIQUE with others that are not
 
   size_t count() const { return owners.size(); }
   size_t tensor_count() const { return tensor_owners.size(); }
@@ -112,8 +112,8 @@ struct Facts {
     return facts.capacity() * sizeof(Fact) +
            (owners.capacity() + tensor_owners.capacity() + runs.capacity()) * sizeof(uint32_t) +
            tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
-           remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) +
-           apart.capacity() * sizeof(Seen) + kept.bytes();
+           remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) + apart.bytes() +
+           kept.bytes();
   }
 };
 

@@ -220,7 +220,7 @@ Scratch Program::make_scratch() const {
   scratch.owned.reserve(size_.owned);
   scratch.saved.resize(size_.saved);
   scratch.gathered.resize(size_.gathered);
-  scratch.unique.resize(size_.unique ? std::bit_ceil(2 * size_.unique) : 0);
+  scratch.unique.clear(size_.unique);
   scratch.ints.resize(size_.ints);
   scratch.floats.resize(size_.floats);
   if (shapes_) scratch.numbers = shapes_->make_registers();
@@ -233,7 +233,7 @@ size_t Program::bytes() const {
          tensors_.capacity() * sizeof(TensorSpec) + dims_.capacity() * sizeof(int64_t) +
          scratch_.registers.capacity() * (sizeof(PyObject*) + sizeof(uint16_t)) +
          (scratch_.owned.capacity() + scratch_.saved.capacity() + scratch_.gathered.capacity()) * sizeof(PyObject*) +
-         scratch_.unique.capacity() * sizeof(Seen) + scratch_.ints.capacity() * sizeof(int64_t) +
+         scratch_.unique.bytes() + scratch_.ints.capacity() * sizeof(int64_t) +
          scratch_.floats.capacity() * sizeof(double) + (shapes_ ? shapes_->bytes() : 0) + hints_.bytes() +
          (witnesses_ ? witnesses_->bytes() : 0);
 }

@@ -6,6 +6,7 @@
 
 #include "cpython.h"
 #include "hints.h"
+#include "seen.h"
 #include "shape_expr.h"
 
 #include <compare>
@@ -158,14 +159,6 @@ struct Counts {
   uint64_t checks() const { return hits + misses; }
 };
 
-// An object or a storage that was seen, and in which group.
-struct Seen {
-  const void* object;
-  uint32_t group;
-
-  auto operator<=>(const Seen&) const = default;
-};
-
 // What an evaluation writes. Kept with the program so that a hit allocates nothing.
 struct Scratch {
   std::vector<PyObject*> registers;
@@ -173,7 +166,7 @@ struct Scratch {
   std::vector<PyObject*> owned;  // new references, dropped at the end
   std::vector<PyObject*> saved;
   std::vector<PyObject*> gathered;  // new references, handed out or dropped at the end
-  std::vector<Seen> unique;         // open addressing; a power of two
+  SeenTable unique;
   std::vector<int64_t> ints;
   std::vector<double> floats;
   std::vector<Number> numbers;  // the registers of the shape code

@@ -54,6 +54,7 @@ Verdict verdict_of(Deriver::Outcome outcome) {
 Verdict Witness::verify(Deriver& deriver, Evaluation& evaluation, PyObject* locals) {
   for (size_t ahead = 0; ahead < Facts::kAhead; ahead++) __builtin_prefetch(facts_.facts[ahead].word);
   deriver.about(facts_, evaluation);
+  evaluation.tell_apart(apart_);
   Program& program = deriver.program();
   Verdict verdict = state_holds(program, evaluation);
   if (verdict == Verdict::kHolds) verdict = anchors_hold(deriver, locals);
@@ -68,6 +69,7 @@ Verdict Witness::record(Deriver& deriver, Evaluation& evaluation, PyObject* loca
   deriver.about(facts_, evaluation);
   ready_ = false;
   const GlobalState state = GlobalState::now();
+  evaluation.tell_apart(deriver.program().size_.unique);
   Verdict verdict = verdict_of(deriver.record(locals));
   if (verdict != Verdict::kHolds) return verdict;
   state_ = state;
@@ -83,6 +85,7 @@ void Witness::plan(Program& program) {
   live_.clear();
   approach_.clear();
   hold_ = false;
+  apart_ = 0;
   state_guard_ = -1;
   for (uint32_t at = static_cast<uint32_t>(code.size()); at-- > 0;) {
     const uint32_t parent = program.places_[at].parent;
@@ -96,6 +99,7 @@ void Witness::plan(Program& program) {
     if (facts_.remembered[at].standing != Standing::kLive) continue;
     const bool loads = parent != at && facts_.remembered[parent].standing != Standing::kLive;
     live_.push_back({code[at], at, loads ? parent : kNoLoad});
+    apart_ += code[at].op == Op::UNIQUE || code[at].op == Op::UNIQUE_STORAGE;
     hold_ |= user_code_in(code[at]) != UserCode::kNone;
   }
   live_.shrink_to_fit();

@@ -59,6 +59,7 @@ class Witness {
   std::vector<Approach> approach_;
   std::vector<LiveStep> live_;
   bool hold_ = false;  // while the live steps run (see Evaluation::run_live)
+  size_t apart_ = 0;   // how many of them have to be told apart
   bool ready_ = false;
   int64_t state_guard_ = -1;  // the instruction that `state_` answers
   GlobalState state_{};

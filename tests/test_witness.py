@@ -1465,6 +1465,23 @@ def test_a_fresh_tensor_must_differ_from_those_that_are_remembered() -> None:
     assert holds(made, {"x": thing, "y": torch.ones(2)})
 
 
+def test_many_fresh_tensors_must_differ_from_each_other_and_from_what_is_remembered() -> None:
+    names = [f"y{at}" for at in range(20)]
+    thing: Any = Thing(one=torch.ones(2), two=torch.ones(2))
+    fresh = tuple(Source.frame().child(Access.LOCAL, name) for name in names)
+
+    def shown(**others: torch.Tensor) -> dict[str, Any]:
+        return {"x": thing, **{name: torch.ones(2) for name in names}, **others}
+
+    made = recorded(checker(guard(Test.UNIQUE, (item("one"), item("two"), *fresh))), shown())
+    assert held_by(made, shown())
+    twice = torch.ones(2)
+    for name in names[1:]:
+        assert not holds(made, shown(y0=twice, **{name: twice}))
+        assert not holds(made, shown(**{name: thing.two}))
+        assert held_by(made, shown())
+
+
 def test_two_that_are_remembered_become_the_same() -> None:
     thing: Any = Thing(one=torch.ones(2), two=torch.ones(2))
     two = thing.two
