@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import ROOT
 from unified_guards.bench import runner
 from unified_guards.bench.measure import print_sample
-from unified_guards.bench.registry import WORKLOADS, Workload, workload
+from unified_guards.bench.registry import WORKLOADS, Workload, names_for, workload
 from unified_guards.bench.workloads import qwen3, tokens
 
 if TYPE_CHECKING:
@@ -141,32 +142,49 @@ def entries_8() -> Workload:
     return Workload(lambda: [compiled(x, y) for x, y in pairs], lambda: [scale(x, y) for x, y in pairs])
 
 
+@workload("qwen3_36_graphs", only_on="cuda")
+def qwen3_36_graphs() -> Workload:
+    """As one serves it: Inductor's kernels in CUDA graphs, which leave the CPU little to do but to check guards."""
+    import torch
+
+    model, ids = qwen3(), tokens(8)
+    compiled = torch.compile(model, mode="reduce-overhead")
+    return Workload(
+        lambda: compiled(input_ids=ids, use_cache=False).logits, lambda: model(input_ids=ids, use_cache=False).logits
+    )
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.workloads", description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="name", help=f"workloads, all by default: {', '.join(WORKLOADS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and the medians there")
     parser.add_argument("--rounds", type=int, default=3, help="child processes per workload and backend (default 3)")
     parser.add_argument("--steps", type=int, default=30, help="steps that each figure is the median of (default 30)")
+    parser.add_argument("--device", default="cpu", help="where the tensors are, such as cuda:0 (default cpu)")
     parser.add_argument("--only", choices=("torch", "unified", "strict"), help="one backend alone")
     parser.add_argument("--no-memory", action="store_true", help="leave out the children that measure bytes held")
     parser.add_argument("--child", choices=("torch", "unified", "strict"), help=argparse.SUPPRESS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    unknown = [name for name in options.names if name not in WORKLOADS]
+    known = names_for(options.device)
+    unknown = [name for name in options.names if name not in known]
     if unknown:
-        parser.error(f"no workload called {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
-    options.names = options.names or list(WORKLOADS)
+        parser.error(f"no workload called {', '.join(unknown)} on {options.device}; there are {', '.join(known)}")
+    options.names = options.names or known
     return options
 
 
 def main() -> int:
     options = _arguments()
     if options.child:
-        print_sample(options.names[0], options.child, steps=options.steps, memory=options.memory)
+        print_sample(
+            options.names[0], options.child, steps=options.steps, memory=options.memory, device=options.device
+        )
         return 0
     backends = [options.only] if options.only else ["torch", "unified"]
+    child = dataclasses.replace(CHILD, options=(f"--device={options.device}",))
     samples, failed = runner.run(
-        CHILD, options.names, backends, rounds=options.rounds, steps=options.steps, memory=not options.no_memory
+        child, options.names, backends, rounds=options.rounds, steps=options.steps, memory=not options.no_memory
     )
     summary = runner.summarise(samples)
     print("\nMedians; pairs are torch / unified, a ratio says how many times torch's figure is the unified one.")
@@ -175,7 +193,7 @@ def main() -> int:
     print(runner.table(summary), flush=True)
     if options.json:
         medians = {name: {b: side.as_dict() for b, side in sides.items()} for name, sides in summary.items()}
-        content = {"environment": runner.environment(), "medians": medians, "samples": samples}
+        content = {"environment": runner.environment(options.device), "medians": medians, "samples": samples}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
     found = runner.problems(summary) + ([f"{failed} child processes failed"] if failed else [])
     for problem in found:

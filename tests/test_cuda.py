@@ -116,6 +116,67 @@ def test_training_step() -> None:
     assert run.compiles == 1
 
 
+def test_parameter_moves_in_place() -> None:
+    """The module and its parameters are the same objects: only the tensors' words tell."""
+    model = nn.Linear(8, 2).cuda()
+    run = Watched(model)
+    x = torch.ones(3, 8)
+    with torch.no_grad():
+        for expected, device in [(1, "cuda"), (1, "cuda"), (1, "cuda"), (2, "cpu"), (2, "cuda"), (2, "cpu")]:
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(device)
+            run(x.to(device))
+            assert run.compiles == expected, device
+
+
+def test_optimizer_step() -> None:
+    parameters = [nn.Parameter(torch.ones(4, device="cuda")) for _ in range(8)]
+    optimizer = torch.optim.AdamW(parameters, lr=0.1)
+    step = torch.compile(optimizer.step, backend="eager")
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    for _ in range(3):
+        step()
+    before = unified_guards.stats()
+    step()
+    after = unified_guards.stats()
+    assert (after.misses, after.hits > before.hits) == (before.misses, True)
+
+
+def test_cuda_graphs() -> None:
+    """What a graph replays is chosen by guards: a changed flag and another shape are noticed, and noticed again."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Dropout(0.5)).cuda().eval()
+    compiled = torch.compile(model, mode="reduce-overhead", dynamic=False)
+    with torch.no_grad():
+        for rows, training in [(3, False), (3, False), (3, False), (5, False), (3, True), (5, False), (3, False)]:
+            model.train(training)
+            x = torch.randn(rows, 8, device="cuda")
+            got = compiled(x).clone()
+            if training:
+                kept = got != 0
+                torch.testing.assert_close(got[kept], 2 * model[:2](x)[kept])
+            else:
+                torch.testing.assert_close(got, model(x))
+
+
+def test_self_test_of_doctor() -> None:
+    from unified_guards import selftest
+
+    found = selftest.run("cuda:0")
+    assert found.wrong == ()
+    assert found.decisions > 0
+
+
+def test_workload_of_the_benchmarks() -> None:
+    import unified_guards.bench.workloads  # noqa: F401  (registers them)
+    from unified_guards.bench.registry import WORKLOADS
+
+    with torch.device("cuda"):
+        work = WORKLOADS["mlp"]().waiting_for("cuda")
+    assert work.step().device.type == "cuda"
+    torch.testing.assert_close(work.step(), work.eager())
+
+
 def test_autocast() -> None:
     run = Watched(lambda x, y: x @ y)
     x = torch.randn(8, 8, device="cuda")

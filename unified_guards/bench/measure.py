@@ -93,13 +93,16 @@ def install_backend(backend: str) -> Any:
 More = Callable[[Callable[[], Any], probe.BuildProbe], dict[str, Any]]
 
 
-def measure(name: str, backend: str, *, steps: int, memory: bool, more: More | None = None) -> dict[str, Any]:
+def measure(
+    name: str, backend: str, *, steps: int, memory: bool, device: str = "cpu", more: More | None = None
+) -> dict[str, Any]:
     """One sample, as a dict for JSON. With `memory`, it stops once the guards are built: only what they hold counts."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     unified = install_backend(backend)
     probe.warm_up()
-    work = WORKLOADS[name]()
+    with torch.device(device):
+        work = WORKLOADS[name]().waiting_for(device)
     torch.set_grad_enabled(work.grad)
     comparison = _Comparison(work)
     with probe.BuildProbe(memory=memory) as builds:
@@ -122,9 +125,9 @@ def measure(name: str, backend: str, *, steps: int, memory: bool, more: More | N
     return asdict(sample)
 
 
-def print_sample(name: str, backend: str, *, steps: int, memory: bool = False) -> None:
+def print_sample(name: str, backend: str, *, steps: int, memory: bool = False, device: str = "cpu") -> None:
     """What a child process does: one sample, as one line of JSON on stdout."""
-    print(json.dumps(measure(name, backend, steps=steps, memory=memory)), flush=True)
+    print(json.dumps(measure(name, backend, steps=steps, memory=memory, device=device)), flush=True)
 
 
 def _first_steps(name: str, backend: str, comparison: _Comparison, builds: probe.BuildProbe) -> Sample:

@@ -53,14 +53,16 @@ class Child:
     Attributes:
         module: prints the sample as its last line, in JSON.
         folder: where the module is found; None where the interpreter finds it anyway.
+        options: more arguments for it.
     """
 
     module: str
     folder: Path | None = None
+    options: tuple[str, ...] = ()
 
     def command(self, job: Job, steps: int) -> list[str]:
         """What runs a job in a process of its own."""
-        command = [sys.executable, "-m", self.module, job.workload, "--child", job.backend, f"--steps={steps}"]
+        command = [sys.executable, "-m", self.module, job.workload, "--child", job.backend, f"--steps={steps}", *self.options]
         return [*command, "--memory"] if job.memory else command
 
 
@@ -238,7 +240,7 @@ def problems(summary: dict[str, dict[str, Summary]]) -> list[str]:
     return found
 
 
-def environment() -> dict[str, Any]:
+def environment(device: str = "cpu") -> dict[str, Any]:
     import torch
 
     facts = Path("/proc/cpuinfo")  # of Linux
@@ -249,6 +251,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "cpu": models[0].split(":", 1)[1].strip() if models else platform.processor(),
         "cores": os.cpu_count(),
+        "device": device if device == "cpu" else torch.get_device_module(device).get_device_name(device),
         "threads": 1,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -71,10 +71,10 @@ def adamw_200() -> Workload:
     import torch
 
     def optimizer() -> torch.optim.Optimizer:
-        generator = torch.Generator().manual_seed(0)
-        parameters = [torch.nn.Parameter(torch.randn(4, 4, generator=generator)) for _ in range(200)]
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(4, 4)) for _ in range(200)]
         for parameter in parameters:
-            parameter.grad = torch.randn(4, 4, generator=generator)
+            parameter.grad = torch.randn(4, 4)
         return torch.optim.AdamW(parameters, lr=1e-3)
 
     def stepping(owner: torch.optim.Optimizer, call: Callable[[], Any]) -> Callable[[], Any]:
