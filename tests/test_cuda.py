@@ -15,12 +15,12 @@ pytestmark = pytest.mark.cuda
 
 
 @pytest.fixture(autouse=True)
-def lifted() -> Iterator[None]:
+def lifted(request: pytest.FixtureRequest) -> Iterator[None]:
     before = unified_guards.stats()
     with unified_guards.installed():
         yield
     after = unified_guards.stats()
-    assert after.frames_lifted > before.frames_lifted
+    assert after.frames_lifted > before.frames_lifted or getattr(request.node, "skipped_inside", False)
     assert after.frames_left_to_torch == before.frames_left_to_torch
 
 

@@ -62,8 +62,8 @@ class Child:
 
     def command(self, job: Job, steps: int) -> list[str]:
         """What runs a job in a process of its own."""
-        command = [sys.executable, "-m", self.module, job.workload, "--child", job.backend, f"--steps={steps}", *self.options]
-        return [*command, "--memory"] if job.memory else command
+        command = [sys.executable, "-m", self.module, job.workload, "--child", job.backend, f"--steps={steps}"]
+        return [*command, *self.options, *(["--memory"] if job.memory else [])]
 
 
 def run_child(child: Child, job: Job, steps: int) -> dict[str, Any] | None:
