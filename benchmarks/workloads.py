@@ -177,9 +177,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     options = _arguments()
     if options.child:
-        print_sample(
-            options.names[0], options.child, steps=options.steps, memory=options.memory, device=options.device
-        )
+        print_sample(options.names[0], options.child, steps=options.steps, memory=options.memory, device=options.device)
         return 0
     backends = [options.only] if options.only else ["torch", "unified"]
     child = dataclasses.replace(CHILD, options=(f"--device={options.device}",))
