@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import witness
+from benchmarks import witness, workloads
 from benchmarks.contenders import CONTENDERS, EXACT, OPTIONS, TORCH, UNIFIED
 from benchmarks.witness_parts import PARTS, TIERS
 from unified_guards.bench import plots, runner
+from unified_guards.bench.registry import names_for
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,21 @@ class TestProblems:
 
     def test_none(self) -> None:
         assert witness.problems(runner.summarise([sample(name) for name in TIERS])) == []
+
+
+class TestDevices:
+    def test_a_workload_for_cuda_is_unknown_on_a_cpu(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("sys.argv", ["benchmarks.workloads", "qwen3_36_graphs"])
+        with pytest.raises(SystemExit):
+            workloads.main()
+        assert "no workload called qwen3_36_graphs on cpu; there are x_plus_y, " in capsys.readouterr().err
+        assert "qwen3_36_graphs" in names_for("cuda:1")
+
+    def test_children_are_told_the_device(self) -> None:
+        child = runner.Child("module", options=("--device=cuda:0",))
+        assert "--device=cuda:0" in child.command(runner.Job("mlp", "torch", 0, memory=True), steps=3)
 
 
 class TestTables:

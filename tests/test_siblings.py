@@ -18,13 +18,12 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 import unified_guards
 from unified_guards import _C
-from unified_guards.dynamo import compat
 from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper, frames_of
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 from unified_guards.lower import lower, make_checker
 from unified_guards.siblings import MOST, introduce, program_of, shared
 
-from .behaviour import Watched, ones, static
+from .behaviour import Watched, collect, ones, static
 from .property import repeatable
 from .shapes import shape
 
@@ -568,9 +567,8 @@ def test_an_entry_whose_object_has_died_tells_nothing() -> None:
     gone = weakref.ref(frames(use)[0])
     del doomed
     torch._dynamo.reset()
-    gc.collect()
-    if compat.TORCH < (2, 15):  # which leaks a reference to every class whose instance it traces
-        assert gone() is None
+    collect()
+    assert gone() is None
     watched.expect(3, ones(2), kept)
     assert [frame.telling for frame in frames(use)] == [[]]
 

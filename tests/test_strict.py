@@ -6,7 +6,6 @@ import collections
 import contextlib
 import copy
 import dataclasses
-import gc
 import math
 import weakref
 from collections.abc import Callable, Iterator
@@ -25,7 +24,7 @@ from unified_guards.statistics import tally
 
 pytest.register_assert_rewrite("tests.behaviour")
 
-from .behaviour import TORCH, assert_same, guards_without_shortcuts, run_python  # noqa: E402
+from .behaviour import TORCH, assert_same, collect, guards_without_shortcuts, run_python  # noqa: E402
 from .corpus import ENTRIES  # noqa: E402
 from .test_differential import Frame  # noqa: E402
 
@@ -830,12 +829,12 @@ def test_a_strict_set_pins_neither_classes_nor_functions() -> None:
         target = weakref.ref(kind)
         del kind, function
         torch._dynamo.reset()
-        gc.collect()
+        collect()
         assert guard_set is not None
         return target() is None
 
-    assert is_collected(strict=True) is is_collected(strict=False)  # torch 2.15 keeps it alive
-    assert is_collected(strict=True) or TORCH >= (2, 15)
+    assert is_collected(strict=False)
+    assert is_collected(strict=True)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
