@@ -413,9 +413,18 @@ inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
   return {nullptr, nullptr};
 }
 
+inline bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
+
 inline Word type_dict_word(PyObject* heap_type) {
   return word_at(&reinterpret_cast<PyTypeObject*>(heap_type)->tp_dict);
 }
+// Where a class keeps its __name__ or __qualname__; null for one written in C, which makes a new string each time.
+inline Word type_name_word(PyObject* type, bool qualified) {
+  if (is_built_in(reinterpret_cast<PyTypeObject*>(type))) return nullptr;
+  auto* heap_type = reinterpret_cast<PyHeapTypeObject*>(type);
+  return word_at(qualified ? &heap_type->ht_qualname : &heap_type->ht_name);
+}
+
 inline Word mro_word(PyObject* type) { return word_at(&reinterpret_cast<PyTypeObject*>(type)->tp_mro); }
 inline Word cell_word(PyObject* cell) { return word_at(&reinterpret_cast<PyCellObject*>(cell)->ob_ref); }
 inline Word size_word(PyObject* list) { return word_at(&reinterpret_cast<PyVarObject*>(list)->ob_size); }
@@ -438,8 +447,6 @@ constexpr int kMember = Py_T_OBJECT_EX, kMemberOrNone = 6;
 #else
 constexpr int kMember = T_OBJECT_EX, kMemberOrNone = T_OBJECT;
 #endif
-
-inline bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
 
 // What a type or its bases define by this name, borrowed; a lookup that the interpreter caches.
 inline PyObject* of_type(PyTypeObject* type, const char* name) {

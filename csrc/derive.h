@@ -75,6 +75,8 @@ class Deriver {
   PyObject* edge(uint32_t at, const Register& base);
   PyObject* edge_of_attribute(Instruction& i, const Register& base);
   PyObject* edge_of_name(PyObject* object, PyObject* name, cpython::Slot& slot);
+  PyObject* edge_of_class_name(PyObject* type, PyObject* of_metaclass);
+  bool type_stays(PyObject* attribute);
   PyObject* edge_of_property(PyObject* object, PyObject* property);
   PyObject* edge_of_all(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook);
   PyObject* edge_of_function_attribute(PyObject* function, PyObject* name);

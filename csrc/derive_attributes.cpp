@@ -11,9 +11,7 @@ using cpython::Word;
 using cpython::word_at;
 
 // An attribute of a class that instances and the class itself are given as it is.
-bool is_given_as_it_is(PyObject* attribute) {
-  return cpython::is_built_in(Py_TYPE(attribute)) && Py_TYPE(attribute)->tp_descr_get == nullptr;
-}
+bool is_given_as_it_is(PyObject* attribute) { return Py_TYPE(attribute)->tp_descr_get == nullptr; }
 
 // What answers `object.__class__` unless a class says otherwise.
 PyObject* class_getter() {
@@ -21,9 +19,14 @@ PyObject* class_getter() {
   return getter;
 }
 
-// An attribute of a class that goes before one of the instance, or may.
-bool goes_first(PyObject* attribute) {
-  return !cpython::is_built_in(Py_TYPE(attribute)) || Py_TYPE(attribute)->tp_descr_set != nullptr;
+// An attribute of a class that goes before one of the instance.
+bool goes_first(PyObject* attribute) { return Py_TYPE(attribute)->tp_descr_set != nullptr; }
+
+// Whether a class is asked for its attributes as `type` says, at first; a __getattr__ of its metaclass comes last.
+bool plain_class_access(PyTypeObject* metaclass) {
+  static PyObject* name = PyUnicode_InternFromString("__getattribute__");
+  return metaclass->tp_getattro == PyType_Type.tp_getattro ||
+         _PyType_Lookup(metaclass, name) == _PyType_Lookup(&PyType_Type, name);
 }
 
 // The name by which an attribute is looked up.
@@ -54,10 +57,14 @@ PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot&
   if (of_type != nullptr && of_type == class_getter()) return reinterpret_cast<PyObject*>(Py_TYPE(object));
   if (of_type != nullptr && Py_TYPE(of_type) == &PyMemberDescr_Type) return edge_of_member(object, of_type);
   if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return edge_of_property(object, of_type);
-  if (of_type != nullptr && goes_first(of_type)) return nullptr;
+  if (PyType_Check(object)) {
+    if (PyObject* value = edge_of_class_name(object, of_type)) return value;
+  }
+  if (of_type != nullptr && (goes_first(of_type) || !type_stays(of_type))) return nullptr;
   if (PyType_Check(object)) {
     PyObject* value = _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), name);
-    return value != nullptr && (is_given_as_it_is(value) || PyFunction_Check(value)) ? value : nullptr;
+    if (value == nullptr || PyFunction_Check(value)) return value;
+    return is_given_as_it_is(value) && type_stays(value) ? value : nullptr;
   }
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kReady) {
@@ -73,6 +80,28 @@ PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot&
     if (*inlined.slot != 0) return reinterpret_cast<PyObject*>(*inlined.slot);
   }
   return of_type != nullptr && is_given_as_it_is(of_type) ? of_type : nullptr;
+}
+
+// Whether it is certain, or facts now say, that the type of an attribute does not become one of descriptors.
+bool Deriver::type_stays(PyObject* attribute) {
+  PyTypeObject* type = Py_TYPE(attribute);
+  if (cpython::is_built_in(type)) return true;
+  const Word version = cpython::type_version_word(type);
+  if (version == nullptr) return false;
+  emit(cpython::type_word(attribute));
+  emit(version);
+  return true;
+}
+
+// What `type` reads in a class when it is asked for its name; null when `of_metaclass` is not that getter.
+PyObject* Deriver::edge_of_class_name(PyObject* type, PyObject* of_metaclass) {
+  static PyObject* name = cpython::of_type(&PyType_Type, "__name__");
+  static PyObject* qualname = cpython::of_type(&PyType_Type, "__qualname__");
+  if (of_metaclass == nullptr || (of_metaclass != name && of_metaclass != qualname)) return nullptr;
+  const Word word = cpython::type_name_word(type, of_metaclass == qualname);
+  if (word == nullptr) return nullptr;
+  emit(word);
+  return reinterpret_cast<PyObject*>(*word);
 }
 
 // A property that gives another attribute of the same object, which is none.
@@ -130,15 +159,15 @@ PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const
 PyObject* Deriver::edge_of_function_attribute(PyObject* function, PyObject* name) {
   struct Getter {
     const char* name;
-    Op field;
+    PyObject* PyFunctionObject::* field;
   };
-  static constexpr Getter kGetters[] = {{"__defaults__", Op::FUNC_DEFAULTS},
-                                        {"__kwdefaults__", Op::FUNC_KWDEFAULTS},
-                                        {"__code__", Op::FUNC_CODE},
-                                        {"__closure__", Op::FUNC_CLOSURE}};
+  static constexpr Getter kGetters[] = {
+      {"__defaults__", &PyFunctionObject::func_defaults}, {"__kwdefaults__", &PyFunctionObject::func_kwdefaults},
+      {"__code__", &PyFunctionObject::func_code},         {"__closure__", &PyFunctionObject::func_closure},
+      {"__name__", &PyFunctionObject::func_name},         {"__qualname__", &PyFunctionObject::func_qualname}};
   for (const Getter& getter : kGetters) {
     if (PyUnicode_CompareWithASCIIString(name, getter.name) != 0) continue;
-    const Word word = field_word(getter.field, function);
+    const Word word = word_at(&(reinterpret_cast<PyFunctionObject*>(function)->*getter.field));
     emit(word);
     return *word != 0 ? reinterpret_cast<PyObject*>(*word) : Py_None;
   }
@@ -169,7 +198,7 @@ bool Deriver::attribute_facts(PyObject* value) {
 
 bool Deriver::class_attribute_facts(PyTypeObject* type) {
   const Word version = cpython::type_version_word(type);
-  if (version == nullptr || Py_TYPE(type)->tp_getattro != PyType_Type.tp_getattro) return false;
+  if (version == nullptr || !plain_class_access(Py_TYPE(type))) return false;
   emit(version);
   return true;
 }

@@ -322,6 +322,20 @@ class TestRelationsOfInputs:
         with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError):
             run(x, Box(torch.ones(3)))
 
+    def test_a_type_that_has_two_sources_is_compared_without_python(self) -> None:
+        """Dynamo asks whether they are the same in a Python function."""
+
+        def model(x: torch.Tensor, box: Box) -> torch.Tensor:
+            return x + len(type(box).__name__) + len(box.__class__.__name__)
+
+        run, before = torch.compile(model, backend="eager"), unified_guards.stats()
+        for _ in range(3):
+            run(torch.ones(3), Box(1))
+        after = unified_guards.stats()
+        assert (after.hits - before.hits, after.python_callbacks - before.python_callbacks) == (2, 0)
+        tests = {item.test for item, _ in entries(model)}
+        assert (Test.SAME in tests, Test.SHAPE in tests) == (True, False)
+
     def test_inputs_that_dynamo_found_to_be_the_same_are_its_own(self) -> None:
         def model(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return x + y

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import enum
+import functools
 import gc
 import inspect
 import subprocess
@@ -674,6 +676,154 @@ def a_tensor_is_marked_further_than_expected() -> Iterator[Step]:
     )
     torch._dynamo.mark_dynamic(weight, 0)
     weight._has_dynamo_dim_marking = True  # torch 2.11 does not say so, and has no such guard
+
+
+@change
+def a_function_has_another_name() -> Iterator[Step]:
+    def function() -> None: ...
+
+    yield {"x": function}, [equals(attr("__name__"), "function")]
+    function.__name__ = "another"
+    yield None
+    function.__name__ = "function"
+
+
+@change
+def a_function_has_another_qualified_name() -> Iterator[Step]:
+    def function() -> None: ...
+
+    name = function.__qualname__
+    yield {"x": function}, [equals(attr("__qualname__"), name)]
+    function.__qualname__ = "another"
+    yield None
+    function.__qualname__ = name
+
+
+@change
+def a_class_has_another_name() -> Iterator[Step]:
+    kind = type("Kind", (), {})
+    yield {"x": kind()}, [equals(attr("__name__", X.child(Access.TYPE)), "Kind")]
+    kind.__name__ = "Another"
+    yield None
+    kind.__name__ = "Kind"
+
+
+@change
+def a_class_has_another_qualified_name() -> Iterator[Step]:
+    kind = type("Kind", (), {})
+    yield {"x": kind()}, [equals(attr("__qualname__", X.child(Access.TYPE)), "Kind")]
+    kind.__qualname__ = "Another"
+    yield None
+    kind.__qualname__ = "Kind"
+
+
+@change
+def a_metaclass_answers_for_the_name_of_a_class() -> Iterator[Step]:
+    meta = type("Meta", (type,), {})
+    kind = meta("Kind", (), {})
+    yield {"x": kind}, [equals(attr("__name__"), "Kind")]
+    kind.__class__ = type("Another", (type,), {"__name__": property(lambda _: "Another")})
+    yield None
+    kind.__class__ = meta
+
+
+def enumeration() -> Any:
+    return enum.Enum("Color", ["RED", "BLUE"])
+
+
+@change
+def a_member_of_an_enumeration_is_another() -> Iterator[Step]:
+    colors = enumeration()
+    red = colors.RED
+    yield {"x": colors}, [same(attr("RED"), red)]
+    type.__setattr__(colors, "RED", colors.BLUE)
+    yield None
+    type.__setattr__(colors, "RED", red)
+
+
+@change
+def a_class_is_asked_by_its_metaclass_from_now_on() -> Iterator[Step]:
+    class Meta(type):
+        def __getattr__(cls, name: str) -> Any:
+            return 2  # only asked for what a class lacks
+
+    kind = Meta("Kind", (), {"size": 1})
+    yield {"x": kind}, [equals(attr("size"), 1)]
+    Meta.__getattribute__ = lambda cls, name: 3
+    yield None
+    del Meta.__getattribute__
+
+
+@change
+def a_class_loses_what_its_metaclass_then_gives() -> Iterator[Step]:
+    class Meta(type):
+        def __getattr__(cls, name: str) -> Any:
+            return 2
+
+    kind = Meta("Kind", (), {"size": 1})
+    yield {"x": kind}, [equals(attr("size"), 1)]
+    del kind.size
+    yield None
+    kind.size = 1
+
+
+def with_attribute() -> tuple[type, type, object]:
+    """A class, the class of one of its attributes, and that attribute."""
+    inner = type("Inner", (), {})
+    value = inner()
+    return type("Kind", (), {"value": value}), inner, value
+
+
+@change
+def an_attribute_of_a_class_becomes_a_descriptor() -> Iterator[Step]:
+    kind, inner, value = with_attribute()
+    yield {"x": kind}, [same(attr("value"), value)]
+    inner.__get__ = lambda *_: None
+    yield None
+    del inner.__get__
+
+
+@change
+def an_attribute_of_a_class_is_of_a_class_of_descriptors() -> Iterator[Step]:
+    kind, inner, value = with_attribute()
+    yield {"x": kind}, [same(attr("value"), value)]
+    value.__class__ = type("Descriptor", (), {"__get__": lambda *_: None})
+    yield None
+    value.__class__ = inner
+
+
+@change
+def an_attribute_of_a_class_is_given_by_a_descriptor_to_instances() -> Iterator[Step]:
+    kind, inner, value = with_attribute()
+    made = kind()
+    yield {"x": made}, [same(attr("value"), value)]
+    inner.__get__ = lambda *_: None
+    yield None
+    del inner.__get__
+
+
+@change
+def an_attribute_of_a_class_goes_before_one_of_the_instance() -> Iterator[Step]:
+    kind, inner, _ = with_attribute()
+    made: Any = kind()
+    vars(made)["value"] = 1
+    yield {"x": made}, [equals(attr("value"), 1)]
+    inner.__get__ = lambda *_: 2
+    inner.__set__ = lambda *_: None
+    yield None
+    del inner.__set__
+
+
+@change
+def what_a_cached_property_has_kept_is_replaced() -> Iterator[Step]:
+    kind = type("Kind", (), {"value": functools.cached_property(lambda _: 1)})
+    kind.value.__set_name__(kind, "value")
+    made: Any = kind()
+    vars(made)["value"] = 1
+    yield {"x": made}, [equals(attr("value"), 1)]
+    vars(made)["value"] = 2
+    yield None
+    vars(made)["value"] = 1
 
 
 # Attribute hooks of known forms. Each class is made anew, because the tests change it.

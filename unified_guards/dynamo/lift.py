@@ -399,7 +399,7 @@ def _same_object(part: str, function: Callable[..., Any]) -> tuple[Source, Sourc
 
 
 def _path(tree: ast.expr, function: Callable[..., Any]) -> Source | None:
-    """An expression of names, attributes and constant items, with the meaning that Python gives it."""
+    """An expression of names, attributes, constant items and types, with the meaning that Python gives it."""
     if isinstance(tree, ast.Name):
         if tree.id == "L":
             return Source.frame()
@@ -416,7 +416,20 @@ def _path(tree: ast.expr, function: Callable[..., Any]) -> Source | None:
         if base is Source.frame():
             return base.child(Access.LOCAL, key)
         return base.child(Access.DICT_ITEM if base.access is Access.GLOBALS else Access.ITEM, key)
+    if isinstance(tree, ast.Call) and _is_type(tree, function):
+        base = _path(tree.args[0], function)
+        return None if base is None or base is Source.frame() else base.child(Access.TYPE)
     return None
+
+
+def _is_type(tree: ast.Call, function: Callable[..., Any]) -> bool:
+    """Whether a call asks for the type of one object."""
+    if not isinstance(tree.func, ast.Name) or len(tree.args) != 1 or tree.keywords:
+        return False
+    # Where the function would look for the name, in this order.
+    code, scope = function.__code__, function.__globals__
+    known = (*code.co_varnames, *code.co_freevars, *scope)
+    return tree.func.id == "type" and "type" not in known
 
 
 def _write(node: _Node, entries: list[tuple[Guard, Provenance]]) -> None:
