@@ -79,6 +79,9 @@ def _of_set(value: Any) -> Iterator[Step]:
         yield Access.SET_ITEM, at
 
 
+_NAMES = ("__name__", "__qualname__")
+
+
 def _of_function(value: Any) -> Iterator[Step]:
     yield Access.FUNC_CODE, None
     for access, name in (
@@ -88,7 +91,8 @@ def _of_function(value: Any) -> Iterator[Step]:
     ):
         if getattr(value, name) is not None:
             yield access, None
-    yield Access.ATTR, "__name__"
+    for name in _NAMES:
+        yield Access.ATTR, name
     if isinstance(value, types.MethodType):
         yield Access.ATTR, "__self__"
         yield Access.ATTR, "__func__"
@@ -110,7 +114,7 @@ def _of_type(value: Any) -> Iterator[Step]:
     if value.__module__.endswith("fuzz.world"):
         yield Access.TYPE_DICT, None
     yield Access.TYPE_MRO, None
-    for name in ("shared", "table", "level", "family", "tag", "computed", "scale", "number", "__name__"):
+    for name in ("shared", "table", "level", "family", "tag", "computed", "scale", "number", "worn", "DARK", *_NAMES):
         if hasattr(value, name):
             yield Access.ATTR, name
 

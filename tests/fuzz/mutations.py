@@ -880,8 +880,42 @@ def metaclass(w: World) -> Iterator[Change]:
 
 
 @row()
+def class_attribute_becomes_a_descriptor(w: World) -> Iterator[Change]:
+    made = w.classes
+    yield from attribute(made.Thing, "worn", made.Worn, number)
+    for name in ("__get__", "__set__"):
+        yield Change(put(made.Worn, name, lambda *_: 77), without(made.Worn, name))
+    worn = made.Thing.worn
+    descriptors = type("Descriptor", (), {"__get__": lambda *_: 77})
+    yield Change(put(worn, "__class__", descriptors), put(worn, "__class__", made.Worn))
+
+
+@row()
+def members_of_an_enumeration(w: World) -> Iterator[Change]:
+    shades = w.classes.Shade
+    dark, light = shades.DARK, shades.LIGHT
+    yield Change(
+        lambda: type.__setattr__(shades, "DARK", light),
+        lambda: type.__setattr__(shades, "DARK", dark),
+    )
+    yield from attribute(dark, "_value_", number)
+
+
+@row()
+def metaclass_answers(w: World) -> Iterator[Change]:
+    meta = w.classes.Meta
+    yield Change(put(meta, "__getattr__", lambda cls, name: 77), without(meta, "__getattr__"))
+
+    def instead(cls: Any, name: str) -> Any:
+        return 77 if name in ("shared", "worn") else type.__getattribute__(cls, name)
+
+    yield Change(put(meta, "__getattribute__", instead), without(meta, "__getattribute__"))
+
+
+@row()
 def class_names(w: World) -> Iterator[Change]:
     yield from attribute(w.classes.Thing, "__name__", lambda: "Renamed")
+    yield from attribute(w.classes.Thing, "__qualname__", lambda: "Renamed")
     yield from attribute(w.classes.Thing, "__doc__", lambda: "text")
 
 
@@ -903,6 +937,7 @@ def function_fields(w: World) -> Iterator[Change]:
         helper, "__kwdefaults__", lambda: {"b": 4, "c": None}, lambda: {"b": 3, "c": None}, lambda: None
     )
     yield from attribute(helper, "__name__", lambda: "renamed")
+    yield from attribute(helper, "__qualname__", lambda: "renamed")
     yield Change(setter(helper, "extra", number), lambda: vars(helper).pop("extra", None))
     note = vars(helper)["note"]
     yield from in_place(note, lambda: note.update(k=number()))

@@ -85,8 +85,18 @@ def make_classes(traps: Traps) -> types.SimpleNamespace:
     class OtherBase(Root):
         family = "base"
 
+    class Worn:
+        """What is an attribute of a class, and may become a descriptor there."""
+
+        mark = 1
+
+    class Shade(enum.Enum):
+        DARK = 1
+        LIGHT = 2
+
     class Thing(Base, metaclass=Meta):
         shared = 1
+        worn = Worn()
         table = {"a": 1, "b": [1, 2]}
 
         def __init__(self) -> None:
@@ -314,7 +324,7 @@ class World:
         space.sized, space.sly = made.Sized(), made.Sly(3)
         space.config, space.frozen = made.Config(inner=made.Config(3)), made.Frozen()
         space.name_space = types.SimpleNamespace(heads=2, inner=types.SimpleNamespace(eps=0.5))
-        space.thing_class, space.layer_class = made.Thing, made.Layer
+        space.thing_class, space.layer_class, space.shades = made.Thing, made.Layer, made.Shade
         space.helper, space.bare = self.functions.helper, self.functions.bare
         space.partial = functools.partial(self.functions.helper, a=2)
         space.method = self.things[0].method
