@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import inspect
 import json
 import sys
 from collections.abc import Callable
@@ -35,8 +36,10 @@ def _decoder(model: Any, call: Callable[..., Any], prompt: int = 8, length: int 
     from transformers import StaticCache
 
     cache = StaticCache(config=model.config, max_cache_len=length)
+    is_new = "cache" in inspect.signature(model.forward).parameters  # some transformers before 5.24 had another name
+    given = {"cache" if is_new else "past_key_values": cache, "use_cache": True}
     with torch.no_grad():
-        model(input_ids=tokens(prompt), past_key_values=cache, use_cache=True)
+        model(input_ids=tokens(prompt), **given)
     token, position = tokens(1), prompt
 
     def step() -> torch.Tensor:
@@ -46,7 +49,7 @@ def _decoder(model: Any, call: Callable[..., Any], prompt: int = 8, length: int 
             for layer in cache.layers:
                 layer.cumulative_length.fill_(prompt)
         position += 1
-        return call(input_ids=token, past_key_values=cache, use_cache=True).logits
+        return call(input_ids=token, **given).logits
 
     return step
 
