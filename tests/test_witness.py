@@ -678,43 +678,35 @@ def a_tensor_is_marked_further_than_expected() -> Iterator[Step]:
     weight._has_dynamo_dim_marking = True  # torch 2.11 does not say so, and has no such guard
 
 
+def renamed(owner: Any, name: str, shown: object, source: Source = X) -> Iterator[Step]:
+    before = getattr(owner, name)
+    yield {"x": shown}, [equals(attr(name, source), before)]
+    setattr(owner, name, "another")
+    yield None
+    setattr(owner, name, before)
+
+
+def function() -> None: ...
+
+
 @change
 def a_function_has_another_name() -> Iterator[Step]:
-    def function() -> None: ...
-
-    yield {"x": function}, [equals(attr("__name__"), "function")]
-    function.__name__ = "another"
-    yield None
-    function.__name__ = "function"
+    return renamed(function, "__name__", function)
 
 
 @change
 def a_function_has_another_qualified_name() -> Iterator[Step]:
-    def function() -> None: ...
-
-    name = function.__qualname__
-    yield {"x": function}, [equals(attr("__qualname__"), name)]
-    function.__qualname__ = "another"
-    yield None
-    function.__qualname__ = name
+    return renamed(function, "__qualname__", function)
 
 
 @change
 def a_class_has_another_name() -> Iterator[Step]:
-    kind = type("Kind", (), {})
-    yield {"x": kind()}, [equals(attr("__name__", X.child(Access.TYPE)), "Kind")]
-    kind.__name__ = "Another"
-    yield None
-    kind.__name__ = "Kind"
+    return renamed(Other, "__name__", Other(), X.child(Access.TYPE))
 
 
 @change
 def a_class_has_another_qualified_name() -> Iterator[Step]:
-    kind = type("Kind", (), {})
-    yield {"x": kind()}, [equals(attr("__qualname__", X.child(Access.TYPE)), "Kind")]
-    kind.__qualname__ = "Another"
-    yield None
-    kind.__qualname__ = "Kind"
+    return renamed(Other, "__qualname__", Other(), X.child(Access.TYPE))
 
 
 @change
