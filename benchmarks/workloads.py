@@ -173,8 +173,24 @@ def _arguments() -> argparse.Namespace:
     unknown = [name for name in options.names if name not in known]
     if unknown:
         parser.error(f"no workload called {', '.join(unknown)} on {options.device}; there are {', '.join(known)}")
+    problem = None if options.child else _problem_with(options.device)
+    if problem is not None:
+        parser.error(f"--device {options.device}: {problem}")
     options.names = options.names or known
     return options
+
+
+def _problem_with(device: str) -> str | None:
+    """Why tensors cannot be made there, in torch's words; None when they can."""
+    if device == "cpu":
+        return None
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split("\n")[0]
+    return None
 
 
 def main() -> int:

@@ -80,6 +80,14 @@ class TestDevices:
         assert "no workload called qwen3_36_graphs on cpu; there are x_plus_y, " in capsys.readouterr().err
         assert "qwen3_36_graphs" in names_for("cuda:1")
 
+    def test_a_device_that_torch_does_not_know_is_refused_before_anything_runs(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr("sys.argv", ["benchmarks.workloads", "mlp", "--device", "gpu"])
+        with pytest.raises(SystemExit):
+            workloads.main()
+        assert "--device gpu: Expected one of cpu, cuda" in capsys.readouterr().err
+
     def test_children_are_told_the_device(self) -> None:
         child = runner.Child("module", options=("--device=cuda:0",))
         assert "--device=cuda:0" in child.command(runner.Job("mlp", "torch", 0, memory=True), steps=3)
