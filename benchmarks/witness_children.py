@@ -170,7 +170,9 @@ def _mutated(job: Job, contender: Contender) -> list[dict[str, Any]]:
     def more(step: Callable[[], Any], builds: probe.BuildProbe) -> dict[str, Any]:
         (build,) = builds.live()
         assert build.f_locals is not None
-        modules = list(build.f_locals["self"].modules())
+        given = build.f_locals
+        # Decorators of transformers compile their own frame instead, which has the model among its arguments.
+        modules = list((given["self"] if "self" in given else given["args"][0]).modules())
         _Writer(modules, None)()  # the attribute is there from now on
         checker = _checker_of(build)
         for count in TOUCHED:
