@@ -21,7 +21,7 @@ from benchmarks import ROOT
 from unified_guards.bench import runner
 from unified_guards.bench.measure import print_sample
 from unified_guards.bench.registry import WORKLOADS, Workload, names_for, workload
-from unified_guards.bench.workloads import qwen3, tokens
+from unified_guards.bench.workloads import qwen3, qwen3_static, tokens
 
 if TYPE_CHECKING:
     import torch
@@ -148,13 +148,7 @@ def entries_8() -> Workload:
 @workload("qwen3_36_graphs", only_on="cuda")
 def qwen3_36_graphs() -> Workload:
     """As one serves it: Inductor's kernels in CUDA graphs, which leave the CPU little to do but to check guards."""
-    import torch
-
-    model, ids = qwen3(), tokens(8)
-    compiled = torch.compile(model, mode="reduce-overhead")
-    return Workload(
-        lambda: compiled(input_ids=ids, use_cache=False).logits, lambda: model(input_ids=ids, use_cache=False).logits
-    )
+    return qwen3_static(36, mode="reduce-overhead")
 
 
 def _arguments() -> argparse.Namespace:

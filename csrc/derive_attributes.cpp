@@ -57,9 +57,7 @@ PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot&
   if (of_type != nullptr && of_type == class_getter()) return reinterpret_cast<PyObject*>(Py_TYPE(object));
   if (of_type != nullptr && Py_TYPE(of_type) == &PyMemberDescr_Type) return edge_of_member(object, of_type);
   if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return edge_of_property(object, of_type);
-  if (PyType_Check(object)) {
-    if (PyObject* value = edge_of_class_name(object, of_type)) return value;
-  }
+  if (PyObject* value = edge_of_class_name(object, of_type)) return value;
   if (of_type != nullptr && (goes_first(of_type) || !type_stays(of_type))) return nullptr;
   if (PyType_Check(object)) {
     PyObject* value = _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), name);
@@ -93,11 +91,12 @@ bool Deriver::type_stays(PyObject* attribute) {
   return true;
 }
 
-// What `type` reads in a class when it is asked for its name; null when `of_metaclass` is not that getter.
+// What `type` reads in a class when it is asked for its name; null for what is no class, or by another getter.
 PyObject* Deriver::edge_of_class_name(PyObject* type, PyObject* of_metaclass) {
   static PyObject* name = cpython::of_type(&PyType_Type, "__name__");
   static PyObject* qualname = cpython::of_type(&PyType_Type, "__qualname__");
-  if (of_metaclass == nullptr || (of_metaclass != name && of_metaclass != qualname)) return nullptr;
+  if (!PyType_Check(type) || of_metaclass == nullptr || (of_metaclass != name && of_metaclass != qualname))
+    return nullptr;
   const Word word = cpython::type_name_word(type, of_metaclass == qualname);
   if (word == nullptr) return nullptr;
   emit(word);

@@ -203,7 +203,7 @@ def test_key_whose_hash_raises(tmp_path: Path) -> None:
     run = compiled(lambda x, table: x * table[Key.SCALE])
     table, other = {Key.SCALE: 5}, {"other": 1}
     torch.testing.assert_close(run(torch.ones(2), table), torch.ones(2) * 5)
-    before, known = state(), graphs  # torch 2.11 does not trace such a key
+    before = state()
     for error in (ValueError, KeyboardInterrupt):
         armed = error
         try:
@@ -216,7 +216,7 @@ def test_key_whose_hash_raises(tmp_path: Path) -> None:
         assert state() == before
         for _ in range(3):
             torch.testing.assert_close(run(torch.ones(2), table), torch.ones(2) * 5)
-    assert graphs == known
+    assert graphs == (0 if torch.__version__.startswith("2.11.") else 1)  # which does not trace such a key
     """
     survives(tmp_path, script)
 

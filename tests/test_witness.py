@@ -719,13 +719,9 @@ def a_metaclass_answers_for_the_name_of_a_class() -> Iterator[Step]:
     kind.__class__ = meta
 
 
-def enumeration() -> Any:
-    return enum.Enum("Color", ["RED", "BLUE"])
-
-
 @change
 def a_member_of_an_enumeration_is_another() -> Iterator[Step]:
-    colors = enumeration()
+    colors: Any = enum.Enum("Color", ["RED", "BLUE"])
     red = colors.RED
     yield {"x": colors}, [same(attr("RED"), red)]
     type.__setattr__(colors, "RED", colors.BLUE)
@@ -766,13 +762,17 @@ def with_attribute() -> tuple[type, type, object]:
     return type("Kind", (), {"value": value}), inner, value
 
 
-@change
-def an_attribute_of_a_class_becomes_a_descriptor() -> Iterator[Step]:
-    kind, inner, value = with_attribute()
-    yield {"x": kind}, [same(attr("value"), value)]
+def becoming_a_descriptor(shown: object, inner: Any, value: object) -> Iterator[Step]:
+    yield {"x": shown}, [same(attr("value"), value)]
     inner.__get__ = lambda *_: None
     yield None
     del inner.__get__
+
+
+@change
+def an_attribute_of_a_class_becomes_a_descriptor() -> Iterator[Step]:
+    kind, inner, value = with_attribute()
+    return becoming_a_descriptor(kind, inner, value)
 
 
 @change
@@ -787,11 +787,7 @@ def an_attribute_of_a_class_is_of_a_class_of_descriptors() -> Iterator[Step]:
 @change
 def an_attribute_of_a_class_is_given_by_a_descriptor_to_instances() -> Iterator[Step]:
     kind, inner, value = with_attribute()
-    made = kind()
-    yield {"x": made}, [same(attr("value"), value)]
-    inner.__get__ = lambda *_: None
-    yield None
-    del inner.__get__
+    return becoming_a_descriptor(kind(), inner, value)
 
 
 @change

@@ -109,12 +109,12 @@ def tokens(length: int) -> torch.Tensor:
     return torch.arange(length)[None] % 128
 
 
-def qwen3_static(layers: int) -> Workload:
-    """Qwen3 of this depth, the same tokens in every step."""
+def qwen3_static(layers: int, **compiling: Any) -> Workload:
+    """Qwen3 of this depth, the same tokens in every step; `compiling` is for ``torch.compile``."""
     import torch
 
     model, ids = qwen3(num_hidden_layers=layers), tokens(8)
-    compiled = torch.compile(model, backend="eager")
+    compiled = torch.compile(model, **(compiling or {"backend": "eager"}))
     return Workload(
         lambda: compiled(input_ids=ids, use_cache=False).logits, lambda: model(input_ids=ids, use_cache=False).logits
     )

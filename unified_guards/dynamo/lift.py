@@ -424,12 +424,10 @@ def _path(tree: ast.expr, function: Callable[..., Any]) -> Source | None:
 
 def _is_type(tree: ast.Call, function: Callable[..., Any]) -> bool:
     """Whether a call asks for the type of one object."""
-    if not isinstance(tree.func, ast.Name) or len(tree.args) != 1 or tree.keywords:
+    if not isinstance(tree.func, ast.Name) or tree.func.id != "type" or len(tree.args) != 1 or tree.keywords:
         return False
-    # Where the function would look for the name, in this order.
-    code, scope = function.__code__, function.__globals__
-    known = (*code.co_varnames, *code.co_freevars, *scope)
-    return tree.func.id == "type" and "type" not in known
+    code = function.__code__
+    return "type" not in (*code.co_varnames, *code.co_freevars, *function.__globals__)  # the builtin, then
 
 
 def _write(node: _Node, entries: list[tuple[Guard, Provenance]]) -> None:
