@@ -80,14 +80,15 @@ void Deriver::begin(uint32_t at) {
   if (!updating_) facts_->remembered[at].first = static_cast<uint32_t>(from_);
 }
 
-void Deriver::emit(Word word) {
+void Deriver::emit(FactKind kind, Word word) {
   if (!updating_) {
     facts_->facts.push_back({word, *word});
     facts_->owners.push_back(current_);
+    facts_->kinds.push_back(kind);
     return;
   }
   const auto at = static_cast<uint32_t>(facts_->remembered[current_].first + changes_.size() - change_from_);
-  if (at >= facts_->count() || facts_->owners[at] != current_) {
+  if (at >= facts_->count() || facts_->owners[at] != current_ || facts_->kinds[at] != kind) {
     outcome_ = Outcome::kOther;
     return;
   }
@@ -100,6 +101,7 @@ void Deriver::drop_emitted() {
   } else {
     facts_->facts.resize(from_);
     facts_->owners.resize(from_);
+    facts_->kinds.resize(from_);
   }
 }
 
@@ -353,20 +355,22 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
       PyObject* value = vouched ? read(i, object) : nullptr;
       if (value == nullptr || PyDict_Check(object) || is_immutable(object)) return value;
       const uint32_t index = i.op == Op::ITEM ? static_cast<uint32_t>(PyLong_AsLong(i.object)) : i.arg;
-      emit(PyList_Check(object) ? cpython::item_word(object, index) : cpython::tuple_item_word(object, index));
+      emit(FactKind::kItem,
+           PyList_Check(object) ? cpython::item_word(object, index) : cpython::tuple_item_word(object, index));
       return value;
     }
     case Op::GENERIC_DICT: {
       const Word word = cpython::dict_word(object);
       if (word == nullptr || cpython::instance_dict(object).state != DictState::kReady) return nullptr;
-      emit(word);
+      emit(FactKind::kInstanceDict, word);
       return cpython::instance_dict(object).dict;
     }
     case Op::ATTR: return edge_of_attribute(i, base);
     case Op::TYPE: return base.has & kNeedsType ? reinterpret_cast<PyObject*>(Py_TYPE(object)) : nullptr;
     case Op::TYPE_DICT: {
       if (!PyType_Check(object)) return nullptr;
-      if (!cpython::is_built_in(reinterpret_cast<PyTypeObject*>(object))) emit(cpython::type_dict_word(object));
+      if (!cpython::is_built_in(reinterpret_cast<PyTypeObject*>(object)))
+        emit(FactKind::kClassDict, cpython::type_dict_word(object));
       bool is_new = false;
       PyObject* dict = cpython::type_dict(object, is_new);
       if (is_new) Py_XDECREF(dict);  // the type keeps it
@@ -374,7 +378,7 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
     }
     case Op::TYPE_MRO:
       if (!PyType_Check(object)) return nullptr;
-      emit(cpython::mro_word(object));
+      emit(FactKind::kMro, cpython::mro_word(object));
       return reinterpret_cast<PyTypeObject*>(object)->tp_mro;
     case Op::FUNC_DEFAULTS:
     case Op::FUNC_KWDEFAULTS:
@@ -382,9 +386,10 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
     case Op::FUNC_CLOSURE: {
       PyObject* function = function_of(object);
       if (function == nullptr) return nullptr;
-      if (function != object) emit(word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
+      if (function != object)
+        emit(FactKind::kMethodFunction, word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
       const Word word = field_word(i.op, function);
-      emit(word);
+      emit(FactKind::kFunctionField, word);
       return reinterpret_cast<PyObject*>(*word);
     }
     case Op::GLOBAL_WEAKREF: {
@@ -403,7 +408,7 @@ PyObject* Deriver::edge_of_weakref(PyObject* reference) {
   const Word word = cpython::weakref_word(reference);
   auto* target = reinterpret_cast<PyObject*>(*word);
   if (target == nullptr || Py_REFCNT(target) <= 0) return nullptr;
-  emit(word);
+  emit(FactKind::kWeakref, word);
   return target;
 }
 
@@ -412,15 +417,15 @@ PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
   const c10::TensorImpl* implementation = tensor_of(tensor).unsafeGetTensorImpl();
   const Word autograd = autograd_word(*implementation);
   if (autograd == nullptr) return nullptr;
-  emit(implementation_word(tensor));
-  emit(autograd);
+  emit(FactKind::kTensorImplementation, implementation_word(tensor));
+  emit(FactKind::kAutogradMetadata, autograd);
   if (*autograd == 0) return Py_None;
   const at::Tensor& gradient = implementation->autograd_meta()->grad();
-  emit(word_at(&gradient));
+  emit(FactKind::kGradient, word_at(&gradient));
   if (!gradient.defined()) return Py_None;
   const Word object = object_word(*gradient.unsafeGetTensorImpl());
   if (object == nullptr) return nullptr;
-  emit(object);
+  emit(FactKind::kGradientObject, object);
   return reinterpret_cast<PyObject*>(*object);
 }
 
@@ -434,18 +439,18 @@ uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
   }
   uint8_t has = 0;
   const Word version = needs & kNeedsVersion && PyDict_Check(value) ? dict_version_word(value) : nullptr;
-  if (needs != 0 && !is_same_dict(program_.code_[at], value, version)) emit(cpython::type_word(value));
+  if (needs != 0 && !is_same_dict(program_.code_[at], value, version)) emit(FactKind::kType, cpython::type_word(value));
   has |= kNeedsType;
   if (version != nullptr) {
-    emit(version);
+    emit(FactKind::kDictVersion, version);
     has |= kNeedsVersion;
   }
   if (needs & kNeedsItems && (PyList_Check(value) || PyTuple_Check(value))) {
-    emit(cpython::size_word(value));
-    if (PyList_Check(value)) emit(cpython::items_word(value));
+    emit(FactKind::kLength, cpython::size_word(value));
+    if (PyList_Check(value)) emit(FactKind::kListItems, cpython::items_word(value));
     has |= kNeedsItems;
   } else if (needs & kNeedsItems && PySet_CheckExact(value)) {
-    emit(cpython::set_size_word(value));
+    emit(FactKind::kLength, cpython::set_size_word(value));
     has |= kNeedsItems;
   }
   if (needs & kNeedsAttrs && attribute_facts(value)) has |= kNeedsAttrs;
@@ -472,7 +477,7 @@ bool Deriver::covers_ambient(const Instruction& i) {
   PyObject* found = cpython::find_purely(dict, PyTuple_GET_ITEM(i.object, 1)).value;
   const Word version = dict_version_word(dict);
   if (found == nullptr || !is_immutable(found) || version == nullptr) return false;
-  emit(version);
+  emit(FactKind::kDictVersion, version);
   return true;
 }
 
@@ -492,7 +497,7 @@ bool Deriver::covers(uint32_t at, const Register& base) {
     case Op::SAME_AS: return true;
     case Op::IS_TARGET:
       if (!PyWeakref_CheckRefExact(i.object)) return false;
-      emit(cpython::weakref_word(i.object));
+      emit(FactKind::kWeakref, cpython::weakref_word(i.object));
       return true;
     case Op::DEEP_EQUALS: return is_immutable(value) && is_immutable(i.object);
     case Op::EQUALS: return value == i.object || (is_immutable(value) && is_immutable(i.object));
@@ -540,11 +545,11 @@ bool Deriver::covers_marking(uint32_t at, PyObject* object, PyObject* name) {
     fact->is_bare = entries == nullptr;
     if (fact->is_bare) return true;
   } else {
-    emit(cpython::type_word(object));
-    emit(version);
+    emit(FactKind::kType, cpython::type_word(object));
+    emit(FactKind::kTypeVersion, version);
   }
-  emit(holder);
-  if (entries != nullptr) emit(entries);
+  emit(FactKind::kInstanceDict, holder);
+  if (entries != nullptr) emit(FactKind::kDictVersion, entries);
   return true;
 }
 

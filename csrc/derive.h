@@ -100,7 +100,7 @@ class Deriver {
   void settle_relations();
 
   void begin(uint32_t at);
-  void emit(cpython::Word word);
+  void emit(FactKind kind, cpython::Word word);
   size_t emitted() const { return updating_ ? changes_.size() - change_from_ : facts_->facts.size() - from_; }
   void drop_emitted();
   bool end(uint32_t at);

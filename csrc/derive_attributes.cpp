@@ -41,7 +41,7 @@ PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
   PyObject *object = base.value, *name = i.object;
   if (PyCell_Check(object)) {
     if (PyUnicode_CompareWithASCIIString(name, "cell_contents") != 0) return nullptr;
-    emit(cpython::cell_word(object));
+    emit(FactKind::kCell, cpython::cell_word(object));
     return PyCell_GET(object);
   }
   if (!(base.has & kNeedsAttrs)) return nullptr;
@@ -73,8 +73,8 @@ PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot&
   if (instance.state == DictState::kNotMade) {
     const cpython::InlineSlot inlined = cpython::inline_slot(object, name);
     if (inlined.slot == nullptr) return nullptr;
-    emit(inlined.holder);
-    emit(inlined.slot);
+    emit(FactKind::kInlineValues, inlined.holder);
+    emit(FactKind::kInlineValue, inlined.slot);
     if (*inlined.slot != 0) return reinterpret_cast<PyObject*>(*inlined.slot);
   }
   return of_type != nullptr && is_given_as_it_is(of_type) ? of_type : nullptr;
@@ -86,8 +86,8 @@ bool Deriver::type_stays(PyObject* attribute) {
   if (cpython::is_built_in(type)) return true;
   const Word version = cpython::type_version_word(type);
   if (version == nullptr) return false;
-  emit(cpython::type_word(attribute));
-  emit(version);
+  emit(FactKind::kType, cpython::type_word(attribute));
+  emit(FactKind::kTypeVersion, version);
   return true;
 }
 
@@ -99,7 +99,7 @@ PyObject* Deriver::edge_of_class_name(PyObject* type, PyObject* of_metaclass) {
     return nullptr;
   const Word word = cpython::type_name_word(type, of_metaclass == qualname);
   if (word == nullptr) return nullptr;
-  emit(word);
+  emit(FactKind::kClassName, word);
   return reinterpret_cast<PyObject*>(*word);
 }
 
@@ -111,8 +111,8 @@ PyObject* Deriver::edge_of_property(PyObject* object, PyObject* property) {
   PyObject* getter = edge_of_member(property, descriptor);
   const AttributeHook* hook = attribute_hook(getter);
   if (hook == nullptr) return nullptr;
-  emit(cpython::type_word(getter));
-  emit(word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
+  emit(FactKind::kType, cpython::type_word(getter));
+  emit(FactKind::kFunctionField, word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
   if (hook->form == AttributeHook::Form::kAllOf) {
     return edge_of_all(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
   }
@@ -130,19 +130,19 @@ PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const
   if (globals == nullptr || builtins == nullptr || !finds_builtin(getter, "all") || !finds_builtin(getter, "len")) {
     return nullptr;
   }
-  emit(globals);
-  emit(builtins);
+  emit(FactKind::kDictVersion, globals);
+  emit(FactKind::kDictVersion, builtins);
   cpython::Slot nowhere = cpython::kNoSlot;
   PyObject* list = edge_of_name(object, hook.names[0], nowhere);
   if (list == nullptr || !PyList_CheckExact(list) || PyList_GET_SIZE(list) > kMostItems) return nullptr;
-  emit(cpython::type_word(list));
-  emit(cpython::size_word(list));
-  emit(cpython::items_word(list));
+  emit(FactKind::kType, cpython::type_word(list));
+  emit(FactKind::kLength, cpython::size_word(list));
+  emit(FactKind::kListItems, cpython::items_word(list));
   PyObject* all = PyList_GET_SIZE(list) > 0 ? Py_True : nullptr;
   for (Py_ssize_t at = 0; all != nullptr && at < PyList_GET_SIZE(list); at++) {
     PyObject* item = PyList_GET_ITEM(list, at);
-    emit(cpython::item_word(list, static_cast<uint32_t>(at)));
-    emit(cpython::type_word(item));
+    emit(FactKind::kItem, cpython::item_word(list, static_cast<uint32_t>(at)));
+    emit(FactKind::kType, cpython::type_word(item));
     PyObject* of_type = _PyType_Lookup(Py_TYPE(item), hook.names[1]);
     if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return nullptr;
     if (!attribute_facts(item)) return nullptr;
@@ -167,7 +167,7 @@ PyObject* Deriver::edge_of_function_attribute(PyObject* function, PyObject* name
   for (const Getter& getter : kGetters) {
     if (PyUnicode_CompareWithASCIIString(name, getter.name) != 0) continue;
     const Word word = word_at(&(reinterpret_cast<PyFunctionObject*>(function)->*getter.field));
-    emit(word);
+    emit(FactKind::kFunctionField, word);
     return *word != 0 ? reinterpret_cast<PyObject*>(*word) : Py_None;
   }
   return nullptr;
@@ -179,7 +179,7 @@ PyObject* Deriver::edge_of_member(PyObject* object, PyObject* descriptor) {
   const bool none_if_empty = member->type == cpython::kMemberOrNone;
   if (!none_if_empty && member->type != cpython::kMember) return nullptr;
   const Word word = word_at(reinterpret_cast<char*>(object) + member->offset);
-  emit(word);
+  emit(FactKind::kSlot, word);
   if (*word != 0) return reinterpret_cast<PyObject*>(*word);
   return none_if_empty ? Py_None : nullptr;
 }
@@ -189,7 +189,7 @@ bool Deriver::attribute_facts(PyObject* value) {
   PyTypeObject* type = Py_TYPE(value);
   const Word version = cpython::type_version_word(type);
   if (version == nullptr) return false;
-  emit(version);
+  emit(FactKind::kTypeVersion, version);
   if (PyType_Check(value)) return class_attribute_facts(reinterpret_cast<PyTypeObject*>(value));
   if (!cpython::plain_attribute_access(type) && !hook_facts(value)) return false;
   return instance_facts(value);
@@ -198,7 +198,7 @@ bool Deriver::attribute_facts(PyObject* value) {
 bool Deriver::class_attribute_facts(PyTypeObject* type) {
   const Word version = cpython::type_version_word(type);
   if (version == nullptr || !plain_class_access(Py_TYPE(type))) return false;
-  emit(version);
+  emit(FactKind::kTypeVersion, version);
   return true;
 }
 
@@ -207,11 +207,11 @@ bool Deriver::instance_facts(PyObject* value) {
   const Word holder = cpython::dict_word(value);
   if (instance.state == DictState::kNotMade) return true;
   if (holder == nullptr) return instance.state == DictState::kNone && Py_TYPE(value)->tp_dictoffset == 0;
-  emit(holder);
+  emit(FactKind::kInstanceDict, holder);
   if (instance.state == DictState::kNone) return true;
   const Word entries = dict_version_word(instance.dict);
   if (entries == nullptr) return false;
-  emit(entries);
+  emit(FactKind::kDictVersion, entries);
   return true;
 }
 
@@ -223,16 +223,16 @@ bool Deriver::hook_facts(PyObject* value) {
     const Word globals = dict_version_word(function->func_globals);
     const Word builtins = dict_version_word(function->func_builtins);
     if (globals == nullptr || builtins == nullptr) return false;
-    emit(word_at(&function->func_code));
-    emit(word_at(&function->func_closure));
-    emit(cpython::cell_word(PyTuple_GET_ITEM(function->func_closure, 0)));
-    emit(globals);
-    emit(builtins);
+    emit(FactKind::kFunctionField, word_at(&function->func_code));
+    emit(FactKind::kFunctionField, word_at(&function->func_closure));
+    emit(FactKind::kCell, cpython::cell_word(PyTuple_GET_ITEM(function->func_closure, 0)));
+    emit(FactKind::kDictVersion, globals);
+    emit(FactKind::kDictVersion, builtins);
   }
   if (hooks.names == nullptr) return true;
   const Word names = dict_version_word(hooks.names);
   if (names == nullptr) return false;
-  emit(names);
+  emit(FactKind::kDictVersion, names);
   return true;
 }
 
@@ -250,8 +250,8 @@ bool Deriver::covers_absence(PyObject* object, PyObject* name, const Register& b
   if (instance.state == DictState::kReady) return cpython::lacks_purely(instance.dict, name);
   const cpython::InlineSlot inlined = cpython::inline_slot(object, name);
   if (inlined.slot == nullptr) return false;
-  emit(inlined.holder);
-  emit(inlined.slot);
+  emit(FactKind::kInlineValues, inlined.holder);
+  emit(FactKind::kInlineValue, inlined.slot);
   return *inlined.slot == 0;
 }
 
@@ -263,7 +263,7 @@ bool Deriver::covers_absence_in(PyObject* object, PyObject* getattr, PyObject* n
   if (instance.state != DictState::kReady || !cpython::plain_attribute_access(Py_TYPE(object))) return false;
   PyObject* dict_getter = cpython::of_type(Py_TYPE(object), "__dict__");
   if (dict_getter == nullptr || Py_TYPE(dict_getter) != &PyGetSetDescr_Type) return false;
-  emit(word_at(&reinterpret_cast<PyFunctionObject*>(getattr)->func_code));
+  emit(FactKind::kFunctionField, word_at(&reinterpret_cast<PyFunctionObject*>(getattr)->func_code));
   for (PyObject* where : hook->names) {
     const cpython::Found found = cpython::find_purely(instance.dict, where);
     if (!found.certain) return false;
@@ -271,7 +271,7 @@ bool Deriver::covers_absence_in(PyObject* object, PyObject* getattr, PyObject* n
     if (!PyDict_CheckExact(found.value) || !cpython::lacks_purely(found.value, name)) return false;
     const Word version = dict_version_word(found.value);
     if (version == nullptr) return false;
-    emit(version);
+    emit(FactKind::kDictVersion, version);
   }
   return true;
 }

@@ -7,6 +7,8 @@
 
 namespace unified_guards {
 
+FactsMoved facts_moved;
+
 void Facts::finish() {
   static constexpr uint64_t nothing = 0;
   sort_tensors();

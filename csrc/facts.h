@@ -25,6 +25,50 @@ struct Fact {
 };
 static_assert(sizeof(Fact) == 16);
 
+// What is believed. docs/soundness.md has a row for each: the words, what must hold for them to be believed, who can
+// change what they stand for, and the mutations of the fuzzer that try it (tests/test_soundness.py compares).
+// The first group are words in the stream of facts; the second is read again on every check, in a form of its own.
+#define UG_FACT_KINDS(X)                                                          \
+  X(kType, "type")                                 /* ob_type of an object      */ \
+  X(kTypeVersion, "type version")                  /* of a class and its bases  */ \
+  X(kDictVersion, "dict version")                  /* tag or watcher's counter  */ \
+  X(kInstanceDict, "instance dict")                /* where the object keeps it */ \
+  X(kInlineValues, "inline values")                /* the array of them         */ \
+  X(kInlineValue, "inline value")                  /* one of them               */ \
+  X(kSlot, "slot")                                 /* field of a member         */ \
+  X(kCell, "cell")                                 /* contents                  */ \
+  X(kLength, "length")                             /* of a list, tuple or set   */ \
+  X(kListItems, "list items")                      /* the array of them         */ \
+  X(kItem, "item")                                 /* one of them               */ \
+  X(kClassDict, "class dict")                      /* tp_dict                   */ \
+  X(kMro, "mro")                                   /* tp_mro                    */ \
+  X(kClassName, "class name")                      /* __name__, __qualname__    */ \
+  X(kFunctionField, "function field")              /* code, defaults, closure   */ \
+  X(kMethodFunction, "method function")            /* __func__ of a method      */ \
+  X(kWeakref, "weak reference")                    /* its target                */ \
+  X(kTensorImplementation, "tensor implementation") /* TensorImpl               */ \
+  X(kAutogradMetadata, "autograd metadata")        /* of an implementation      */ \
+  X(kGradient, "gradient")                         /* grad of that              */ \
+  X(kGradientObject, "gradient object")            /* its Python object         */ \
+  X(kAnchor, "anchor")                             /* an object in the frame    */ \
+  X(kTensor, "tensor")                             /* metadata, compared        */ \
+  X(kState, "state")                               /* of the thread and process */
+
+enum class FactKind : uint8_t {
+#define UG_FACT_KIND(name, text) name,
+  UG_FACT_KINDS(UG_FACT_KIND)
+#undef UG_FACT_KIND
+      kCount
+};
+
+// How often a fact of each kind was found to have moved, by any program.
+struct FactsMoved {
+  uint64_t of[static_cast<size_t>(FactKind::kCount)] = {};
+
+  void note(FactKind kind) { of[static_cast<size_t>(kind)]++; }
+};
+extern FactsMoved facts_moved;
+
 // A tensor to compare with TensorSpec `spec`. Where its implementation and its autograd metadata were last is only
 // fetched ahead, never read through.
 struct TensorFact {
@@ -92,6 +136,7 @@ struct Facts {
   // The last kAhead facts and kTensorsAhead tensors are of no one: they let the loops fetch ahead without asking.
   std::vector<Fact> facts;
   std::vector<uint32_t> owners;  // of each fact: which instruction
+  std::vector<FactKind> kinds;   // of each fact
   std::vector<TensorFact> tensors;
   std::vector<uint32_t> tensor_owners;  // of each tensor: which instruction
   std::vector<uint32_t> runs;           // where runs of tensors that are alike end
@@ -109,7 +154,7 @@ struct Facts {
   void sort_tensors();
 
   size_t bytes() const {
-    return facts.capacity() * sizeof(Fact) +
+    return facts.capacity() * sizeof(Fact) + kinds.capacity() +
            (owners.capacity() + tensor_owners.capacity() + runs.capacity()) * sizeof(uint32_t) +
            tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
            remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) + apart.bytes() +

@@ -13,6 +13,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <iterator>
+
 namespace py = pybind11;
 
 namespace unified_guards {
@@ -30,6 +32,12 @@ constexpr const char* kOpNames[] = {
 constexpr const char* kShapeOpNames[] = {
 #define UG_NAME(name) #name,
     UG_SHAPE_OPS(UG_NAME)
+#undef UG_NAME
+};
+
+constexpr const char* kFactKinds[] = {
+#define UG_NAME(name, text) text,
+    UG_FACT_KINDS(UG_NAME)
 #undef UG_NAME
 };
 
@@ -84,6 +92,12 @@ py::object object_at(uint64_t address) {
   return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(address));
 }
 
+py::dict moved_facts() {
+  py::dict moved;
+  for (size_t kind = 0; kind < std::size(kFactKinds); kind++) moved[kFactKinds[kind]] = facts_moved.of[kind];
+  return moved;
+}
+
 py::object witness_of(const Checker& checker) {
   const Witnesses* all = checker.program.witnesses();
   if (all == nullptr) return py::none();
@@ -94,6 +108,9 @@ py::object witness_of(const Checker& checker) {
   found["live"] = all->live();
   found["live_rows"] = all->live_rows();
   found["fact_rows"] = all->fact_rows();
+  py::list kinds;
+  for (const FactKind kind : all->fact_kinds()) kinds.append(kFactKinds[static_cast<size_t>(kind)]);
+  found["fact_kinds"] = kinds;
   found["nbytes"] = all->bytes();
   found["held"] = all->counts.held;
   found["repaired"] = all->counts.repaired;
@@ -175,6 +192,7 @@ PYBIND11_MODULE(_C, m) {
       .def("check", [](const GlobalState& self) { return self == GlobalState::now(); })
       .def("__eq__", [](const GlobalState& self, const GlobalState& other) { return self == other; })
       .def("__hash__", [](const GlobalState& self) { return self.threads; });
+  m.def("moved_facts", &moved_facts);
   m.def("counts", [] { return as_tuple(total_counts); });
   m.def("witness_counts", [] {
     const WitnessCounts& all = total_witness_counts;

@@ -110,6 +110,7 @@ Verdict Witness::state_holds(Program& program, Evaluation& evaluation) {
   if (state_guard_ < 0) return Verdict::kHolds;
   const GlobalState now = GlobalState::now();
   if (now == state_) return Verdict::kHolds;
+  facts_moved.note(FactKind::kState);
   if (!evaluation.passes(program.code_[state_guard_], nullptr)) {
     evaluation.fail(state_guard_);
     return Verdict::kFails;
@@ -129,6 +130,7 @@ Verdict Witness::anchors_hold(Deriver& deriver, PyObject* locals) {
     if (value == nullptr) return Verdict::kExact;
     registers[i.base + 1] = value;
     if (!step.is_anchor || value == facts_.found[at]) continue;
+    facts_moved.note(FactKind::kAnchor);
     const Verdict verdict = verdict_of(deriver.replace(at, value));
     if (verdict != Verdict::kHolds) return verdict;
     program.places_[at].moves++;
@@ -144,6 +146,7 @@ Verdict Witness::facts_hold(Deriver& deriver) {
     __builtin_prefetch(facts[at + Facts::kAhead].word);
     if (*facts[at].word == facts[at].expected) [[likely]]
       continue;
+    facts_moved.note(facts_.kinds[at]);
     const Verdict verdict = verdict_of(deriver.repair(facts_.owners[at]));
     if (verdict != Verdict::kHolds) return verdict;
   }
@@ -173,6 +176,7 @@ Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) {
 
 // A tensor that does not look like the last one that matched may match all the same.
 Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const TensorFact& fact) {
+  facts_moved.note(FactKind::kTensor);
   const TensorSpec& spec = program.tensors_[fact.spec];
   const int64_t* dims = program.dims_.data() + spec.dims;
   bool matches = Py_TYPE(fact.tensor) == spec.type;
@@ -370,6 +374,10 @@ std::vector<int64_t> Witnesses::fact_rows() const {
   if (last() == nullptr) return rows;
   for (const uint32_t owner : last()->facts().owners) rows.push_back(program_.origins_[owner]);
   return rows;
+}
+
+std::vector<FactKind> Witnesses::fact_kinds() const {
+  return last() != nullptr ? last()->facts().kinds : std::vector<FactKind>();
 }
 
 size_t Witnesses::bytes() const {

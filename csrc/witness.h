@@ -105,6 +105,8 @@ class Witnesses {
   std::vector<int64_t> live_rows() const;
   // The row that each of its facts belongs to.
   std::vector<int64_t> fact_rows() const;
+  // What each of its facts is about.
+  std::vector<FactKind> fact_kinds() const;
 
  private:
   struct Entry {
