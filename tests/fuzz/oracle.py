@@ -7,6 +7,7 @@ Two of our evaluators can be wrong together; torch's tree shares no code with th
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +54,7 @@ _ACCESSORS: dict[Access, tuple[str, str | None]] = {
     Access.GRAD: ("grad_manager", None),
     Access.TENSOR_SIZE: ("tensor_property_size_manager", "idx"),
     Access.TENSOR_STRIDE: ("tensor_property_stride_manager", "idx"),
-    Access.TENSOR_OFFSET: ("tensor_property_storage_offset_manager", None),
+    Access.TENSOR_OFFSET: ("tensor_property_storage_offset_manager", "idx"),
     Access.CALL0: ("call_function_no_args_manager", None),
     Access.CALL1: ("lambda_manager", "python_lambda"),
 }
@@ -103,9 +104,9 @@ def _same_bits(value: Any, params: tuple[Any, ...], _: Source) -> Any:
 
 
 def _is_not(value: Any, params: tuple[Any, ...], _: Source) -> Any:
-    if params[0] != id(None):
-        raise Inexpressible
-    return ("add_not_none_guard",)
+    if params[0] == id(None):
+        return ("add_not_none_guard",)
+    return "add_lambda_guard", lambda found: id(found) != params[0]
 
 
 def _length(value: Any, params: tuple[Any, ...], _: Source) -> Any:
@@ -183,8 +184,11 @@ class Tree:
         self.expressed: set[Guard] = set()
         for item in guard_set:
             try:
-                with torch._C.DisableTorchFunction():
+                if item.source is Source.frame():  # asks for the state of whoever is here
                     self._add(item)
+                else:
+                    with torch._C.DisableTorchFunction():
+                        self._add(item)
             except Exception:  # no such guard, or one that torch refuses to make
                 continue
             self.expressed.add(item)
@@ -236,9 +240,10 @@ class Tree:
             method, name = _ACCESSORS[source.access]
             if source.access in _SAFETY:
                 base.add_lambda_guard(_SAFETY[source.access](source.key), ["safety"], None)
-            made = getattr(base, method)(**({name: source.key} if name is not None else {}), **given)
-        else:
-            raise Inexpressible  # keys and values by position: only below a manager that guards all keys of a dict
+            made = getattr(base, method)(**({} if name is None else {name: source.key}), **given)
+        else:  # a key or value by position: torch has them only below a manager that guards all keys of a dict
+            assert source.access in (Access.DICT_KEY_AT, Access.DICT_VALUE_AT), source
+            made = base.lambda_manager(python_lambda=functools.partial(reference.follow, source), **given)
         self.managers[source] = made
         return made
 
