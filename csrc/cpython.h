@@ -482,6 +482,18 @@ inline bool has_plain_keys(PyObject* dict) {
   return true;
 }
 
+// Whether no member of a set can be asked whether it equals a plain one.
+inline bool has_plain_members(PyObject* set) {
+  auto* table = reinterpret_cast<PySetObject*>(set)->table;
+  const Py_ssize_t slots = reinterpret_cast<PySetObject*>(set)->mask + 1;
+  if (!PyAnySet_CheckExact(set) || slots > kMostKeysToSearch) return false;
+  for (Py_ssize_t at = 0; at < slots; at++) {
+    const bool is_used = table[at].key != nullptr && table[at].hash != -1;  // -1: a member that was deleted
+    if (is_used && !is_plain(table[at].key)) return false;
+  }
+  return true;
+}
+
 struct Found {
   bool certain;     // false when only code of a user's could tell
   PyObject* value;  // borrowed; null when there is none

@@ -159,11 +159,18 @@ struct Counts {
   uint64_t checks() const { return hits + misses; }
 };
 
+// An instruction that asked (see Evaluation::ask), and what its accessor was given; null when that is gone.
+struct Asked {
+  uint32_t at;
+  PyObject* value;
+};
+
 // What an evaluation writes. Kept with the program so that a hit allocates nothing.
 struct Scratch {
   std::vector<PyObject*> registers;
   std::vector<uint16_t> paths;   // of each register: from which one on the path to it was read in this evaluation
   std::vector<PyObject*> owned;  // new references, dropped at the end
+  std::vector<Asked> asked;      // in the order of the program
   std::vector<PyObject*> saved;
   std::vector<PyObject*> gathered;  // new references, handed out or dropped at the end
   SeenTable unique;
