@@ -120,7 +120,9 @@ def _pattern(given: list[_Given], reads_offsets: bool) -> str:
 
 def _memory_of(tensor: torch.Tensor) -> str:
     base = tensor._base
-    of = "" if base is None else f" of {tuple(base.size())}{tuple(base.stride())}{base.storage_offset()}{base.dtype}"
+    of = f" of {bytes_of_storage(tensor)} bytes"
+    if base is not None:
+        of += f" of {tuple(base.size())}{tuple(base.stride())}{base.storage_offset()}{base.dtype}"
     return f"{tensor.storage_offset()}{tuple(tensor.size())}{tuple(tensor.stride())}{tensor.dtype}{of}"
 
 
