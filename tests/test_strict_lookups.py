@@ -40,7 +40,9 @@ def case(make: Callable[[], Case]) -> Callable[[], Case]:
     return make
 
 
-def times(value: Callable[[], Any], change: Callable[[], Any], named: str, undo: Callable[[], Any] | None = None) -> Case:
+def times(
+    value: Callable[[], Any], change: Callable[[], Any], named: str, undo: Callable[[], Any] | None = None
+) -> Case:
     """A case whose result is a number that a lookup finds. Torch may notice some in one version and not in another."""
     case = Case(lambda x: x * value(), with_x, change, named, stale=False)
     return case if undo is None else dataclasses.replace(case, undo=undo)
@@ -229,7 +231,9 @@ def attribute_that_a_python_module_loses() -> Case:
 @case
 def getattr_that_a_python_module_gets() -> Case:
     module = types.ModuleType("settings")
-    return times(lambda: getattr(module, "scale", 3), putting(module, "__getattr__", lambda name: 5), "('__getattr__' in")
+    return times(
+        lambda: getattr(module, "scale", 3), putting(module, "__getattr__", lambda name: 5), "('__getattr__' in"
+    )
 
 
 @case
@@ -277,7 +281,9 @@ def attribute_that_a_function_gets() -> Case:
 def getattr_that_a_class_gets() -> Case:
     kind = chain()[2]
     value = kind()
-    return times(lambda: getattr(value, "scale", 3), putting(kind, "__getattr__", lambda self, name: 5), "'__getattr__' in")
+    return times(
+        lambda: getattr(value, "scale", 3), putting(kind, "__getattr__", lambda self, name: 5), "'__getattr__' in"
+    )
 
 
 class Proxy:
@@ -391,9 +397,7 @@ def global_of_another_module_that_hides_a_builtin() -> Case:
 @case
 def builtin_that_is_replaced() -> Case:
     before = abs
-    return times(
-        lambda: abs(-2), putting(builtins, "abs", lambda n: 5), "abs", undo=putting(builtins, "abs", before)
-    )
+    return times(lambda: abs(-2), putting(builtins, "abs", lambda n: 5), "abs", undo=putting(builtins, "abs", before))
 
 
 # -- isinstance --------------------------------------------------------------------------------------------------------

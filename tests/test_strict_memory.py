@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,7 +155,7 @@ unified_guards.install(strict=True)
 function, each = SEQUENCES[sys.argv[1]]
 with torch._dynamo.config.patch(recompile_limit=32):
     call = torch.compile(function, dynamic=json.loads(sys.argv[2]))
-    for given in each[:4]:
+    for given in each[:3]:
         assert_right(call, function, given)
 print(json.dumps(counters["aot_autograd"]))
 """
@@ -169,15 +167,15 @@ def with_caches(directory: Path, name: str, dynamic: bool) -> dict[str, int]:
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "0",
         "UNIFIED_GUARDS_NO_FALLBACK": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, sys.path)]),
+        "PYTHONPATH": str(Path(__file__).parent.parent),
     }
-    told = run_python("-c", IN_A_PROCESS, name, json.dumps(dynamic), **environment)
-    found: dict[str, int] = json.loads(told.splitlines()[-1])
+    done = run_python("-c", IN_A_PROCESS, name, json.dumps(dynamic), environ=environment)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-@pytest.mark.parametrize("name", ["a row of a buffer", "two views"])
-@pytest.mark.parametrize("dynamic", [True, False], ids=["dynamic", "static"])
+@pytest.mark.parametrize(("name", "dynamic"), [("a row of a buffer", False), ("two views", True)])
 def test_no_cache_undoes_a_strict_miss(name: str, dynamic: bool, tmp_path: Path) -> None:
     """In one process, and from a second one with the same cache, which the cache does serve."""
     first = with_caches(tmp_path, name, dynamic)
@@ -195,9 +193,9 @@ def test_only_shared_memory_changes_the_key_of_a_cache(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "mine")
     with unified_guards.installed(strict=True):
-        call = torch.compile(two, backend=backend, dynamic=False)
-        for given in (of(apart, 4, 4), of(spans, (0, 4, 1), (2, 4, 1)), of(spans, (1, 5, 1), (3, 5, 1))):
-            call(*given())
+        for given in (of(apart, 4, 4), of(spans, (0, 4, 1), (2, 4, 1)), of(spans, (1, 4, 1), (3, 4, 1))):
+            torch._dynamo.reset()
+            torch.compile(two, backend=backend, dynamic=False)(*given())
     apart_tag, *shared = tags
     assert apart_tag == torch.compiler.config.cache_key_tag == "mine"
     assert len(set(shared)) == 2

@@ -124,7 +124,11 @@ def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:
     config = torch.compiler.config
     if hasattr(config, "cache_key_tag"):
         digest = hashlib.sha256(what.encode()).hexdigest()[:32]
-        return config.patch(cache_key_tag=f"{config.cache_key_tag}:unified_guards:{digest}")
+        apart: contextlib.AbstractContextManager[Any] = config.patch(
+            cache_key_tag=f"{config.cache_key_tag}:unified_guards:{digest}"
+        )
+        return apart
     from torch._functorch import config as functorch
 
-    return functorch.patch(enable_autograd_cache=False)
+    apart = functorch.patch(enable_autograd_cache=False)
+    return apart

@@ -61,7 +61,7 @@ class _Named(weakref.ref[Any]):
     __slots__ = ("__name__",)
 
     def __init__(self, value: Any) -> None:
-        super().__init__(value)
+        super().__init__(value)  # type: ignore[call-arg]
         self.__name__ = f"reference to {described(id(value))}"
 
 
@@ -102,9 +102,7 @@ class _Lookups:
         else:
             yield from self._of_object(value, source, name)
 
-    def _of_module(
-        self, module: types.ModuleType, source: Source, name: str, only_whether: bool
-    ) -> Iterator[Extra]:
+    def _of_module(self, module: types.ModuleType, source: Source, name: str, only_whether: bool) -> Iterator[Extra]:
         own, place = types.ModuleType.__getattribute__(module, "__dict__"), source.child(Access.GENERIC_DICT)
         if name in own and not only_whether:
             return  # torch guards what is there
@@ -212,7 +210,8 @@ class _Lookups:
 
     def _stays_true(self, made_class: Any, kind: Any) -> Generator[Extra, None, bool]:
         """Whether an abstract class has this one as a subclass for good: what is registered stays registered."""
-        if type(kind) is not abc.ABCMeta or not isinstance(made_class, type) or not issubclass(made_class, kind):
+        meta: type = type(kind)
+        if meta is not abc.ABCMeta or not isinstance(made_class, type) or not issubclass(made_class, kind):
             return False
         if kind not in mro_of(made_class) and can_change(made_class):
             return False

@@ -174,6 +174,7 @@ def _comparison(original: Callable[..., Any], wanted: Callable[[], bool], of_cla
 
 def _trackers(cls: type = VariableTracker) -> Iterator[type]:
     yield cls
+    each: type
     for each in type.__subclasses__(cls):
         if not issubclass(each, LazyVariableTracker):
             yield from _trackers(each)

@@ -13,7 +13,7 @@ import collections
 import contextlib
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -226,6 +226,7 @@ def _is_empty(value: Any) -> bool:
 #: How Dynamo gets from the call of a module to its ``forward``, without tracing it.
 _CALLS_FORWARD = (nn.Module.__call__, nn.Module._call_impl)
 
+
 def _dunders(known: Known, source: Source, function: types.FunctionType, place: Source) -> Iterator[Extra]:
     """That a function that was inlined still has its code, and defaults that are constants."""
     place_of_code, code = source.child(Access.FUNC_CODE), function.__code__
@@ -324,6 +325,7 @@ def functions(known: Known) -> Iterator[Extra]:
 
 #: Of these, none is equal to one of another type.
 _ALONE = frozenset({str, bytes, type(None), type(...), type, torch.dtype, torch.device})
+
 
 def _is_ambiguous(container: Any) -> bool:
     """Whether ``==`` may take other parts for these: True for 1, 0.0 for -0.0, a set for a frozenset, another order."""
@@ -488,15 +490,25 @@ def offsets(known: Known) -> Iterator[Extra]:
 def _tensor(source: Source, tensor: torch.Tensor, known: Dims | None) -> Guard:
     keys, dtype, device, requires_grad = _C.tensor_facts(tensor, None)
     kind = type(tensor)
-    dims = (known.sizes, known.strides) if known else (tuple(tensor.size()), tuple(tensor.stride()))
+    sizes = known.sizes if known else tuple(tensor.size())
+    strides = known.strides if known else tuple(tensor.stride())
     names = (described(id(kind)), str(tensor.dtype).removeprefix("torch."))
-    facts = TensorFacts(id(kind), keys, dtype, device, requires_grad, *dims, False, *names)
+    facts = TensorFacts(id(kind), keys, dtype, device, requires_grad, sizes, strides, False, *names)
     return guard(Test.TENSOR, (source,), (facts,))
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
-RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (hooks, methods, functions, values, orders, memory, offsets, *lookups.RULES)
+RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (
+    hooks,
+    methods,
+    functions,
+    values,
+    orders,
+    memory,
+    offsets,
+    *lookups.RULES,
+)
 
 
 def _extras(known: Known) -> Iterator[Extra]:
