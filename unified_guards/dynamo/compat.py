@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -124,11 +124,8 @@ def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:
     config = torch.compiler.config
     if hasattr(config, "cache_key_tag"):
         digest = hashlib.sha256(what.encode()).hexdigest()[:32]
-        apart: contextlib.AbstractContextManager[Any] = config.patch(
-            cache_key_tag=f"{config.cache_key_tag}:unified_guards:{digest}"
-        )
-        return apart
+        tag = f"{config.cache_key_tag}:unified_guards:{digest}"
+        return cast("contextlib.AbstractContextManager[Any]", config.patch(cache_key_tag=tag))
     from torch._functorch import config as functorch
 
-    apart = functorch.patch(enable_autograd_cache=False)
-    return apart
+    return cast("contextlib.AbstractContextManager[Any]", functorch.patch(enable_autograd_cache=False))

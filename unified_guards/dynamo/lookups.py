@@ -90,14 +90,14 @@ class _Lookups:
         return MISSING
 
     def _attribute(self, value: Any, name: str, only_whether: bool) -> Iterator[Extra]:
-        if isinstance(value, torch.Tensor) and type(value) in _PLAIN_TENSORS and _found(type(value), name):
+        if type(value) in _PLAIN_TENSORS and _found(type(value), name):
             return
         source = self.places.of(value)
         if source is None:
             return
         if type(value) is types.ModuleType:
             yield from self._of_module(value, source, name, only_whether)
-        elif isinstance(value, type):
+        elif issubclass(type(value), type):  # isinstance would ask the object
             yield from self._of_class(value, source, name)
         else:
             yield from self._of_object(value, source, name)
@@ -123,7 +123,7 @@ class _Lookups:
 
     def _of_object(self, value: Any, source: Source, name: str) -> Iterator[Extra]:
         kind = type(value)
-        if isinstance(value, nn.Module) and (name in _OF_EVERY_MODULE or not name.isidentifier()):
+        if issubclass(type(value), nn.Module) and (name in _OF_EVERY_MODULE or not name.isidentifier()):
             return
         found, own = _found(kind, name), _own_dict(value)
         of_kind = source.child(Access.TYPE)
@@ -275,7 +275,7 @@ def _own_dict(value: Any) -> dict[str, Any] | None:
 def _is_part(value: Any, name: str) -> bool:
     """Whether a module finds the name itself among its parts: ``nn.Module`` lets nobody hide these."""
     return (
-        isinstance(value, nn.Module)
+        issubclass(type(value), nn.Module)
         and type(value).__getattr__ is nn.Module.__getattr__
         and any(name in (vars(value).get(each) or ()) for each in ("_parameters", "_buffers", "_modules"))
     )

@@ -41,7 +41,9 @@ class Asked(NamedTuple):
 
     @property
     def key(self) -> object:
-        return id(self.source or self.kind) if self.value is MISSING else id(self.value)
+        if self.value is not MISSING:
+            return id(self.value)
+        return id(self.kind if self.source is None else self.source)
 
 
 class Reads:
