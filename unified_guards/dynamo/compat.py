@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -111,3 +113,19 @@ def shape_env_changed(shape_env: Any) -> None:
         if hasattr(shape_env, counter):
             setattr(shape_env, counter, getattr(shape_env, counter) + 1)
     shape_env._prev_cache_key = shape_env._get_key()
+
+
+def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:
+    """Keeps what is compiled meanwhile apart from all that torch's caches have of other ``what``.
+
+    A tag that is part of every key of these caches, and may be set by a user (all versions have it so far); where there
+    is none AOTAutograd's cache is not asked.
+    """
+    config = torch.compiler.config
+    if hasattr(config, "cache_key_tag"):
+        digest = hashlib.sha256(what.encode()).hexdigest()[:32]
+        tag = f"{config.cache_key_tag}:unified_guards:{digest}"
+        return cast("contextlib.AbstractContextManager[Any]", config.patch(cache_key_tag=tag))
+    from torch._functorch import config as functorch
+
+    return cast("contextlib.AbstractContextManager[Any]", functorch.patch(enable_autograd_cache=False))

@@ -28,7 +28,7 @@ from torch._guards import CompileContext, TracingContext
 
 from unified_guards import _C, attribute_hooks, profile, reference
 from unified_guards._environment import is_set
-from unified_guards.dynamo import compat, strict
+from unified_guards.dynamo import compat, reads, strict
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
@@ -370,6 +370,7 @@ class _Installation:
         self.watch = Watch(self.put)
         name = "call_user_compiler"
         self.put(OutputGraph, name, strict.noting_calls(vars(OutputGraph)[name], _is_strict))
+        reads.watch(self.put, _is_strict)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 
