@@ -358,7 +358,7 @@ Evaluation::Evaluation(Program& program, Scratch& scratch) : program_(program), 
 }
 
 Evaluation::~Evaluation() {
-  if (torch_function_is_off_) at::impl::PythonTorchFunctionTLS::set_disabled_state(torch_function_before_);
+  put_torch_function_back();
   // Dropping the last reference may run user code, which must not find this scratch half emptied.
   while (!scratch_.owned.empty()) {
     PyObject* object = scratch_.owned.back();
@@ -689,11 +689,15 @@ bool Evaluation::fail_shape(uint64_t which) {
 }
 
 void Evaluation::turn_torch_function_off() {
-  if (torch_function_is_off_) return;
   using TLS = at::impl::PythonTorchFunctionTLS;
   torch_function_before_ = TLS::get_disabled_state();
   torch_function_is_off_ = true;
   TLS::set_disabled_state(at::impl::TorchFunctionDisabledState::ALL_DISABLED);
+}
+
+void Evaluation::put_torch_function_back() {
+  if (torch_function_is_off_) at::impl::PythonTorchFunctionTLS::set_disabled_state(torch_function_before_);
+  torch_function_is_off_ = false;
 }
 
 bool Program::evaluate(PyObject* locals, PyObject** gathered, bool exactly) {

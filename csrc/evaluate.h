@@ -116,6 +116,7 @@ class Evaluation {
   bool shapes_hold(const Instruction& i);
   bool fail_shape(uint64_t which);
   void turn_torch_function_off();
+  void put_torch_function_back();
 
   Program& program_;
   Scratch& scratch_;

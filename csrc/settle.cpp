@@ -32,6 +32,7 @@ void Evaluation::note_asked(size_t index, PyObject* value) {
 
 void Evaluation::begin_settling() {
   settling_ = true;
+  put_torch_function_back();
   loads_ = Loads();
   next_asked_ = 0;
   dead_end_ = 0;
