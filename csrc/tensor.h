@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <optional>
@@ -166,7 +167,7 @@ inline bool symbolic_dims_match(const int64_t* expected, c10::SymIntArrayRef fou
   return true;
 }
 
-inline bool strides_read_as_minus_one(c10::Layout layout) {
+inline bool has_no_strides(c10::Layout layout) {
   return layout == c10::kSparseCsr || layout == c10::kSparseCsc || layout == c10::kSparseBsr ||
          layout == c10::kSparseBsc;
 }
@@ -174,16 +175,15 @@ inline bool strides_read_as_minus_one(c10::Layout layout) {
 // Tensors whose sizes are not two plain arrays: symbolic, nested, sparse compressed, subclasses that compute them.
 // May throw (a strided nested tensor does); the caller turns that into a failed guard.
 inline bool unusual_dims_match(const TensorSpec& spec, const int64_t* dims, const at::Tensor& tensor) {
-  if (strides_read_as_minus_one(tensor.layout())) {
+  if (has_no_strides(tensor.layout())) {
     if (static_cast<size_t>(tensor.dim()) != spec.rank || !symbolic_dims_match(dims, tensor.sym_sizes())) return false;
-    for (size_t i = 0; i < spec.rank; i++) {
-      if (dims[spec.rank + i] != -1 && dims[spec.rank + i] != kAnyDim) return false;
-    }
-    return true;
+    // What torch compares with a guarded stride is memory that it has freed: no match.
+    return std::all_of(dims + spec.rank, dims + 2 * spec.rank, [](int64_t stride) { return stride == kAnyDim; });
   }
   c10::SymIntArrayRef sizes = tensor.sym_sizes();
-  return sizes.size() == spec.rank && symbolic_dims_match(dims, sizes) &&
-         symbolic_dims_match(dims + spec.rank, tensor.sym_strides());
+  if (sizes.size() != spec.rank || !symbolic_dims_match(dims, sizes)) return false;
+  c10::SymIntArrayRef strides = tensor.sym_strides();  // a subclass may have more or fewer of them
+  return strides.size() == spec.rank && symbolic_dims_match(dims + spec.rank, strides);
 }
 
 // Which fields of a tensor are what torch's accessors answer, so that they can be read in place.
@@ -197,8 +197,7 @@ struct InPlace {
   bool device;
   // Sizes, strides and storage offset: no policy computes them, which one does where they are symbolic, nested,
   // batched, of a sparse or opaque tensor, of a functional wrapper or of a subclass that asked for it; and the layout
-  // is strided, since guards on others read the strides as -1. Those of a tensor with Python keys are not read in place
-  // either.
+  // is strided, since others have no strides. Those of a tensor with Python keys are not read in place either.
   bool dims;
   // A view requires a gradient when its base does; all others say so themselves.
   bool gradient;
@@ -242,9 +241,8 @@ inline bool requires_gradient(const c10::AutogradMetaInterface* metadata) {
          (autograd->requires_grad_ || autograd->grad_fn_ || (autograd->is_view_ && autograd->requires_grad()));
 }
 
-// `object` has exactly spec.type, which is torch.Tensor or a subclass.
-inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject* object, DispatchState& dispatch) {
-  const at::Tensor& tensor = tensor_of(object);
+inline bool fields_match(const TensorSpec& spec, const int64_t* dims, const at::Tensor& tensor,
+                         DispatchState& dispatch) {
   c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   if (dispatch.apply(impl->key_set()) != spec.keys) return false;
   if (static_cast<int8_t>(c10::typeMetaToScalarType(impl->dtype())) != spec.dtype) return false;
@@ -255,6 +253,14 @@ inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject
   if (!reads_in_place(*impl).dims) return unusual_dims_match(spec, dims, tensor);
   c10::IntArrayRef sizes = impl->sizes();
   return sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl->strides().data());
+}
+
+// `object` has exactly spec.type, which is torch.Tensor or a subclass. Code in Python may give it another
+// implementation, so the one that is read is held.
+inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject* object, DispatchState& dispatch) {
+  const at::Tensor& tensor = tensor_of(object);
+  if (!asks_python(*tensor.unsafeGetTensorImpl())) return fields_match(spec, dims, tensor, dispatch);
+  return fields_match(spec, dims, at::Tensor(tensor), dispatch);
 }
 
 // What a tensor that matched a spec looked like, as it stands in memory: another one that looks like it, in the same
