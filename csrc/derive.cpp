@@ -536,7 +536,7 @@ bool Deriver::covers_tensor(uint32_t at, PyObject* object) {
   const TensorSpec& spec = program_.tensors_[which];
   if (Py_TYPE(object) != spec.type || spec.device_is_current) return false;
   const c10::TensorImpl* implementation = tensor_of(object).unsafeGetTensorImpl();
-  if (implementation->is_python_dispatch() || !has_plain_dims(*implementation)) return false;
+  if (!reads_in_place(*implementation).likeness()) return false;
   if (autograd_word(*implementation) == nullptr) return false;
   const void* autograd = implementation->autograd_meta();
   const TensorFact fact{object, implementation, autograd != nullptr ? autograd : implementation, which, 0, 0};

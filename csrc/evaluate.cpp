@@ -315,10 +315,12 @@ PyObject* int_or_null(c10::SymInt value) {
 
 PyObject* tensor_property(Op op, PyObject* object, uint32_t dim) {
   if (!is_tensor(object)) return nullptr;
-  const at::Tensor& tensor = tensor_of(object);
+  const at::Tensor tensor = tensor_of(object);  // held: its class may have it computed in Python
   if (op == Op::TENSOR_OFFSET) return int_or_null(tensor.sym_storage_offset());
   if (tensor.dim() <= static_cast<int64_t>(dim)) return nullptr;
-  return int_or_null(op == Op::TENSOR_SIZE ? tensor.sym_size(dim) : tensor.sym_stride(dim));
+  if (op == Op::TENSOR_SIZE) return int_or_null(tensor.sym_size(dim));
+  const c10::SymIntArrayRef strides = tensor.sym_strides();  // a subclass may have fewer than dimensions
+  return dim < strides.size() ? int_or_null(strides[dim]) : nullptr;
 }
 
 PyObject* tensor_grad(PyObject* object) {

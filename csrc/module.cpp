@@ -14,6 +14,8 @@
 #include <pybind11/stl.h>
 
 #include <iterator>
+#include <stdexcept>
+#include <vector>
 
 namespace py = pybind11;
 
@@ -78,6 +80,31 @@ py::tuple tensor_facts(py::handle tensor, const py::object& keys) {
   if (!keys.is_none()) set = c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys.cast<uint64_t>());
   return py::make_tuple(DispatchState().apply(set), static_cast<int>(c10::typeMetaToScalarType(value.dtype())),
                         static_cast<int>(value.device().index()), value.requires_grad());
+}
+
+// The fields of a tensor as they stand in memory; None for those that must not be read there (see InPlace).
+py::dict read_in_place(py::handle tensor) {
+  if (!is_tensor(tensor.ptr())) throw py::type_error("expected a torch.Tensor");
+  using words::Peek;
+  const c10::TensorImpl& implementation = *tensor_of(tensor.ptr()).unsafeGetTensorImpl();
+  const InPlace may = reads_in_place(implementation);
+  const c10::impl::SizesAndStrides& dims = Peek::dims(implementation);
+  const torch::autograd::AutogradMeta* autograd = autograd_of(implementation.autograd_meta());
+  const auto shown = [](bool shows, auto read) { return shows ? py::object(read()) : py::none(); };
+  const auto numbers = [&](const int64_t* first) {
+    return py::tuple(py::cast(std::vector(first, first + dims.size())));
+  };
+  py::dict fields;
+  fields["keys"] = shown(may.keys, [&] { return py::int_(Peek::keys(implementation)); });
+  fields["dtype"] =
+      shown(may.dtype, [&] { return py::int_(static_cast<int>(c10::typeMetaToScalarType(implementation.dtype()))); });
+  fields["device"] = shown(may.device, [&] { return py::str(Peek::device(implementation)->str()); });
+  fields["size"] = shown(may.dims, [&] { return numbers(dims.sizes_data()); });
+  fields["stride"] = shown(may.dims, [&] { return numbers(dims.strides_data()); });
+  fields["storage_offset"] = shown(may.dims, [&] { return py::int_(Peek::offset(implementation)); });
+  fields["requires_grad"] = shown(
+      may.gradient, [&] { return py::bool_(autograd != nullptr && (autograd->requires_grad_ || autograd->grad_fn_)); });
+  return fields;
 }
 
 // Keeps what make() returns, called in the dispatch state in which the probe will be asked: torch's guards remember
@@ -153,6 +180,7 @@ PYBIND11_MODULE(_C, m) {
   using TorchFunctionTLS = at::impl::PythonTorchFunctionTLS;
   m.doc() = "The native checker of unified_guards.";
   cpython::self_test();
+  if (!kPolicyBits.are_found()) throw std::runtime_error("the fields of torch's tensors are not where they should be");
   m.attr("TORCH_VERSION") = UG_TORCH_VERSION;
   m.attr("OPS") = numbered(kOpNames);
   m.attr("SHAPE_OPS") = numbered(kShapeOpNames);
@@ -208,6 +236,10 @@ PYBIND11_MODULE(_C, m) {
       [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
       py::arg("state"));
   m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
+  m.def("read_in_place", &read_in_place, py::arg("tensor"));
+  m.def(
+      "asks_python", [](py::handle tensor) { return asks_python(*tensor_of(tensor.ptr()).unsafeGetTensorImpl()); },
+      py::arg("tensor"));
   m.def(
       "know_attribute_hook",
       [](py::handle code, const std::string& form, const std::vector<std::string>& names) {

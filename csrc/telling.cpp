@@ -82,7 +82,7 @@ Answer dict_contains(PyObject* object, PyObject* key, bool expected) {
 Answer tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) {
   if (Py_TYPE(object) != spec.type) return Answer::kFails;
   const c10::TensorImpl& impl = *tensor_of(object).unsafeGetTensorImpl();
-  if (impl.is_python_dispatch() || !has_plain_dims(impl)) return Answer::kUnknown;  // even a layout may be Python's
+  if (!reads_in_place(impl).likeness()) return Answer::kUnknown;
   const c10::IntArrayRef sizes = impl.sizes();
   return holds_if(sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl.strides().data()) &&
                   static_cast<int8_t>(c10::typeMetaToScalarType(impl.dtype())) == spec.dtype &&

@@ -180,7 +180,7 @@ Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const Te
   bool matches = Py_TYPE(fact.tensor) == spec.type;
   const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
   if (matches) {
-    if (implementation.is_python_dispatch() || !has_plain_dims(implementation)) return Verdict::kStale;
+    if (!reads_in_place(implementation).likeness()) return Verdict::kStale;
     matches = tensor_matches(spec, dims, fact.tensor, *evaluation.dispatch());
   }
   if (!matches) {
