@@ -48,8 +48,7 @@ py::dict numbered(const char* const (&names)[n]) {
   return numbers;
 }
 
-std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle, bool witness,
-                                      double share) {
+std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle, bool witness, double share) {
   auto checker = std::make_shared<Checker>();
   add_rows(checker->program, rows.ptr());
   if (witness) checker->program.keep_witnesses();

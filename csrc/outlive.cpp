@@ -64,7 +64,8 @@ void Running::free_what_is_over() {
     for (PyObject* dict : one.dicts) ours[dict]++;
   }
   const auto goes_on = [&](const Kept& one) {
-    return std::any_of(one.dicts.begin(), one.dicts.end(), [&](PyObject* dict) { return Py_REFCNT(dict) > ours[dict]; });
+    return std::any_of(one.dicts.begin(), one.dicts.end(),
+                       [&](PyObject* dict) { return Py_REFCNT(dict) > ours[dict]; });
   };
   const auto over = std::partition(kept.begin(), kept.end(), goes_on);
   std::vector<Kept> released(std::make_move_iterator(over), std::make_move_iterator(kept.end()));

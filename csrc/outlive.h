@@ -1,5 +1,5 @@
-// What must outlive the lookup that is running: our checkers are asked by torch's lookup, which walks memory that code of
-// a user's in a guard may have freed.
+// What must outlive the lookup that is running: our checkers are asked by torch's lookup, which walks memory that code
+// of a user's in a guard may have freed.
 //
 // The lookup goes through the entries of a code object without holding them. torch._dynamo.reset() frees them all, and
 // the death of an object that a guard knows by its identity frees the root that is being checked. While a checker runs,
