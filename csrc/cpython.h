@@ -519,6 +519,27 @@ inline bool lacks_purely(PyObject* dict, PyObject* key) {
   return found.certain && found.value == nullptr;
 }
 
+// ---- what code objects carry ------------------------------------------------------------------------------------
+
+// What a code object carries for the extension that was given this index; null when there is nothing.
+inline void* extra_of(PyObject* code, Py_ssize_t index) {
+  void* extra = nullptr;
+#if PY_VERSION_HEX >= 0x030C0000
+  const int failed = PyUnstable_Code_GetExtra(code, index, &extra);
+#else
+  const int failed = _PyCode_GetExtra(code, index, &extra);
+#endif
+  if (failed) PyErr_Clear();
+  return failed ? nullptr : extra;
+}
+
+// The only index for which a code object carries something; -1 where there is none, or more than one.
+Py_ssize_t only_extra_of(PyObject* code);
+
+// Where the interpreter keeps the function that frees what code objects carry at an index; null where that is not
+// known. What is written there must free what the function did that was there.
+freefunc* extra_free_slot(Py_ssize_t index);
+
 // Runs Python code of ours in a scope; false when it raises.
 bool run(const char* code, PyObject* scope);
 

@@ -568,7 +568,7 @@ bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
     case Op::DUAL_LEVEL: return dual_level_is(i.object);
     case Op::INFERENCE_MODE: return c10::InferenceMode::is_enabled() == static_cast<bool>(i.arg);
     case Op::DEFAULT_DEVICE: return default_device_is(i.object);
-    case Op::GLOBAL_STATE: return *reinterpret_cast<const GlobalState*>(i.number) == GlobalState::now();
+    case Op::GLOBAL_STATE: return reinterpret_cast<StateGuard*>(i.number)->holds();
     case Op::TORCH_CALL: return call_is_true(i.object, nullptr);
     case Op::MODE_STACK: return mode_stack_is(i.object);
     case Op::SAVED_HOOKS:

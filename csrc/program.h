@@ -72,7 +72,7 @@ namespace unified_guards {
   X(DUAL_LEVEL)        /* object: (dict of forward_ad, name, level)           */ \
   X(INFERENCE_MODE)    /* arg: expected 0 or 1                                */ \
   X(DEFAULT_DEVICE)    /* object: (dict of torch.utils._device, name, device) */ \
-  X(GLOBAL_STATE)      /* object: GlobalState; number: its address            */ \
+  X(GLOBAL_STATE)      /* object: StateGuard; number: its address             */ \
   X(TORCH_CALL)        /* object: C function of torch, no arguments, truth    */ \
   X(MODE_STACK)        /* object: tuple of the modes' exact types             */ \
   X(SAVED_HOOKS)       /* arg: 1 if no hooks are expected; object: callable   */ \

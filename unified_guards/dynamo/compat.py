@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import re
+import types
 from typing import Any, cast
 
 import torch
@@ -105,6 +106,15 @@ def indicator_takes_numbers() -> bool:
 def is_loaded_from_a_package(arguments: dict[str, Any]) -> bool:
     """Whether a CheckFunctionManager is being made from saved guards."""
     return arguments.get("shape_code_parts") is not None or arguments.get("runtime_global_scope") is not None
+
+
+def code_with_extra_state() -> types.CodeType:
+    """A new code object, with which torch keeps what it keeps with those that it compiles."""
+    from torch._dynamo.eval_frame import skip_code
+
+    code = compile("", "<unified_guards>", "exec")
+    skip_code(code)
+    return code
 
 
 def shape_env_changed(shape_env: Any) -> None:
