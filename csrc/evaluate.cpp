@@ -330,7 +330,7 @@ PyObject* tensor_grad(PyObject* object) {
 
 // Whether what is read of a tensor may be computed in Python.
 bool may_ask_python(PyObject* object) {
-  return object != nullptr && is_tensor(object) && tensor_of(object).unsafeGetTensorImpl()->is_python_dispatch();
+  return object != nullptr && is_tensor(object) && asks_python(*tensor_of(object).unsafeGetTensorImpl());
 }
 
 // A tensor without a marking: hardly any has one.

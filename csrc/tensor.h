@@ -210,8 +210,9 @@ inline const torch::autograd::AutogradMeta* autograd_of(const c10::AutogradMetaI
   return static_cast<const torch::autograd::AutogradMeta*>(metadata);  // torch's one kind, as torch takes for granted
 }
 
+inline constexpr c10::DispatchKeySet kNotStrided = c10::sparse_ks | c10::sparse_csr_ks | c10::mkldnn_ks;
+
 inline InPlace reads_in_place(const c10::TensorImpl& implementation) {
-  constexpr c10::DispatchKeySet kNotStrided = c10::sparse_ks | c10::sparse_csr_ks | c10::mkldnn_ks;
   const uint64_t policies = kind_of(implementation) & kPolicyBits.any();
   const torch::autograd::AutogradMeta* autograd = autograd_of(implementation.autograd_meta());
   InPlace found{};
@@ -225,9 +226,13 @@ inline InPlace reads_in_place(const c10::TensorImpl& implementation) {
 }
 
 // Whether reading sizes, strides, storage offset, device or layout of a tensor may run Python code: a subclass's, that
-// of a tensor inside, or that of symbolic numbers.
+// of a tensor inside, or that of symbolic numbers. A sparse or opaque tensor by itself answers in C++.
 inline bool asks_python(const c10::TensorImpl& implementation) {
-  return (kind_of(implementation) & kPolicyBits.any()) != 0;
+  constexpr c10::DispatchKeySet kWrappers =
+      kPythonKeys | c10::functorch_transforms_ks | c10::DispatchKeySet(c10::DispatchKey::Functionalize);
+  if ((kind_of(implementation) & kPolicyBits.any()) == 0) return false;
+  const c10::DispatchKeySet keys = implementation.key_set();
+  return !keys.has_any(kNotStrided) || keys.has_any(kWrappers) || implementation.has_symbolic_sizes_strides();
 }
 
 // Index of the accelerator's current device (evaluate.cpp).
