@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from unified_guards.ir import Access, Guard, Test, guard
 from unified_guards.siblings import program_of
 
-from .test_witness import X, Y, Thing, attr, checker, equals, item, says_yes, tensor_like, told, without
+from .test_witness import Thing, X, Y, attr, checker, equals, item, says_yes, tensor_like, told, without
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -99,6 +99,8 @@ def an_eq_of_a_member(act: Act) -> tuple[object, Guard]:
 
 def an_eq_of_the_value(act: Act) -> tuple[object, Guard]:
     class Value:
+        __hash__ = None
+
         def __eq__(self, other: object) -> bool:
             act()
             return True
@@ -108,6 +110,8 @@ def an_eq_of_the_value(act: Act) -> tuple[object, Guard]:
 
 def an_eq_within_a_tuple(act: Act) -> tuple[object, Guard]:
     class Value:
+        __hash__ = None
+
         def __eq__(self, other: object) -> bool:
             act()
             return True
