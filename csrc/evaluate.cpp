@@ -28,14 +28,14 @@ int current_device_index() { return at::accelerator::getDeviceIndex(); }
 namespace {
 
 // A truth value that may be an error (-1): errors are cleared and fail.
-bool passes(int truth) {
+bool is_true(int truth) {
   if (truth < 0) PyErr_Clear();
   return truth > 0;
 }
 
 bool equal(PyObject* found, PyObject* expected) {
   if (found == expected) return true;
-  return Py_TYPE(found) == Py_TYPE(expected) && passes(PyObject_RichCompareBool(found, expected, Py_EQ));
+  return Py_TYPE(found) == Py_TYPE(expected) && is_true(PyObject_RichCompareBool(found, expected, Py_EQ));
 }
 
 // The object that a weak reference leads to. A dead one leads to None, which no weak reference can be made of.
@@ -51,7 +51,7 @@ bool call_is_true(PyObject* callable, PyObject* argument) {
     PyErr_Clear();
     return false;
   }
-  return passes(PyObject_IsTrue(result.get()));
+  return is_true(PyObject_IsTrue(result.get()));
 }
 
 // A field of a function, or of the function of a method; null where there is neither.
@@ -84,7 +84,7 @@ bool mapping_keys_are(PyObject* object, PyObject* expected) {
     PyErr_Clear();
     return false;
   }
-  return passes(PyObject_RichCompareBool(keys.get(), expected, Py_EQ));
+  return is_true(PyObject_RichCompareBool(keys.get(), expected, Py_EQ));
 }
 
 bool tuple_iterator_has(PyObject* object, uint64_t type, uint32_t left) {
@@ -120,7 +120,7 @@ PyObject* named_global(PyObject* where) {
 bool dual_level_is(PyObject* where) {
   PyObject* found = named_global(where);
   return found != nullptr && PyLong_CheckExact(found) &&
-         passes(PyObject_RichCompareBool(found, PyTuple_GET_ITEM(where, 2), Py_EQ));
+         is_true(PyObject_RichCompareBool(found, PyTuple_GET_ITEM(where, 2), Py_EQ));
 }
 
 // Code of a user's has no say: the dict is that of a module of torch's, and a default device is None or a device.
@@ -128,7 +128,7 @@ bool default_device_is(PyObject* where) {
   PyObject* found = named_global(where);
   PyObject* expected = PyTuple_GET_ITEM(where, 2);
   if (found == nullptr || found == expected) return found != nullptr;
-  return compares_purely(found, expected) && passes(PyObject_RichCompareBool(expected, found, Py_EQ));
+  return compares_purely(found, expected) && is_true(PyObject_RichCompareBool(expected, found, Py_EQ));
 }
 
 bool mode_stack_is(PyObject* types) {
@@ -165,66 +165,13 @@ bool dispatch_keys_are(PyObject* object, PyObject* raw_repr, uint64_t expected, 
 
 bool script_type_is(PyObject* object, PyObject* unwrap, uint64_t type) {
   const int fake = PyObject_IsInstance(object, PyTuple_GET_ITEM(unwrap, 0));
-  if (fake <= 0) return passes(fake == 0) && reinterpret_cast<uint64_t>(Py_TYPE(object)) == type;
+  if (fake <= 0) return is_true(fake == 0) && reinterpret_cast<uint64_t>(Py_TYPE(object)) == type;
   Ref real(PyObject_GetAttr(object, PyTuple_GET_ITEM(unwrap, 1)));
   if (real.get() == nullptr) {
     PyErr_Clear();
     return false;
   }
   return reinterpret_cast<uint64_t>(Py_TYPE(real.get())) == type;
-}
-
-bool is_subset(PyObject* marked, PyObject* expected) {
-  if (PyAnySet_CheckExact(marked) && PyAnySet_CheckExact(expected)) {
-    if (marked == expected) return true;
-    Ref answer(PyObject_RichCompare(marked, expected, Py_LE));
-    if (answer.get() == nullptr) PyErr_Clear();
-    return answer.get() == Py_True;
-  }
-  Ref method(PyObject_GetAttrString(marked, "issubset"));
-  if (method.get() == nullptr) {
-    PyErr_Clear();
-    return false;
-  }
-  return call_is_true(method.get(), expected);
-}
-
-bool dependent_marking_matches(PyObject* object, PyObject* name, PyObject* value_and_gate) {
-  PyObject* expected = PyTuple_GET_ITEM(value_and_gate, 0);
-  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(value_and_gate, 1))) return true;
-  Ref found(cpython::attribute(object, name));
-  if (expected == Py_None) return found.get() == nullptr || found.get() == Py_None;
-  return found.get() != nullptr && passes(PyObject_RichCompareBool(found.get(), expected, Py_EQ));
-}
-
-// A tensor that carries a marking: what is marked must be no more than what was marked when the frame was compiled.
-bool marking_matches(PyObject* object, PyObject* expected, PyObject* absent, PyObject* dependent) {
-  if (PyDict_GET_SIZE(expected) == 0 && PyDict_GET_SIZE(dependent) == 0) return false;
-  Py_ssize_t cursor = 0;
-  PyObject *name = nullptr, *value = nullptr;
-  while (PyDict_Next(expected, &cursor, &name, &value)) {
-    Ref marked(cpython::attribute(object, name));
-    if (marked.get() != nullptr && !is_subset(marked.get(), value)) return false;
-  }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(absent); i++) {
-    if (cpython::has_attribute(object, PyList_GET_ITEM(absent, i))) return false;
-  }
-  cursor = 0;
-  while (PyDict_Next(dependent, &cursor, &name, &value)) {
-    if (!dependent_marking_matches(object, name, value)) return false;
-  }
-  return true;
-}
-
-bool dim_marking_matches(PyObject* object, PyObject* spec) {
-  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(spec, 0))) return true;
-  return marking_matches(object, PyTuple_GET_ITEM(spec, 1), PyTuple_GET_ITEM(spec, 2), PyTuple_GET_ITEM(spec, 3));
-}
-
-bool dynamic_indices_match(PyObject* object, PyObject* spec) {
-  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(spec, 0))) return true;
-  Ref marked(cpython::attribute(object, PyTuple_GET_ITEM(spec, 0)));
-  return marked.get() != nullptr && is_subset(marked.get(), PyTuple_GET_ITEM(spec, 1));
 }
 
 // Exactly these keys in this order: the same objects, or equal ones of the same type.
@@ -284,7 +231,7 @@ bool overlap_is(const std::vector<PyObject*>& saved, uint32_t overlapping, PyObj
   if (PySet_GET_SIZE(found.get()) != static_cast<Py_ssize_t>(overlapping)) return false;
   for (uint32_t i = 0; i < overlapping; i++) {
     Ref index(PyLong_FromUnsignedLong(i));
-    if (!passes(PySet_Contains(found.get(), index.get()))) return false;
+    if (!is_true(PySet_Contains(found.get(), index.get()))) return false;
   }
   return true;
 }
@@ -333,16 +280,6 @@ bool may_ask_python(PyObject* object) {
   return object != nullptr && is_tensor(object) && asks_python(*tensor_of(object).unsafeGetTensorImpl());
 }
 
-// A tensor without a marking: hardly any has one.
-bool is_unmarked(PyObject* object, PyObject* marking) {
-  PyObject* name = PyTuple_GET_ITEM(marking, 0);
-  if (Py_TYPE(object)->tp_getattro != PyObject_GenericGetAttr) return false;
-  cpython::Slot nowhere = cpython::kNoSlot;
-  const PureAttribute found = attribute_purely(object, name, nowhere);
-  if (found.is_new) Py_XDECREF(found.value);
-  return found.certain && found.value == nullptr;
-}
-
 // The implementation and what it says of autograd.
 void set_tensor_hint(PyObject* object, Hint& hint) {
   c10::TensorImpl* impl = tensor_of(object).unsafeGetTensorImpl();
@@ -384,14 +321,14 @@ PyObject* Evaluation::take_gathered() {
 
 inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint& hint) {
   if (!is_accessor(i.op)) {
-    const bool holds = check(i, base, hint);
+    bool holds = check(i, base, hint);
     if (asking_) [[unlikely]]
-      note_asked(index, nullptr);
+      holds &= note_asked(index, nullptr);
     return holds || fail(index);
   }
   PyObject* value = access(i, base, hint);
-  if (asking_) [[unlikely]]
-    note_asked(index, value);
+  if (asking_ && !note_asked(index, value)) [[unlikely]]
+    return fail(index);
   if (value == nullptr) return fail(index);
   if (!also_passes(i, value)) return fail(index, /*merged=*/true);
   hint.set(0, value);
@@ -562,7 +499,7 @@ bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
       return (keys_compare_purely(base, i.object) || ask(i)) && keys_are(base, i.object);
     case Op::DICT_CONTAINS: return dict_contains(i, base);
     case Op::SET_CONTAINS: return set_contains(i, base);
-    case Op::NO_ATTR: return lacks_attribute(i, base);
+    case Op::NO_ATTR: return !attribute_or_null(i, base, i.object);
     case Op::FLOAT_NAN: return float_is_nan(base);
     case Op::COMPLEX_NAN: return complex_is_nan(base);
     case Op::DUAL_LEVEL: return dual_level_is(i.object);
@@ -577,8 +514,8 @@ bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
     case Op::DICT_VERSION: return dict_version_is(base, i.object, i.number);
     case Op::DISPATCH_KEYS: return ask(i) && dispatch_keys_are(base, i.object, i.number, *dispatch_);
     case Op::SCRIPT_TYPE: return ask(i) && script_type_is(base, i.object, i.number);
-    case Op::DIM_MARKING: return is_unmarked(base, i.object) || (ask(i) && dim_marking_matches(base, i.object));
-    case Op::DYNAMIC_INDICES: return is_unmarked(base, i.object) || (ask(i) && dynamic_indices_match(base, i.object));
+    case Op::DIM_MARKING: return dim_marking_matches(i, base);
+    case Op::DYNAMIC_INDICES: return dynamic_indices_match(i, base);
     case Op::TENSOR: {
       const TensorSpec& spec = program_.tensors_[i.arg];
       if (Py_TYPE(base) != spec.type) return false;
@@ -639,12 +576,68 @@ bool Evaluation::set_contains(const Instruction& i, PyObject* base) {
   return contains_is(PySet_Contains(base, i.object), expected);
 }
 
-bool Evaluation::lacks_attribute(const Instruction& i, PyObject* base) {
+// getattr(object, name), new; null where it is absent, where that raises, or where it may not be asked.
+Ref Evaluation::attribute_or_null(const Instruction& i, PyObject* object, PyObject* name) {
   cpython::Slot nowhere = cpython::kNoSlot;
-  const PureAttribute found = attribute_purely(base, i.object, nowhere);
-  if (found.is_new) own(found.value);
-  if (found.certain) return found.value == nullptr;
-  return ask(i) && !cpython::has_attribute(base, i.object);
+  const PureAttribute found = attribute_purely(object, name, nowhere);
+  if (found.certain) return Ref(found.is_new ? found.value : Py_XNewRef(found.value));
+  PyObject* value = ask(i) ? PyObject_GetAttr(object, name) : nullptr;
+  if (value == nullptr) PyErr_Clear();
+  return Ref(value);
+}
+
+bool Evaluation::is_subset(const Instruction& i, PyObject* marked, PyObject* expected) {
+  if (PyAnySet_CheckExact(marked) && PyAnySet_CheckExact(expected)) {
+    if (marked == expected) return true;
+    if (!cpython::has_plain_members(marked) && !ask(i)) return false;
+    const Ref answer(PyObject_RichCompare(marked, expected, Py_LE));
+    if (!answer) PyErr_Clear();
+    return answer.get() == Py_True;
+  }
+  const Ref method(ask(i) ? PyObject_GetAttrString(marked, "issubset") : nullptr);
+  if (!method) PyErr_Clear();
+  return method && call_is_true(method.get(), expected);
+}
+
+bool Evaluation::dependent_marking_matches(const Instruction& i, PyObject* object, PyObject* name,
+                                           PyObject* value_and_gate) {
+  PyObject* expected = PyTuple_GET_ITEM(value_and_gate, 0);
+  if (!attribute_or_null(i, object, PyTuple_GET_ITEM(value_and_gate, 1))) return true;
+  const Ref found = attribute_or_null(i, object, name);
+  if (expected == Py_None) return !found || found.get() == Py_None;
+  if (!found || (!compares_purely(found.get(), expected) && !ask(i))) return false;
+  return is_true(PyObject_RichCompareBool(found.get(), expected, Py_EQ));
+}
+
+// A tensor that carries a marking: what is marked must be no more than what was marked when the frame was compiled.
+bool Evaluation::marking_matches(const Instruction& i, PyObject* object) {
+  PyObject* expected = PyTuple_GET_ITEM(i.object, 1);
+  PyObject* absent = PyTuple_GET_ITEM(i.object, 2);
+  PyObject* dependent = PyTuple_GET_ITEM(i.object, 3);
+  if (PyDict_GET_SIZE(expected) == 0 && PyDict_GET_SIZE(dependent) == 0) return false;
+  Py_ssize_t cursor = 0;
+  PyObject *name = nullptr, *value = nullptr;
+  while (PyDict_Next(expected, &cursor, &name, &value)) {
+    const Ref marked = attribute_or_null(i, object, name);
+    if (marked && !is_subset(i, marked.get(), value)) return false;
+  }
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(absent); at++) {
+    if (attribute_or_null(i, object, PyList_GET_ITEM(absent, at))) return false;
+  }
+  cursor = 0;
+  while (PyDict_Next(dependent, &cursor, &name, &value)) {
+    if (!dependent_marking_matches(i, object, name, value)) return false;
+  }
+  return true;
+}
+
+bool Evaluation::dim_marking_matches(const Instruction& i, PyObject* object) {
+  return !attribute_or_null(i, object, PyTuple_GET_ITEM(i.object, 0)) || marking_matches(i, object);
+}
+
+bool Evaluation::dynamic_indices_match(const Instruction& i, PyObject* object) {
+  const Ref marked = attribute_or_null(i, object, PyTuple_GET_ITEM(i.object, 0));
+  return !marked || is_subset(i, marked.get(), PyTuple_GET_ITEM(i.object, 1));
 }
 
 bool Evaluation::gather(uint32_t index, PyObject* value) {

@@ -69,7 +69,7 @@ class Evaluation {
     const bool was_settling = std::exchange(settling_, true);
     const bool holds = check(i, base, nowhere);
     settling_ = was_settling;
-    return holds;
+    return !std::exchange(asking_, false) && holds;
   }
 
   // Moves what was gathered to a new list; null, with no error set, when there is no memory for one.
@@ -92,7 +92,7 @@ class Evaluation {
   // settling, when no such code may run: the instruction fails.
   bool ask(const Instruction& i);
   void hold_loads();
-  void note_asked(size_t index, PyObject* value);
+  bool note_asked(size_t index, PyObject* value);
   void begin_settling();
   bool was_asked(size_t index);
   bool repeat_answer(const Instruction& i, size_t index);
@@ -108,7 +108,12 @@ class Evaluation {
   bool predicate(const Instruction& i, PyObject* value);
   bool dict_contains(Instruction& i, PyObject* base);
   bool set_contains(const Instruction& i, PyObject* base);
-  bool lacks_attribute(const Instruction& i, PyObject* base);
+  Ref attribute_or_null(const Instruction& i, PyObject* object, PyObject* name);
+  bool is_subset(const Instruction& i, PyObject* marked, PyObject* expected);
+  bool dependent_marking_matches(const Instruction& i, PyObject* object, PyObject* name, PyObject* value_and_gate);
+  bool marking_matches(const Instruction& i, PyObject* object);
+  bool dim_marking_matches(const Instruction& i, PyObject* object);
+  bool dynamic_indices_match(const Instruction& i, PyObject* object);
   bool gather(uint32_t index, PyObject* value);
   bool overlap(const Instruction& i);
   bool shape_int(PyObject* value, uint32_t index);

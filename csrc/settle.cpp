@@ -8,8 +8,8 @@
 namespace unified_guards {
 
 bool Evaluation::ask(const Instruction& i) {
-  if (settling_) return false;
   asking_ = true;
+  if (settling_) return false;
   if (!locals_before_) *locals_before_.out() = PyDict_Copy(scratch_.registers[0]);
   if (loads_.steps != nullptr) hold_loads();
   for (uint16_t at = scratch_.paths[i.base]; at <= i.base; at++) own(Py_NewRef(scratch_.registers[at]));
@@ -24,10 +24,13 @@ void Evaluation::hold_loads() {
   }
 }
 
-void Evaluation::note_asked(size_t index, PyObject* value) {
+// False while settling: an instruction that had asked nothing would now have to.
+bool Evaluation::note_asked(size_t index, PyObject* value) {
   asking_ = false;
+  if (settling_) return false;
   scratch_.asked.push_back({static_cast<uint32_t>(index), value});
   if (value != nullptr) own(Py_NewRef(value));
+  return true;
 }
 
 void Evaluation::begin_settling() {
