@@ -482,6 +482,18 @@ inline bool has_plain_keys(PyObject* dict) {
   return true;
 }
 
+// Whether no member of a set can be asked whether it equals a plain one.
+inline bool has_plain_members(PyObject* set) {
+  auto* table = reinterpret_cast<PySetObject*>(set)->table;
+  const Py_ssize_t slots = reinterpret_cast<PySetObject*>(set)->mask + 1;
+  if (!PyAnySet_CheckExact(set) || slots > kMostKeysToSearch) return false;
+  for (Py_ssize_t at = 0; at < slots; at++) {
+    const bool is_used = table[at].key != nullptr && table[at].hash != -1;  // -1: a member that was deleted
+    if (is_used && !is_plain(table[at].key)) return false;
+  }
+  return true;
+}
+
 struct Found {
   bool certain;     // false when only code of a user's could tell
   PyObject* value;  // borrowed; null when there is none
@@ -506,6 +518,27 @@ inline bool lacks_purely(PyObject* dict, PyObject* key) {
   const Found found = find_purely(dict, key);
   return found.certain && found.value == nullptr;
 }
+
+// ---- what code objects carry ------------------------------------------------------------------------------------
+
+// What a code object carries for the extension that was given this index; null when there is nothing.
+inline void* extra_of(PyObject* code, Py_ssize_t index) {
+  void* extra = nullptr;
+#if PY_VERSION_HEX >= 0x030C0000
+  const int failed = PyUnstable_Code_GetExtra(code, index, &extra);
+#else
+  const int failed = _PyCode_GetExtra(code, index, &extra);
+#endif
+  if (failed) PyErr_Clear();
+  return failed ? nullptr : extra;
+}
+
+// The only index for which a code object carries something; -1 where there is none, or more than one.
+Py_ssize_t only_extra_of(PyObject* code);
+
+// Where the interpreter keeps the function that frees what code objects carry at an index; null where that is not
+// known. What is written there must free what the function did that was there.
+freefunc* extra_free_slot(Py_ssize_t index);
 
 // Runs Python code of ours in a scope; false when it raises.
 bool run(const char* code, PyObject* scope);

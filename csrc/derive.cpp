@@ -2,12 +2,10 @@
 // the last reference to one.
 #include "derive.h"
 
+#include "pure.h"
 #include "watch.h"
 
-#include <torch/csrc/Device.h>
 #include <torch/csrc/Dtype.h>
-#include <torch/csrc/Layout.h>
-#include <torch/csrc/MemoryFormat.h>
 
 #include <algorithm>
 
@@ -18,19 +16,10 @@ using cpython::DictState;
 using cpython::Word;
 using cpython::word_at;
 
-bool is_relation(Op op) { return op == Op::UNIQUE || op == Op::SAVE || op == Op::SAME_AS; }
+// Guards that covers() answers itself: they are covered only where they hold.
+bool is_absence(Op op) { return op == Op::NO_ATTR || op == Op::DIM_MARKING || op == Op::DYNAMIC_INDICES; }
 
-bool is_immutable(PyObject* value) {
-  if (cpython::is_plain(value)) return true;
-  if (PyTuple_CheckExact(value)) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); i++) {
-      if (!is_immutable(PyTuple_GET_ITEM(value, i))) return false;
-    }
-    return true;
-  }
-  PyTypeObject* type = Py_TYPE(value);
-  return type == &THPDtypeType || type == &THPDeviceType || type == &THPLayoutType || type == &THPMemoryFormatType;
-}
+bool is_relation(Op op) { return op == Op::UNIQUE || op == Op::SAVE || op == Op::SAME_AS; }
 
 // Whether an accessor that found this dict finds the same one for as long as its facts, and the version, hold. Others
 // follow a pointer, at the end of which there may be anything by now. That of an instance leads to a dict in any case,
@@ -56,17 +45,6 @@ Py_ssize_t index_of(PyObject* key, Py_ssize_t size) {
 PyObject* function_of(PyObject* object) {
   if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);
   return PyFunction_Check(object) ? object : nullptr;
-}
-
-bool keys_compare_purely(PyObject* dict, PyObject* expected) {
-  Py_ssize_t cursor = 0, at = 0;
-  PyObject *key = nullptr, *value = nullptr;
-  while (PyDict_Next(dict, &cursor, &key, &value)) {
-    if (at >= PySequence_Fast_GET_SIZE(expected)) return true;
-    PyObject* wanted = PySequence_Fast_GET_ITEM(expected, at++);
-    if (key != wanted && !(cpython::is_plain(key) && cpython::is_plain(wanted))) return false;
-  }
-  return true;
 }
 
 }  // namespace
@@ -219,7 +197,7 @@ bool Deriver::derive_guard(uint32_t at) {
   if (!standing_is(at, Standing::kCovered)) return false;
   // How a group of objects relates is decided when all of them are known; nothing replaces one of them alone.
   if (is_relation(i.op)) return !updating_ || other();
-  return end(at) && (evaluation_->passes(i, base.value) || fails(at));
+  return end(at) && (is_absence(i.op) || evaluation_->passes(i, base.value) || fails(at));
 }
 
 // Objects of which each is vouched for relate as they do for as long as they are. Of those that are not, it is asked on
@@ -558,7 +536,7 @@ bool Deriver::covers_tensor(uint32_t at, PyObject* object) {
   const TensorSpec& spec = program_.tensors_[which];
   if (Py_TYPE(object) != spec.type || spec.device_is_current) return false;
   const c10::TensorImpl* implementation = tensor_of(object).unsafeGetTensorImpl();
-  if (implementation->is_python_dispatch() || !has_plain_dims(*implementation)) return false;
+  if (!reads_in_place(*implementation).likeness()) return false;
   if (autograd_word(*implementation) == nullptr) return false;
   const void* autograd = implementation->autograd_meta();
   const TensorFact fact{object, implementation, autograd != nullptr ? autograd : implementation, which, 0, 0};
