@@ -10,6 +10,7 @@ import argparse
 import faulthandler
 import sys
 import time
+import warnings
 
 import torch
 
@@ -131,6 +132,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long to go on")
     given = parser.parse_args()
     faulthandler.enable()
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     return run(given.seed, given.steps, given.seconds)
 

@@ -12,6 +12,7 @@ import random
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -187,6 +188,11 @@ class Episode:
         self.choose = random.Random(seed)
         self.statistics = statistics if statistics is not None else Statistics()
         self.make = make
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # some kinds of tensors are in beta, and have attributes that warn
+            self._build(sets, compiled, learn)
+
+    def _build(self, sets: int, compiled: Callable[[World], list[Frame]] | None, learn: bool) -> None:
         self.world = World()
         self.known: dict[str, list[list[Source]]] = {}
         self.names: list[str] = []  # of the row that each change belongs to
@@ -343,7 +349,9 @@ class Episode:
         if tree.holds(f_locals) is found:
             return
         if found:
-            raise Disagreement(probe.frame, f"check() says True, torch False of root {probe.root}", tree.failing(f_locals))
+            raise Disagreement(
+                probe.frame, f"check() says True, torch False of root {probe.root}", tree.failing(f_locals)
+            )
         if failed not in tree.expressed and failed not in tree.sources:
             return
         kind = probe.frame.failing_kind()
@@ -371,23 +379,29 @@ class Episode:
         other.join()
 
     def together(self, numbers: tuple[int, ...], probes: tuple[int, ...]) -> None:
-        """Another thread changes things while this one checks. What each check says is open until that has ended."""
+        """Another thread changes things while this one and a third check. What they say is open until it has ended."""
         interval = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
         other = threading.Thread(target=self._churn, args=(numbers,))
         asked = [self.probes[at] for at in probes]
+        third = threading.Thread(target=self._ask_while, args=(other, asked))
         try:
             other.start()
-            while other.is_alive():
-                for probe in asked:
-                    f_locals = probe.f_locals(probe.root)
-                    probe.check(f_locals)
-                    probe.exact(f_locals)
+            third.start()
+            self._ask_while(other, asked)
         finally:
             other.join()
+            third.join()
             sys.setswitchinterval(interval)
         for probe in asked:
             self.ask(probe)
+
+    def _ask_while(self, other: threading.Thread, asked: list[Probe]) -> None:
+        while other.is_alive():
+            for probe in asked:
+                f_locals = probe.f_locals(probe.root)
+                probe.check(f_locals)
+                probe.exact(f_locals)
 
     def _churn(self, numbers: tuple[int, ...]) -> None:
         for number in numbers:
@@ -395,12 +409,33 @@ class Episode:
             self.restore(number)
 
     def arm(self, number: int, probe: int) -> None:
-        """User code that a guard runs changes things in the middle of a check. What that check says is open."""
-        traps, asked = self.world.traps, self.probes[probe]
-        for evaluate in (asked.check, asked.exact):
-            traps.action = lambda: self.change(number)
-            evaluate(asked.f_locals(asked.root))
-        traps.action = None
+        """User code that a guard runs changes things in the middle of a check, the first time that any runs.
+
+        What was read before that is open, in either tier. But a check may not pass where evaluating all, from the same
+        state, fails.
+        """
+        asked = self.probes[probe]
+        self.restore(number)
+        asked.check(asked.f_locals(asked.root))  # so that there are facts
+        verdicts = []
+        for evaluate in (asked.exact, asked.check, asked.exact):
+            verdicts.append(self._armed(evaluate, asked, number))
+            self.restore(number)
+        if verdicts == [False, True, False]:
+            guard = str(reference.explain_failure(asked.frame.guard_set, asked.f_locals(asked.root)) or "")
+            raise Disagreement(
+                asked.frame,
+                f"check() says True of root {asked.root} where code of the user's changed something, exact() False",
+                guard,
+            )
+
+    def _armed(self, evaluate: Evaluate, asked: Probe, number: int) -> bool:
+        traps = self.world.traps
+        traps.action = lambda: self.change(number)
+        try:
+            return evaluate(asked.f_locals(asked.root))
+        finally:
+            traps.action = None
 
     def settle(self) -> None:
         """Everything is put back, and every call is asked about."""
