@@ -140,10 +140,10 @@ def _own_classes(value: Any) -> Iterator[type]:
 
 def _of_object(value: Any) -> Iterator[Step]:
     names: dict[str, None] = {}
-    has_dict = hasattr(value, "__dict__")
-    if has_dict and type(value).__name__ not in ("Inline", "OtherInline"):
+    # The interpreter makes a dict for whoever asks for one.
+    has_dict = "Inline" not in type(value).__name__ and hasattr(value, "__dict__")
+    if has_dict:
         yield Access.GENERIC_DICT, None
-    if has_dict and "Inline" not in type(value).__name__:
         names.update(dict.fromkeys(value.__dict__))
     for kind in _own_classes(value):
         names.update(dict.fromkeys(name for name in vars(kind) if not name.startswith("__")))

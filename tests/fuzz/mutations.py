@@ -1192,6 +1192,19 @@ def tensor_grad(w: World) -> Iterator[Change]:
 
 
 @row(anywhere=False)
+def gradient_swapped(w: World) -> Iterator[Change]:
+    """The gradient is the same to C++, and another object to Python."""
+    for one in w.space.groups[0]["params"]:
+        kept, other = one.grad, torch.ones(3)
+
+        def swap(one: Any = one, kept: Any = kept, other: Any = other) -> None:
+            if one.grad is kept:
+                torch.utils.swap_tensors(kept, other)
+
+        yield Change(swap, put(one, "grad", kept))
+
+
+@row(anywhere=False)
 def tensor_attributes(w: World) -> Iterator[Change]:
     noted, marked = w.space.noted, w.space.marked
     before = dict(vars(marked))

@@ -257,6 +257,8 @@ class Tree:
         if item.test not in _LEAVES:
             raise Inexpressible
         value = reference.resolve(item.source, self.f_locals)
+        if item.test is Test.MAPPING_KEYS:  # torch would crash where keys() gives no sequence
+            manager.add_lambda_guard(lambda found: _iterates(found.keys()), ["safety"], None)
         method, *arguments = _LEAVES[item.test](value, item.params, item.source)
         if (item.source, method) in self.added and method not in _REPEATED:
             raise Inexpressible  # torch would ignore it
