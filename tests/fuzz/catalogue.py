@@ -139,6 +139,8 @@ class Catalogue:
 
 #: Of how many changes of a row it is asked which facts notice them.
 CHANGES = 12
+#: How many programs are kept that have facts of one kind.
+ENOUGH = 120
 #: Guards that facts of their own stand for, beside those on the way to what they ask about.
 _ASKED = {
     *(Test.EXISTS, Test.TYPE_IS, Test.TENSOR, Test.NO_ATTR, Test.LENGTH, Test.IS_TARGET, Test.DIM_MARKING, Test.EQUALS),
@@ -165,10 +167,15 @@ class Moved:
         inlines = self._asked_of_inlines(world)
         self._add(functools.partial(world.inline_locals, 1), inlines)
         self._settle()
-        self.recorded = {kind for made in self.programs.values() for each in made for kind in each.witness["fact_kinds"]}
+        self._rest()
+        self.recorded = {
+            kind for made in self.programs.values() for each in made for kind in each.witness["fact_kinds"]
+        }
         self.by_row: dict[str, set[str]] = {name: set() for name in ROWS}
         for name in ROWS:
-            found = [change for row, change in zip(self.episode.names, self.episode.changes, strict=True) if row == name]
+            found = [
+                change for row, change in zip(self.episode.names, self.episode.changes, strict=True) if row == name
+            ]
             for change in found[:: max(len(found) // CHANGES, 1)]:
                 self.by_row[name] |= self._try(change)
         self.episode.close()
@@ -192,6 +199,7 @@ class Moved:
         if change.restore is not None:
             self.episode._do(change.restore)
         self._settle()
+        self._drop()
         return {kind for kind, count in after.items() if count > before[kind]}
 
     def _check(self) -> None:
@@ -201,18 +209,30 @@ class Moved:
                 each.check(f_locals)
 
     def _settle(self) -> None:
-        """Until every witness is recorded and nothing moves. What does not hold any more, or never rests, goes."""
+        """Until every witness is recorded and nothing moves."""
         for _ in range(6):
             before = _C.moved_facts()
             self._check()
             if _C.moved_facts() == before:
                 break
+
+    def _drop(self) -> None:
+        """What a change made fail for good would move with every other."""
         for get, checkers in self.programs.items():
             f_locals = get()
-            self.programs[get] = [each for each in checkers if each.check(f_locals) and self._rests(each, f_locals)]
+            self.programs[get] = [each for each in checkers if each.check(f_locals)]
 
-    @staticmethod
-    def _rests(checker: Any, f_locals: Locals) -> bool:
-        before = _C.moved_facts()
-        checker.check(f_locals)
-        return bool(_C.moved_facts() == before)
+    def _rest(self) -> None:
+        """Keeps what holds and finds everything as it was, some of each kind."""
+        counts: collections.Counter[str] = collections.Counter()
+        for get, checkers in self.programs.items():
+            kept = []
+            for each in checkers:
+                before = _C.moved_facts()
+                if not each.check(get()) or _C.moved_facts() != before:
+                    continue
+                kinds = set(each.witness["fact_kinds"]) | ({"tensor"} if each.witness["tensors"] else set())
+                if any(counts[kind] < ENOUGH for kind in kinds):
+                    counts.update(kinds)
+                    kept.append(each)
+            self.programs[get] = kept

@@ -1451,11 +1451,14 @@ def overriding_methods(w: World) -> Iterator[Change]:
 @row(2)
 def mro_of_its_own(w: World) -> Iterator[Change]:
     """A class that is found in the mro and is no base: what happens to it moves no version."""
+    # The interpreter's own cache of attributes is not told either, and keeps nothing alive.
     made = w.strange
-    yield from attribute(made.Extra, "extra_scale", number)
+    first, second, other = object(), object(), property(lambda self: 77)
+    kept = w.kept.setdefault("of Extra", [first, second, other, *vars(made.Extra).values()])
+    yield from attribute(made.Extra, "extra_scale", lambda: kept[0], lambda: kept[1])
     yield Change(setter(made.MroMade, "extra_scale", number), without(made.MroMade, "extra_scale"))
-    yield Change(setter(made.Extra, "extra", number), without(made.Extra, "extra"))
-    yield Change(put(made.Extra, "own", property(lambda self: 77)), without(made.Extra, "own"))
+    yield Change(put(made.Extra, "extra", first), without(made.Extra, "extra"))
+    yield Change(put(made.Extra, "own", other), without(made.Extra, "own"))
     yield from attribute(w.space.mro_made, "own", number)
     before = vars(made.MroMeta)["mro"]
     again = lambda: setattr(made.MroMade, "__bases__", made.MroMade.__bases__)  # noqa: E731

@@ -487,7 +487,7 @@ class World:
         self._strange()
         self._tensors()
         target = made.Thing()
-        self.kept = {"target": target}
+        self.kept: dict[str, Any] = {"target": target}
         self.scope: dict[str, Any] = {"number": 3, "items": [1, 2], "step": 0, "helper": self.functions.helper}
         self.scope["ref"] = weakref.ref(target)
         self.scope["layer_ref"] = weakref.ref(self.layers[0])
