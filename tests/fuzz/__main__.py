@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import importlib
+import logging
 import multiprocessing
 import sys
 import time
@@ -181,7 +183,9 @@ def run_jobs(seed: int, steps: int | None, seconds: float, jobs: int) -> int:
 def _prepare() -> None:
     faulthandler.enable()
     warnings.simplefilter("ignore")
+    logging.disable(logging.ERROR)  # fake tensors report what they cannot do, which is no news here
     torch.set_num_threads(1)
+    gc.freeze()  # a collection looks at what an episode makes, not at all of torch
 
 
 def main() -> int:

@@ -139,13 +139,18 @@ class Catalogue:
 
 #: Of how many changes of a row it is asked which facts notice them.
 CHANGES = 12
-#: How many programs are kept that have facts of one kind.
-ENOUGH = 120
+#: How many programs are kept for one object of a frame, and at least for one kind of facts.
+ENOUGH, RARE = 4, 60
 #: Guards that facts of their own stand for, beside those on the way to what they ask about.
 _ASKED = {
     *(Test.EXISTS, Test.TYPE_IS, Test.TENSOR, Test.NO_ATTR, Test.LENGTH, Test.IS_TARGET, Test.DIM_MARKING, Test.EQUALS),
     *(Test.GLOBAL_STATE, Test.DUAL_LEVEL, Test.DEFAULT_DEVICE),
 }
+
+
+def _object_of(item: Guard) -> Source:
+    """What lies a few steps below the frame, on the way to what a guard asks about."""
+    return [*item.source.steps()][max(-4, -1 - item.source.depth)]
 
 
 class Moved:
@@ -160,12 +165,13 @@ class Moved:
         self.episode = engine.Episode(0, sets=0)
         world = self.episode.world
         # Each with one guard: what fails keeps what comes later from being looked at.
+        self.below: dict[Any, Source] = {}
         self.programs: dict[Callable[[], Locals], list[Any]] = {}
         for f_locals, guards in every_guard(world):
             self._add(f_locals, [item for item in guards if item.test in _ASKED])
-        # Asking where to go from an object makes its dict: of another one nobody has asked.
-        inlines = self._asked_of_inlines(world)
-        self._add(functools.partial(world.inline_locals, 1), inlines)
+        # Of objects that nobody has asked for a dict.
+        for root in (1, 4):
+            self._add(functools.partial(world.inline_locals, root), self._asked_of_inlines(world))
         self._settle()
         self._rest()
         self.recorded = {
@@ -190,6 +196,7 @@ class Moved:
     def _add(self, f_locals: Callable[[], Locals], guards: list[Guard]) -> None:
         made = [engine.native(lower(GuardSet([(item, Provenance("fuzz"))]))) for item in guards]
         self.programs.setdefault(f_locals, []).extend(made)
+        self.below.update(zip(made, map(_object_of, guards), strict=True))
 
     def _try(self, change: Change) -> set[str]:
         before = _C.moved_facts()
@@ -224,7 +231,7 @@ class Moved:
 
     def _rest(self) -> None:
         """Keeps what holds and finds everything as it was, some of each kind."""
-        counts: collections.Counter[str] = collections.Counter()
+        counts: collections.Counter[object] = collections.Counter()
         for get, checkers in self.programs.items():
             kept = []
             for each in checkers:
@@ -232,7 +239,8 @@ class Moved:
                 if not each.check(get()) or _C.moved_facts() != before:
                     continue
                 kinds = set(each.witness["fact_kinds"]) | ({"tensor"} if each.witness["tensors"] else set())
-                if any(counts[kind] < ENOUGH for kind in kinds):
-                    counts.update(kinds)
+                keys = {(get, self.below[each]), *(kinds or {"state"})}
+                if any(counts[key] < (RARE if isinstance(key, str) else ENOUGH) for key in keys):
+                    counts.update(keys)
                     kept.append(each)
             self.programs[get] = kept

@@ -225,10 +225,12 @@ def setattr_inline(w: World) -> Iterator[Change]:
 
 @row()
 def inline_attribute_deleted(w: World) -> Iterator[Change]:
+    def missing(one: Any) -> None:
+        if hasattr(one, "c"):
+            del one.c
+
     for one in w.inlines:
-        yield Change(
-            lambda one=one: vars(type(one)) and one.__delattr__("c") if "c" in dir(one) else None, put(one, "c", None)
-        )
+        yield Change(functools.partial(missing, one), put(one, "c", None))
 
 
 @row()
@@ -348,7 +350,7 @@ def class_assigned(w: World) -> Iterator[Change]:
     made = w.classes
     for thing in plain_objects(w):
         yield Change(put(thing, "__class__", made.Twin), put(thing, "__class__", made.Thing))
-    for one in w.inlines:
+    for one in w.inlines[2:]:  # it makes the dict of the object, and some are to keep their values inline
         yield Change(put(one, "__class__", made.OtherInline), put(one, "__class__", made.Inline))
     slotted = w.space.slotted
     yield Change(put(slotted, "__class__", made.SlottedTwin), put(slotted, "__class__", made.Slotted))
@@ -1199,7 +1201,7 @@ def gradient_swapped(w: World) -> Iterator[Change]:
 
         def swap(one: Any = one, kept: Any = kept, other: Any = other) -> None:
             if one.grad is kept:
-                torch.utils.swap_tensors(kept, other)
+                torch._C._swap_tensor_impl(kept, other)  # swap_tensors() refuses what autograd holds
 
         yield Change(swap, put(one, "grad", kept))
 
@@ -1310,8 +1312,13 @@ _OF_TENSORS: dict[str, Callable[[Any, Any], object]] = {
     "renamed": lambda tensor, make: tensor.rename_(None),
     "sparse_resize_": lambda tensor, make: tensor.sparse_resize_((5, 5), 2, 0),
 }
-#: Where torch crashes: the level that a batched one belongs to is over, the others have no memory.
-_NEVER = {"batched": tuple(_OF_TENSORS), "zero": ("resize_",), "emptied": ("times_graded",)}
+#: Where torch crashes: the level of a batched one is over, others have no memory or, now and then, no mode.
+_NEVER = {
+    "batched": tuple(_OF_TENSORS),
+    "zero": ("resize_",),
+    "emptied": ("times_graded",),
+    "functional": ("times_graded",),
+}
 
 
 def _may(change: Do) -> bool:
@@ -1336,11 +1343,13 @@ class _Kinds:
     def _do(self, names: tuple[str, ...], do: Callable[..., object]) -> None:
         if not any(name in self.changed for name in names):
             self.changed.update(dict.fromkeys(names))
-            do(*(getattr(self.held, name) for name in names))
+            with torch.inference_mode(False):
+                do(*(getattr(self.held, name) for name in names))
 
     def _back(self, names: tuple[str, ...]) -> None:
         for name in names:
-            born_again(self.held, name, self.makers[name], 0, most=2)
+            with torch.inference_mode(False):
+                born_again(self.held, name, self.makers[name], 0, most=2)
             self.changed.pop(name, None)
 
     def born_again(self, name: str, make: Callable[[int], Any], variant: int) -> Change:
@@ -1349,7 +1358,8 @@ class _Kinds:
 
     def _reborn(self, name: str, make: Callable[[int], Any], variant: int) -> None:
         self.changed[name] = None
-        born_again(self.held, name, make, variant, most=2)
+        with torch.inference_mode(False):
+            born_again(self.held, name, make, variant, most=2)
 
 
 @row(3, anywhere=False)
@@ -1369,7 +1379,7 @@ def base_comes_to_require_grad(w: World) -> Iterator[Change]:
     """A view's own fields stay as they are."""
     kinds, change = _Kinds(w), _OF_TENSORS["base_times_graded"]
     for name, make in kinds.makers.items():
-        if name not in _NEVER and _may(lambda make=make: change(make(0), make)):
+        if name != "batched" and _may(lambda make=make: change(make(0), make)):
             yield kinds.change((name,), lambda tensor, make=make: change(tensor, make))
 
 
@@ -1603,6 +1613,23 @@ def freed_and_made_again(w: World) -> Iterator[Change]:
         yield Change(restore, restore)
 
 
+@row(0.02)
+def class_freed_and_made_again(w: World) -> Iterator[Change]:
+    """A class refers to itself, so that it takes a collection to free it."""
+    mortal, make = w.space.mortal, w.mortals()["klass"]
+
+    def again(variant: int) -> None:
+        address, mortal.klass = id(getattr(mortal, "klass", None)), None
+        gc.collect()
+        mortal.klass = make(variant)
+        kept = []
+        while id(mortal.klass) != address and len(kept) < 20:
+            kept.append(mortal.klass)
+            mortal.klass = make(variant)
+
+    yield Change(functools.partial(again, 1), functools.partial(again, 0))
+
+
 @row(2)
 def mortals_in_place(w: World) -> Iterator[Change]:
     """Changes of what was freed and made again; it is another object each time."""
@@ -1614,6 +1641,7 @@ def mortals_in_place(w: World) -> Iterator[Change]:
         )
 
     yield of("thing", lambda one: setattr(one, "a", number()))
+    yield of("thing", vars)  # its values move into a dict
     yield of("slotted", lambda one: setattr(one, "a", number()))
     yield of("function", lambda one: setattr(one, "__defaults__", (number(),)))
     yield of("klass", lambda one: setattr(one, "number", number()))
@@ -1695,10 +1723,6 @@ def state_of_the_thread(w: World) -> Iterator[Change]:
     def pair(change: Do, back: Do) -> Change:
         return Change(_here(change), _here(back))
 
-    yield pair(lambda: torch.set_grad_enabled(False), lambda: torch.set_grad_enabled(True))
-    yield pair(lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32))
-    yield pair(lambda: torch.use_deterministic_algorithms(True), lambda: torch.use_deterministic_algorithms(False))
-    yield pair(lambda: torch.set_autocast_enabled("cpu", True), lambda: torch.set_autocast_enabled("cpu", False))
     inference: list[Any] = []
 
     def enter() -> None:
@@ -1710,6 +1734,11 @@ def state_of_the_thread(w: World) -> Iterator[Change]:
         if inference:
             inference.pop().__exit__(None, None, None)
 
+    # Leaving it puts back the gradient mode that it came into.
+    yield pair(lambda: torch.set_grad_enabled(False), then(leave, lambda: torch.set_grad_enabled(True)))
+    yield pair(lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32))
+    yield pair(lambda: torch.use_deterministic_algorithms(True), lambda: torch.use_deterministic_algorithms(False))
+    yield pair(lambda: torch.set_autocast_enabled("cpu", True), lambda: torch.set_autocast_enabled("cpu", False))
     yield pair(enter, leave)
     yield pair(lambda: setattr(forward_ad, "_current_level", 0), lambda: setattr(forward_ad, "_current_level", -1))
     yield pair(

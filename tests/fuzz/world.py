@@ -402,6 +402,8 @@ def make_strange_classes(traps: Traps) -> types.SimpleNamespace:
         def __del__(self) -> None:
             traps.spring()
 
+    watches: list[Any] = [None]  # what is changed by a guard must not be what a guard reads
+
     class Fleeting:
         """Makes objects whose end, right after the guard that looked at them, runs code."""
 
@@ -415,7 +417,7 @@ def make_strange_classes(traps: Traps) -> types.SimpleNamespace:
         @property
         def mourned(self) -> Any:
             made = Posted()
-            object.__setattr__(self, "_watch", weakref.ref(made, lambda _: traps.spring()))
+            watches[0] = weakref.ref(made, lambda _: traps.spring())
             return made
 
     class Telling(torch.Tensor):
