@@ -19,6 +19,19 @@ PyObject* scope_of(const char* code) {
 
 namespace {
 
+// The getter of `__dict__` that the interpreter gives to a class written in Python.
+getter usual_dict_getter = PyObject_GenericGetDict;
+
+void find_usual_dict_getter() {
+  PyObject* scope = scope_of("class Usual: pass");
+  PyObject* usual = scope != nullptr ? PyDict_GetItemString(scope, "Usual") : nullptr;
+  PyObject* found = usual != nullptr ? of_type(reinterpret_cast<PyTypeObject*>(usual), "__dict__") : nullptr;
+  if (found != nullptr && Py_TYPE(found) == &PyGetSetDescr_Type) {
+    usual_dict_getter = reinterpret_cast<PyGetSetDescrObject*>(found)->d_getset->get;
+  }
+  Py_XDECREF(scope);
+}
+
 // Every key of a dict is found where entry_at says, with the value that the public API gives.
 bool dict_layout_holds(PyObject* dict) {
   Py_ssize_t cursor = 0, found = 0;
@@ -154,7 +167,15 @@ freefunc* extra_free_slot(Py_ssize_t index) {
   return own - own_extra_index() + index;
 }
 
+bool shows_instance_dict(PyObject* object) {
+  PyObject* found = of_type(Py_TYPE(object), "__dict__");
+  if (found == nullptr || Py_TYPE(found) != &PyGetSetDescr_Type) return false;
+  const getter get = reinterpret_cast<PyGetSetDescrObject*>(found)->d_getset->get;
+  return (get == usual_dict_getter || get == PyObject_GenericGetDict) && PyObject_TypeCheck(object, PyDescr_TYPE(found));
+}
+
 void self_test() {
+  find_usual_dict_getter();
 #if UG_DICT_LAYOUT
   if (PyObject* scope = scope_of(kProbe)) {
     layouts_known = true;  // the helpers ask

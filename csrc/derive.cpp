@@ -364,8 +364,10 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
     case Op::FUNC_CLOSURE: {
       PyObject* function = function_of(object);
       if (function == nullptr) return nullptr;
-      if (function != object)
+      if (function != object) {
         emit(FactKind::kMethodFunction, word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
+        emit(FactKind::kType, cpython::type_word(function));
+      }
       const Word word = field_word(i.op, function);
       emit(FactKind::kFunctionField, word);
       return reinterpret_cast<PyObject*>(*word);
@@ -409,6 +411,15 @@ PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
 
 // ---- values ------------------------------------------------------------------------------------------------------
 
+// Whether an object of the type that is where this one is, is laid out in the same way: another class may come to be
+// where its class was.
+bool Deriver::layout_stays(PyObject* value) {
+  if (cpython::is_built_in(Py_TYPE(value))) return true;
+  const Word version = cpython::type_version_word(Py_TYPE(value));
+  if (version != nullptr) emit(FactKind::kTypeVersion, version);
+  return version != nullptr;
+}
+
 // Emits the facts about a value that the instructions below it need; tells for which needs there are any.
 uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
   if (is_immutable(value)) {
@@ -419,6 +430,7 @@ uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
   const Word version = needs & kNeedsVersion && PyDict_Check(value) ? dict_version_word(value) : nullptr;
   if (needs != 0 && !is_same_dict(program_.code_[at], value, version)) emit(FactKind::kType, cpython::type_word(value));
   has |= kNeedsType;
+  if (needs & (kNeedsVersion | kNeedsItems) && !layout_stays(value)) return has;
   if (version != nullptr) {
     emit(FactKind::kDictVersion, version);
     has |= kNeedsVersion;
@@ -506,7 +518,7 @@ bool Deriver::covers_marking(uint32_t at, PyObject* object, PyObject* name) {
   if (version == nullptr || holder == nullptr) return false;
   if (type->tp_getattro != PyObject_GenericGetAttr || _PyType_Lookup(type, name) != nullptr) return false;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
-  if (instance.state == DictState::kNotMade) return false;
+  if (instance.state == DictState::kNotMade || instance.state == DictState::kOther) return false;
   TensorFact* fact = nullptr;
   if (updating_ && !tensor_changes_.empty()) fact = &tensor_changes_.back().second;
   if (!updating_ && !facts_->tensors.empty()) fact = &facts_->tensors.back();

@@ -67,6 +67,7 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
   PyObject* of_type = _PyType_Lookup(type, name);
   if (of_type != nullptr && !is_given_purely(of_type, object)) return unknown;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
+  if (instance.state == DictState::kOther) return unknown;
   if (instance.state == DictState::kReady) {
     const cpython::Found found = cpython::find_purely(instance.dict, name, slot);
     if (!found.certain) return unknown;
