@@ -171,7 +171,8 @@ bool shows_instance_dict(PyObject* object) {
   PyObject* found = of_type(Py_TYPE(object), "__dict__");
   if (found == nullptr || Py_TYPE(found) != &PyGetSetDescr_Type) return false;
   const getter get = reinterpret_cast<PyGetSetDescrObject*>(found)->d_getset->get;
-  return (get == usual_dict_getter || get == PyObject_GenericGetDict) && PyObject_TypeCheck(object, PyDescr_TYPE(found));
+  return (get == usual_dict_getter || get == PyObject_GenericGetDict) &&
+         PyObject_TypeCheck(object, PyDescr_TYPE(found));
 }
 
 void self_test() {

@@ -384,8 +384,8 @@ inline bool is_told_of_changes(PyTypeObject* type) {
 }
 
 // Changes with every attribute of the type or of one of its bases, and is never used again: not so on Python 3.10. The
-// four bytes after the tag are padding. Asking for an attribute first has the interpreter give the type a tag, which the
-// interpreter may refuse.
+// four bytes after the tag are padding. Asking for an attribute first has the interpreter give the type a tag, which
+// the interpreter may refuse.
 inline Word type_version_word(PyTypeObject* type) {
 #if PY_VERSION_HEX < 0x030B0000
   (void)type;

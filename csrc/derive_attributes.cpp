@@ -126,8 +126,8 @@ PyObject* Deriver::edge_of_getter(PyObject* object, PyFunctionObject* getter, co
   return hook.form == AttributeHook::Form::kReturns ? edge_of_name(object, hook.names[0], nowhere) : nullptr;
 }
 
-// What `all` says of an attribute of every item: each has to be True or False itself. A function that is made where this
-// one was may run the same code with other globals.
+// What `all` says of an attribute of every item: each has to be True or False itself. A function that is made where
+// this one was may run the same code with other globals.
 PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
   constexpr Py_ssize_t kMostItems = 1000;
   const Word globals = dict_version_word(getter->func_globals), builtins = dict_version_word(getter->func_builtins);
@@ -177,8 +177,8 @@ PyObject* Deriver::edge_of_function_attribute(PyObject* function, PyObject* name
   return nullptr;
 }
 
-// A field at a fixed place in the objects of one class: of __slots__, or of a type written in C. The descriptor may have
-// been put into another class.
+// A field at a fixed place in the objects of one class: of __slots__, or of a type written in C. The descriptor may
+// have been put into another class.
 PyObject* Deriver::edge_of_member(PyObject* object, PyObject* descriptor) {
   const PyMemberDef* member = reinterpret_cast<PyMemberDescrObject*>(descriptor)->d_member;
   if (!PyObject_TypeCheck(object, PyDescr_TYPE(descriptor)) || member->flags & cpython::kAuditedMember) return nullptr;

@@ -4,8 +4,8 @@ Most models meet two of them on every guarded attribute: the ``__getattr__`` of 
 dicts of parameters, buffers and submodules, and the ``__getattribute__`` of a model's configuration, which maps some
 names to others. Calling them on every check costs a microsecond each. The native checker answers for them from facts
 about memory instead, once it is certain what they do: here their source is parsed, compiled again to see that it is
-what they run, and compared with the forms that are known. A name counts for where it comes from (an argument, a builtin, a
-local), never for how it is spelt. Anything else is called, as ever. Entry point: :func:`learn`.
+what they run, and compared with the forms that are known. A name counts for where it comes from (an argument, a
+builtin, a local), never for how it is spelt. Anything else is called, as ever. Entry point: :func:`learn`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _same_const(one: object, other: object) -> bool:
 
 
 class _Method:
-    """A definition whose names are where they seem to be: arguments, builtins that the native side looks for, locals."""
+    """What a definition says, each of its names by where it comes from: an argument, a local, or else from outside."""
 
     def __init__(self, definition: ast.FunctionDef, code: types.CodeType) -> None:
         self.arguments = code.co_varnames[: code.co_argcount]
@@ -95,9 +95,10 @@ class _Method:
         method = node.func
         if not (isinstance(method, ast.Attribute) and method.attr == "__getattribute__"):
             return None
-        found = method.value
-        is_super = isinstance(found, ast.Call) and not found.args and not found.keywords
-        return node.args[0] if is_super and self.is_builtin(found.func, "super") else None
+        of = method.value
+        if not isinstance(of, ast.Call) or of.args or of.keywords or not self.is_builtin(of.func, "super"):
+            return None
+        return node.args[0]
 
     def above_by_name(self, node: ast.AST | None) -> str | None:
         return _text(self.above(node))
@@ -149,7 +150,9 @@ def _unless(method: _Method) -> tuple[str, ...] | None:
     """Object's own lookup, unless the instance's own dict has something by a certain name."""
     match method.body:
         case [
-            ast.Assign(targets=[target], value=ast.Call(func=ast.Attribute(attr="get") as get, args=[key], keywords=[])),
+            ast.Assign(
+                targets=[target], value=ast.Call(func=ast.Attribute(attr="get") as get, args=[key], keywords=[])
+            ),
             ast.If(test=test, orelse=[]),
             last,
         ]:
