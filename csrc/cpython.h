@@ -499,6 +499,19 @@ inline bool has_plain_members(PyObject* set) {
   return true;
 }
 
+// While it lives no collection starts. Up to Python 3.11 one may start wherever an object is made, and run finalizers.
+class Uncollected {
+ public:
+  Uncollected() : was_enabled_(PyGC_Disable() != 0) {}
+  Uncollected(const Uncollected&) = delete;
+  ~Uncollected() {
+    if (was_enabled_) PyGC_Enable();
+  }
+
+ private:
+  bool was_enabled_;
+};
+
 struct Found {
   bool certain;     // false when only code of a user's could tell
   PyObject* value;  // borrowed; null when there is none

@@ -53,6 +53,7 @@ PureAttribute attribute_of_class(PyObject* object, PyObject* name) {
   if (of_metaclass != nullptr && !is_given_purely(of_metaclass, object)) return {false, nullptr, false};
   if (own != nullptr && !is_given_purely(own, object)) return {false, nullptr, false};
   if (own == nullptr && of_metaclass == nullptr) return {true, nullptr, false};
+  const cpython::Uncollected uncollected;
   return found_or_unknown(PyObject_GetAttr(object, name));
 }
 
@@ -75,6 +76,7 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
   }
   const bool has_last_word = type->tp_getattro != PyObject_GenericGetAttr;  // a __getattr__, also of a module
   if (of_type == nullptr && instance.state != DictState::kNotMade) return {!has_last_word, nullptr, false};
+  const cpython::Uncollected uncollected;
   PyObject* value = PyObject_GenericGetAttr(object, name);
   if (value != nullptr) return {true, value, true};
   PyErr_Clear();
@@ -117,9 +119,19 @@ bool keys_compare_purely(PyObject* dict, PyObject* expected) {
   return true;
 }
 
+Bound bound_of(PyObject* object) {
+  if (PyMethod_Check(object)) return {true, PyMethod_GET_SELF(object)};
+  if (PyCFunction_Check(object)) return {true, reinterpret_cast<PyCFunctionObject*>(object)->m_self};
+  if (Py_TYPE(object) != &_PyMethodWrapper_Type) return {false, nullptr};
+  static PyObject* name = PyUnicode_InternFromString("__self__");
+  PyObject* to = PyObject_GenericGetAttr(object, name);  // a member of a struct that is not public
+  if (to == nullptr) PyErr_Clear();
+  Py_XDECREF(to);
+  return {true, to};
+}
+
 bool dies_quietly(PyObject* object) {
-  return is_immutable(object) || PyMethod_Check(object) || PyCFunction_Check(object) ||
-         Py_TYPE(object) == &_PyMethodWrapper_Type || Py_TYPE(object) == &THPSizeType;
+  return is_immutable(object) || bound_of(object).is_bound || Py_TYPE(object) == &THPSizeType;
 }
 
 }  // namespace unified_guards
