@@ -76,7 +76,6 @@ DESCRIPTORS: dict[str, Callable[[], Any]] = {
     "getter": Getter,
     "data_getter": DataGetter,
     "property_none": lambda: property(),
-    "property_itself": lambda: property(operator.attrgetter("scale")),
     "cached": lambda: functools.cached_property(lambda self: 4),
     "number": lambda: 7,
     "instance": lambda: Small(),
@@ -107,7 +106,7 @@ def slot_replaced(run: Run, descriptor: str) -> None:
     run.step(lambda: compiled(x, s), lambda: _scaled(x, s), "another value")
 
 
-@program(descriptor=tuple(DESCRIPTORS)[:28])
+@program(descriptor=tuple(DESCRIPTORS)[:27])
 def instance_attribute_hidden(run: Run, descriptor: str) -> None:
     class Plain:
         pass
