@@ -79,11 +79,15 @@ Hooks::Hooks(PyObject* object) {
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state != cpython::DictState::kReady) return;
   static PyObject* name = PyUnicode_InternFromString("__getattribute__");
+  static PyObject* dict_name = PyUnicode_InternFromString("__dict__");
   PyTypeObject* type = Py_TYPE(object);
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(type->tp_mro); i++) {
     PyObject* owner = PyTuple_GET_ITEM(type->tp_mro, i);
     if (owner == reinterpret_cast<PyObject*>(&PyBaseObject_Type)) known = true;
-    if (known) return;
+    if (known) {
+      known = !reads_dict || (cpython::shows_instance_dict(object) && renamed(dict_name) == dict_name);
+      return;
+    }
     bool is_new = false;
     PyObject* dict = cpython::type_dict(owner, is_new);
     PyObject* function = PyDict_GetItemWithError(dict, name);
@@ -103,6 +107,7 @@ bool Hooks::add(PyTypeObject* type, PyObject* instance, PyObject* function, PyOb
   if (hook == nullptr || !continues_after(reinterpret_cast<PyFunctionObject*>(function), owner)) return false;
   functions.push_back(reinterpret_cast<PyFunctionObject*>(function));
   const cpython::Found own = cpython::find_purely(instance, hook->names[0]);
+  reads_dict |= hook->form == AttributeHook::Form::kUnless;
   if (hook->form == AttributeHook::Form::kUnless) return own.certain && (own.value == nullptr || own.value == Py_None);
   if (hook->form != AttributeHook::Form::kRenames || names != nullptr || !own.certain || own.value != nullptr)
     return false;

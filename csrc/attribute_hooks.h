@@ -37,6 +37,7 @@ struct Hooks {
   bool known = false;
   PyObject* names = nullptr;       // attributes that go by another name
   PyObject* names_name = nullptr;  // the attribute that this dict is
+  bool reads_dict = false;         // one of them asks for the instance dict
   std::vector<PyFunctionObject*> functions;
 
   explicit Hooks(PyObject* object);

@@ -1,6 +1,9 @@
 // See checker.h. An object with a vectorcall is the cheapest callable there is.
 #include "checker.h"
 
+#include "outlive.h"
+#include "ref.h"
+
 #include <ATen/PythonTorchFunctionTLS.h>
 
 #include <chrono>
@@ -67,8 +70,9 @@ PyObject* verified(Checker& checker, PyObject* locals) {
   PyObject* answer = PyObject_CallFunctionObjArgs(checker.oracle, locals, hit ? Py_True : Py_False, nullptr);
   TLS::set_disabled_state(before);
   if (answer != nullptr) {
+    const bool given = answer == Py_True || (answer != Py_False && hit);
     Py_DECREF(answer);
-    return PyBool_FromLong(hit);
+    return PyBool_FromLong(given);
   }
   PyObject* exception = raised_exception();
   auto* out = PyObject_New(Disagreement, disagreement_type());
@@ -91,11 +95,14 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargs, PyObject* na
     PyErr_SetString(PyExc_TypeError, "a checker takes one argument, the dict of a frame's locals");
     return nullptr;
   }
-  Checker& checker = *reinterpret_cast<Callable*>(self)->checker;
   // An error that an earlier cache entry of torch's left behind is not ours to swallow, and nothing can be asked of
   // the interpreter while it is set: miss.
   if (PyErr_Occurred() || !PyDict_Check(args[0])) Py_RETURN_FALSE;
-  if (checker.oracle != nullptr) return verified(checker, args[0]);
+  // A guard may run code of a user's that drops whatever holds this.
+  const Ref held(Py_NewRef(self));
+  Checker& checker = *reinterpret_cast<Callable*>(self)->checker;
+  const Running running(args[0]);
+  if (checker.is_oracle_told()) return verified(checker, args[0]);
   return PyBool_FromLong(checker.check(args[0]));
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "program.h"
+#include "share.h"
 #include "telling.h"
 
 #include <memory>
@@ -25,14 +26,18 @@ struct Checker {
   uint64_t ruled_out_ = 0;
 
  public:
-  // Called as oracle(locals, verdict) after every check; raises when the verdict is wrong. Null unless verifying or
-  // profiling.
+  // Called as oracle(locals, verdict) after a check of this share; answers which verdict to give instead, or anything
+  // but a bool to leave it, and raises when the verdict is wrong. Null unless verifying or profiling.
   PyObject* oracle = nullptr;
+  Share share;
   // How long the last check took that the oracle was told of.
   int64_t last_ns = 0;
   Program program;
 
   ~Checker() { Py_XDECREF(oracle); }
+
+  // Whether the oracle is to be told of the check that is made now.
+  bool is_oracle_told() { return oracle != nullptr && share.draw(); }
 
   // The verdict on a dict of locals, and what a hit gathers (see Program::evaluate).
   bool check(PyObject* locals, PyObject** gathered = nullptr) {

@@ -19,6 +19,19 @@ PyObject* scope_of(const char* code) {
 
 namespace {
 
+// The getter of `__dict__` that the interpreter gives to a class written in Python.
+getter usual_dict_getter = PyObject_GenericGetDict;
+
+void find_usual_dict_getter() {
+  PyObject* scope = scope_of("class Usual: pass");
+  PyObject* usual = scope != nullptr ? PyDict_GetItemString(scope, "Usual") : nullptr;
+  PyObject* found = usual != nullptr ? of_type(reinterpret_cast<PyTypeObject*>(usual), "__dict__") : nullptr;
+  if (found != nullptr && Py_TYPE(found) == &PyGetSetDescr_Type) {
+    usual_dict_getter = reinterpret_cast<PyGetSetDescrObject*>(found)->d_getset->get;
+  }
+  Py_XDECREF(scope);
+}
+
 // Every key of a dict is found where entry_at says, with the value that the public API gives.
 bool dict_layout_holds(PyObject* dict) {
   Py_ssize_t cursor = 0, found = 0;
@@ -85,9 +98,86 @@ bool words_hold(PyObject* scope) {
          run("plain.__dict__", scope) && (*found.holder != holder || *found.slot != 0);
 }
 
+// ---- what code objects carry ----
+
+#if PY_VERSION_HEX >= 0x030C0000
+Py_ssize_t request_extra_index(freefunc free) { return PyUnstable_Eval_RequestCodeExtraIndex(free); }
+int set_extra(PyObject* code, Py_ssize_t index, void* extra) { return PyUnstable_Code_SetExtra(code, index, extra); }
+#else
+Py_ssize_t request_extra_index(freefunc free) { return _PyEval_RequestCodeExtraIndex(free); }
+int set_extra(PyObject* code, Py_ssize_t index, void* extra) { return _PyCode_SetExtra(code, index, extra); }
+#endif
+
+int freed_first = 0, freed_then = 0;
+void free_first(void*) { freed_first++; }
+void free_then(void*) { freed_then++; }
+
+// An index of our own: the last of those that there are when it is asked for.
+Py_ssize_t own_extra_index() {
+  static const Py_ssize_t index = request_extra_index(free_first);
+  return index;
+}
+
+// The function at our index, found where the interpreter's state has it: an array within the state, behind its length.
+freefunc* find_own_slot(Py_ssize_t index) {
+#if PY_VERSION_HEX < 0x030F0000
+  auto* slot = reinterpret_cast<freefunc*>(PyInterpreterState_Get());
+  constexpr size_t kMostWords = 1 << 20;
+  for (size_t word = 0; word < kMostWords && *slot != free_first; word++) slot++;
+  return *slot == free_first && reinterpret_cast<Py_ssize_t*>(slot)[-index - 1] == index + 1 ? slot : nullptr;
+#else
+  (void)index;
+  return nullptr;
+#endif
+}
+
+// Whether the interpreter calls what is written to the slot.
+bool slot_holds(freefunc* slot, Py_ssize_t index) {
+  PyObject* code = reinterpret_cast<PyObject*>(PyCode_NewEmpty("", "", 1));
+  const int before = freed_then;
+  *slot = free_then;
+  const bool done = code != nullptr && set_extra(code, index, slot) == 0 && set_extra(code, index, nullptr) == 0;
+  *slot = free_first;
+  Py_XDECREF(code);
+  if (PyErr_Occurred()) PyErr_Clear();
+  return done && freed_then > before;
+}
+
+freefunc* own_extra_slot() {
+  const Py_ssize_t index = own_extra_index();
+  if (index < 0) return nullptr;
+  freefunc* slot = find_own_slot(index);
+  return slot != nullptr && slot_holds(slot, index) ? slot : nullptr;
+}
+
 }  // namespace
 
+Py_ssize_t only_extra_of(PyObject* code) {
+  Py_ssize_t found = -1;
+  for (Py_ssize_t index = 0; index < own_extra_index(); index++) {
+    if (extra_of(code, index) == nullptr) continue;
+    if (found >= 0) return -1;
+    found = index;
+  }
+  return found;
+}
+
+freefunc* extra_free_slot(Py_ssize_t index) {
+  static freefunc* const own = own_extra_slot();
+  if (own == nullptr || index < 0 || index >= own_extra_index()) return nullptr;
+  return own - own_extra_index() + index;
+}
+
+bool shows_instance_dict(PyObject* object) {
+  PyObject* found = of_type(Py_TYPE(object), "__dict__");
+  if (found == nullptr || Py_TYPE(found) != &PyGetSetDescr_Type) return false;
+  const getter get = reinterpret_cast<PyGetSetDescrObject*>(found)->d_getset->get;
+  return (get == usual_dict_getter || get == PyObject_GenericGetDict) &&
+         PyObject_TypeCheck(object, PyDescr_TYPE(found));
+}
+
 void self_test() {
+  find_usual_dict_getter();
 #if UG_DICT_LAYOUT
   if (PyObject* scope = scope_of(kProbe)) {
     layouts_known = true;  // the helpers ask

@@ -190,12 +190,17 @@ inline Item dict_item_at(PyObject* dict, Py_ssize_t position) {
 
 // ---- instance dicts ----------------------------------------------------------------------------------------------
 
-enum class DictState { kNone, kReady, kNotMade };
+// kOther: of a subclass of dict, which may answer for itself; only the interpreter knows what it makes of that.
+enum class DictState { kNone, kReady, kNotMade, kOther };
 
 struct InstanceDict {
   DictState state;
-  PyObject* dict;  // borrowed, when kReady
+  PyObject* dict;  // borrowed, when kReady or kOther
 };
+
+inline InstanceDict made_dict(PyObject* dict) {
+  return {PyDict_CheckExact(dict) ? DictState::kReady : DictState::kOther, dict};
+}
 
 // The instance dict of any object, without making one.
 inline InstanceDict instance_dict(PyObject* object) {
@@ -206,16 +211,16 @@ inline InstanceDict instance_dict(PyObject* object) {
 #if PY_VERSION_HEX < 0x030C0000
     PyObject* dict = reinterpret_cast<PyObject**>(object)[-3];
     void* values = reinterpret_cast<void**>(object)[-4];
-    if (dict != nullptr) return {DictState::kReady, dict};
+    if (dict != nullptr) return made_dict(dict);
     return {values != nullptr ? DictState::kNotMade : DictState::kNone, nullptr};
 #elif PY_VERSION_HEX < 0x030D0000
     auto word = reinterpret_cast<uintptr_t*>(object)[-3];
     if (word & 1) return {DictState::kNotMade, nullptr};
-    if (word) return {DictState::kReady, reinterpret_cast<PyObject*>(word)};
+    if (word) return made_dict(reinterpret_cast<PyObject*>(word));
     return {DictState::kNone, nullptr};
 #else
     PyObject* dict = reinterpret_cast<PyObject**>(object)[-3];
-    if (dict != nullptr) return {DictState::kReady, dict};
+    if (dict != nullptr) return made_dict(dict);
     return {DictState::kNotMade, nullptr};
 #endif
   }
@@ -225,7 +230,7 @@ inline InstanceDict instance_dict(PyObject* object) {
   if (type->tp_dictoffset == 0) return {DictState::kNone, nullptr};
   if (type->tp_dictoffset < 0) return {DictState::kNotMade, nullptr};
   PyObject* dict = *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(object) + type->tp_dictoffset);
-  if (dict != nullptr) return {DictState::kReady, dict};
+  if (dict != nullptr) return made_dict(dict);
   return {DictState::kNone, nullptr};
 }
 
@@ -299,43 +304,6 @@ inline bool plain_attribute_access(PyTypeObject* type) {
   return _PyType_Lookup(type, name) == _PyType_Lookup(&PyBaseObject_Type, name);
 }
 
-// getattr(object, name) where the instance's dict answers it, borrowed; null when something else must be asked.
-// Runs no user code: a name that the type does not define is looked up in the dict first.
-inline PyObject* instance_attribute(PyObject* object, PyObject* name, Slot& slot) {
-  PyTypeObject* type = Py_TYPE(object);
-  if (PyType_Check(object) || !plain_attribute_access(type) || _PyType_Lookup(type, name) != nullptr) return nullptr;
-  InstanceDict instance = instance_dict(object);
-  return instance.state == DictState::kReady ? dict_get(instance.dict, name, slot) : nullptr;
-}
-
-// getattr(object, name), new; null where it is absent or any error is raised (as the guards of torch see it). An absent
-// attribute of a plain object raises nothing on the way.
-inline PyObject* attribute(PyObject* object, PyObject* name) {
-  PyTypeObject* type = Py_TYPE(object);
-  // A type with __getattr__ has the last word, whatever its instances hold.
-  if (type->tp_getattro == PyObject_GenericGetAttr && _PyType_Lookup(type, name) == nullptr) {
-    const InstanceDict instance = instance_dict(object);
-    if (instance.state == DictState::kNone) return nullptr;
-    if (instance.state == DictState::kReady) {
-      PyObject* value = PyDict_GetItemWithError(instance.dict, name);
-      if (value != nullptr) return Py_NewRef(value);
-      if (PyErr_Occurred()) PyErr_Clear();
-      return nullptr;
-    }
-  }
-  PyObject* value = PyObject_GetAttr(object, name);
-  if (value == nullptr) PyErr_Clear();
-  return value;
-}
-
-// hasattr(object, name), where any error counts as absent.
-inline bool has_attribute(PyObject* object, PyObject* name) {
-  PyObject* value = attribute(object, name);
-  if (value == nullptr) return false;
-  Py_DECREF(value);
-  return true;
-}
-
 // ---- words -------------------------------------------------------------------------------------------------------
 //
 // A word is the address of 8 bytes that change when what they stand for changes. It may be read as long as the object
@@ -352,16 +320,48 @@ inline bool words_known = false;
 
 inline Word type_word(PyObject* object) { return word_at(&object->ob_type); }
 
-// Changes with every attribute of the type or of one of its bases. The four bytes after the tag are padding. Asking for
-// an attribute first has the interpreter give the type a tag, which it may refuse.
+inline bool has_base(PyObject* type, PyObject* base) {
+  PyObject* bases = reinterpret_cast<PyTypeObject*>(type)->tp_bases;
+  for (Py_ssize_t at = 0; bases != nullptr && at < PyTuple_GET_SIZE(bases); at++) {
+    if (PyTuple_GET_ITEM(bases, at) == base) return true;
+  }
+  return false;
+}
+
+// Whether a change of any class in which a type looks for attributes is told to the type: the interpreter tells those
+// that have the class for a base, while a metaclass may have put any class in.
+inline bool is_told_of_changes(PyTypeObject* type) {
+  static PyObject* name = PyUnicode_InternFromString("mro");
+  if (_PyType_Lookup(Py_TYPE(type), name) != _PyType_Lookup(&PyType_Type, name)) return false;
+  PyObject* mro = type->tp_mro;
+  const Py_ssize_t count = mro != nullptr ? PyTuple_GET_SIZE(mro) : 0;
+  if (count == 0 || PyTuple_GET_ITEM(mro, 0) != reinterpret_cast<PyObject*>(type)) return false;
+  for (Py_ssize_t at = 1; at < count; at++) {
+    bool is_base = false;
+    for (Py_ssize_t before = at; !is_base && before-- > 0;) {
+      is_base = has_base(PyTuple_GET_ITEM(mro, before), PyTuple_GET_ITEM(mro, at));
+    }
+    if (!is_base) return false;
+  }
+  return true;
+}
+
+// Changes with every attribute of the type or of one of its bases, and is never used again: not so on Python 3.10. The
+// four bytes after the tag are padding. Asking for an attribute first has the interpreter give the type a tag, which
+// the interpreter may refuse.
 inline Word type_version_word(PyTypeObject* type) {
+#if PY_VERSION_HEX < 0x030B0000
+  (void)type;
+  return nullptr;
+#else
   static PyObject* any = PyUnicode_InternFromString("__class__");
-  if (!words_known) return nullptr;
+  if (!words_known || !is_told_of_changes(type)) return nullptr;
   _PyType_Lookup(type, any);
 #if PY_VERSION_HEX < 0x030D0000
   if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) return nullptr;
 #endif
   return type->tp_version_tag != 0 ? word_at(&type->tp_version_tag) : nullptr;
+#endif
 }
 
 #if PY_VERSION_HEX < 0x030C0000
@@ -388,7 +388,8 @@ struct InlineSlot {
 
 inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
 #if UG_DICT_LAYOUT == 311
-  if (!words_known || instance_dict(object).state != DictState::kNotMade) return {nullptr, nullptr};
+  if (!words_known || !PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_MANAGED_DICT)) return {nullptr, nullptr};
+  if (instance_dict(object).state != DictState::kNotMade) return {nullptr, nullptr};
 #if PY_VERSION_HEX < 0x030C0000
   Word holder = word_at(object) - 4;
   auto* values = reinterpret_cast<Values*>(*holder);
@@ -447,6 +448,10 @@ constexpr int kMember = Py_T_OBJECT_EX, kMemberOrNone = 6;
 #else
 constexpr int kMember = T_OBJECT_EX, kMemberOrNone = T_OBJECT;
 #endif
+constexpr int kAuditedMember = 2;  // a flag: hooks of the user's are told that it is read
+
+// Whether `object.__dict__`, where attribute access is object's own, is the instance dict.
+bool shows_instance_dict(PyObject* object);
 
 // What a type or its bases define by this name, borrowed; a lookup that the interpreter caches.
 inline PyObject* of_type(PyTypeObject* type, const char* name) {
@@ -482,6 +487,18 @@ inline bool has_plain_keys(PyObject* dict) {
   return true;
 }
 
+// Whether no member of a set can be asked whether it equals a plain one.
+inline bool has_plain_members(PyObject* set) {
+  auto* table = reinterpret_cast<PySetObject*>(set)->table;
+  const Py_ssize_t slots = reinterpret_cast<PySetObject*>(set)->mask + 1;
+  if (!PyAnySet_CheckExact(set) || slots > kMostKeysToSearch) return false;
+  for (Py_ssize_t at = 0; at < slots; at++) {
+    const bool is_used = table[at].key != nullptr && table[at].hash != -1;  // -1: a member that was deleted
+    if (is_used && !is_plain(table[at].key)) return false;
+  }
+  return true;
+}
+
 struct Found {
   bool certain;     // false when only code of a user's could tell
   PyObject* value;  // borrowed; null when there is none
@@ -506,6 +523,27 @@ inline bool lacks_purely(PyObject* dict, PyObject* key) {
   const Found found = find_purely(dict, key);
   return found.certain && found.value == nullptr;
 }
+
+// ---- what code objects carry ------------------------------------------------------------------------------------
+
+// What a code object carries for the extension that was given this index; null when there is nothing.
+inline void* extra_of(PyObject* code, Py_ssize_t index) {
+  void* extra = nullptr;
+#if PY_VERSION_HEX >= 0x030C0000
+  const int failed = PyUnstable_Code_GetExtra(code, index, &extra);
+#else
+  const int failed = _PyCode_GetExtra(code, index, &extra);
+#endif
+  if (failed) PyErr_Clear();
+  return failed ? nullptr : extra;
+}
+
+// The only index for which a code object carries something; -1 where there is none, or more than one.
+Py_ssize_t only_extra_of(PyObject* code);
+
+// Where the interpreter keeps the function that frees what code objects carry at an index; null where that is not
+// known. What is written there must free what the function did that was there.
+freefunc* extra_free_slot(Py_ssize_t index);
 
 // Runs Python code of ours in a scope; false when it raises.
 bool run(const char* code, PyObject* scope);

@@ -4,9 +4,21 @@
 #include "ref.h"
 
 #include <cstring>
+#include <utility>
 
 namespace unified_guards {
 namespace {
+
+constexpr int kMostDepth = 200;
+constexpr long kMostValues = 1 << 20;
+
+// How deep a comparison is, and how many values it has seen: two tuples may each hold another one twice, which holds
+// another one twice. A comparison may run code of the user's that compares something else.
+struct Progress {
+  int depth = 0;
+  long values = 0;
+};
+thread_local Progress progress;
 
 bool same(PyObject* found, PyObject* expected);
 
@@ -82,8 +94,11 @@ bool same(PyObject* found, PyObject* expected) {
   if (found == expected) return true;
   if (Py_TYPE(found) != Py_TYPE(expected)) return false;
   if (PyFloat_CheckExact(expected) || PyComplex_CheckExact(expected)) return same_bits(found, expected);
+  if (progress.depth == kMostDepth || ++progress.values > kMostValues) return false;
   if (Py_EnterRecursiveCall(" in a guard")) return false;
+  progress.depth++;
   const bool answer = same_contents(found, expected);
+  progress.depth--;
   Py_LeaveRecursiveCall();
   return answer;
 }
@@ -102,7 +117,9 @@ bool same_bits(PyObject* found, PyObject* expected) {
 }
 
 bool deep_equals(PyObject* found, PyObject* expected) {
+  const Progress outside = std::exchange(progress, {});
   const bool answer = same(found, expected);
+  progress = outside;
   if (!PyErr_Occurred()) return answer;
   PyErr_Clear();
   return false;

@@ -2,12 +2,10 @@
 // the last reference to one.
 #include "derive.h"
 
+#include "pure.h"
 #include "watch.h"
 
-#include <torch/csrc/Device.h>
 #include <torch/csrc/Dtype.h>
-#include <torch/csrc/Layout.h>
-#include <torch/csrc/MemoryFormat.h>
 
 #include <algorithm>
 
@@ -18,19 +16,10 @@ using cpython::DictState;
 using cpython::Word;
 using cpython::word_at;
 
-bool is_relation(Op op) { return op == Op::UNIQUE || op == Op::SAVE || op == Op::SAME_AS; }
+// Guards that covers() answers itself: they are covered only where they hold.
+bool is_absence(Op op) { return op == Op::NO_ATTR || op == Op::DIM_MARKING || op == Op::DYNAMIC_INDICES; }
 
-bool is_immutable(PyObject* value) {
-  if (cpython::is_plain(value)) return true;
-  if (PyTuple_CheckExact(value)) {
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); i++) {
-      if (!is_immutable(PyTuple_GET_ITEM(value, i))) return false;
-    }
-    return true;
-  }
-  PyTypeObject* type = Py_TYPE(value);
-  return type == &THPDtypeType || type == &THPDeviceType || type == &THPLayoutType || type == &THPMemoryFormatType;
-}
+bool is_relation(Op op) { return op == Op::UNIQUE || op == Op::SAVE || op == Op::SAME_AS; }
 
 // Whether an accessor that found this dict finds the same one for as long as its facts, and the version, hold. Others
 // follow a pointer, at the end of which there may be anything by now. That of an instance leads to a dict in any case,
@@ -56,17 +45,6 @@ Py_ssize_t index_of(PyObject* key, Py_ssize_t size) {
 PyObject* function_of(PyObject* object) {
   if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);
   return PyFunction_Check(object) ? object : nullptr;
-}
-
-bool keys_compare_purely(PyObject* dict, PyObject* expected) {
-  Py_ssize_t cursor = 0, at = 0;
-  PyObject *key = nullptr, *value = nullptr;
-  while (PyDict_Next(dict, &cursor, &key, &value)) {
-    if (at >= PySequence_Fast_GET_SIZE(expected)) return true;
-    PyObject* wanted = PySequence_Fast_GET_ITEM(expected, at++);
-    if (key != wanted && !(cpython::is_plain(key) && cpython::is_plain(wanted))) return false;
-  }
-  return true;
 }
 
 }  // namespace
@@ -219,7 +197,7 @@ bool Deriver::derive_guard(uint32_t at) {
   if (!standing_is(at, Standing::kCovered)) return false;
   // How a group of objects relates is decided when all of them are known; nothing replaces one of them alone.
   if (is_relation(i.op)) return !updating_ || other();
-  return end(at) && (evaluation_->passes(i, base.value) || fails(at));
+  return end(at) && (is_absence(i.op) || evaluation_->passes(i, base.value) || fails(at));
 }
 
 // Objects of which each is vouched for relate as they do for as long as they are. Of those that are not, it is asked on
@@ -386,8 +364,10 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
     case Op::FUNC_CLOSURE: {
       PyObject* function = function_of(object);
       if (function == nullptr) return nullptr;
-      if (function != object)
+      if (function != object) {
         emit(FactKind::kMethodFunction, word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
+        emit(FactKind::kType, cpython::type_word(function));
+      }
       const Word word = field_word(i.op, function);
       emit(FactKind::kFunctionField, word);
       return reinterpret_cast<PyObject*>(*word);
@@ -431,6 +411,15 @@ PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
 
 // ---- values ------------------------------------------------------------------------------------------------------
 
+// Whether an object of the type that is where this one is, is laid out in the same way: another class may come to be
+// where its class was.
+bool Deriver::layout_stays(PyObject* value) {
+  if (cpython::is_built_in(Py_TYPE(value))) return true;
+  const Word version = cpython::type_version_word(Py_TYPE(value));
+  if (version != nullptr) emit(FactKind::kTypeVersion, version);
+  return version != nullptr;
+}
+
 // Emits the facts about a value that the instructions below it need; tells for which needs there are any.
 uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
   if (is_immutable(value)) {
@@ -441,6 +430,7 @@ uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
   const Word version = needs & kNeedsVersion && PyDict_Check(value) ? dict_version_word(value) : nullptr;
   if (needs != 0 && !is_same_dict(program_.code_[at], value, version)) emit(FactKind::kType, cpython::type_word(value));
   has |= kNeedsType;
+  if (needs & (kNeedsVersion | kNeedsItems) && !layout_stays(value)) return has;
   if (version != nullptr) {
     emit(FactKind::kDictVersion, version);
     has |= kNeedsVersion;
@@ -528,7 +518,7 @@ bool Deriver::covers_marking(uint32_t at, PyObject* object, PyObject* name) {
   if (version == nullptr || holder == nullptr) return false;
   if (type->tp_getattro != PyObject_GenericGetAttr || _PyType_Lookup(type, name) != nullptr) return false;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
-  if (instance.state == DictState::kNotMade) return false;
+  if (instance.state == DictState::kNotMade || instance.state == DictState::kOther) return false;
   TensorFact* fact = nullptr;
   if (updating_ && !tensor_changes_.empty()) fact = &tensor_changes_.back().second;
   if (!updating_ && !facts_->tensors.empty()) fact = &facts_->tensors.back();
@@ -558,7 +548,7 @@ bool Deriver::covers_tensor(uint32_t at, PyObject* object) {
   const TensorSpec& spec = program_.tensors_[which];
   if (Py_TYPE(object) != spec.type || spec.device_is_current) return false;
   const c10::TensorImpl* implementation = tensor_of(object).unsafeGetTensorImpl();
-  if (implementation->is_python_dispatch() || !has_plain_dims(*implementation)) return false;
+  if (!reads_in_place(*implementation).likeness()) return false;
   if (autograd_word(*implementation) == nullptr) return false;
   const void* autograd = implementation->autograd_meta();
   const TensorFact fact{object, implementation, autograd != nullptr ? autograd : implementation, which, 0, 0};

@@ -78,12 +78,14 @@ class Deriver {
   PyObject* edge_of_class_name(PyObject* type, PyObject* of_metaclass);
   bool type_stays(PyObject* attribute);
   PyObject* edge_of_property(PyObject* object, PyObject* property);
+  PyObject* edge_of_getter(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook);
   PyObject* edge_of_all(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook);
   PyObject* edge_of_function_attribute(PyObject* function, PyObject* name);
   PyObject* edge_of_member(PyObject* object, PyObject* descriptor);
   PyObject* edge_of_gradient(PyObject* tensor);
   PyObject* edge_of_weakref(PyObject* reference);
   uint8_t node(uint32_t at, PyObject* value, uint8_t needs);
+  bool layout_stays(PyObject* value);
   void keep(uint32_t at, PyObject* value);
   bool attribute_facts(PyObject* value);
   bool class_attribute_facts(PyTypeObject* type);
@@ -123,6 +125,7 @@ class Deriver {
   std::vector<Register> registers_;
   Outcome outcome_ = Outcome::kDone;
   bool updating_ = false;
+  bool follows_property_ = false;
   size_t work_ = 0;
   uint32_t current_ = 0;
   size_t from_ = 0, change_from_ = 0;

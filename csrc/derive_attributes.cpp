@@ -70,6 +70,7 @@ PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot&
     if (!found.certain) return nullptr;
     if (found.value != nullptr) return found.value;
   }
+  if (instance.state == DictState::kOther) return nullptr;
   if (instance.state == DictState::kNotMade) {
     const cpython::InlineSlot inlined = cpython::inline_slot(object, name);
     if (inlined.slot == nullptr) return nullptr;
@@ -103,33 +104,38 @@ PyObject* Deriver::edge_of_class_name(PyObject* type, PyObject* of_metaclass) {
   return reinterpret_cast<PyObject*>(*word);
 }
 
-// A property that gives another attribute of the same object, which is none.
+// A property of which it is known what its getter reads. None is followed on the way of another, or to itself.
 PyObject* Deriver::edge_of_property(PyObject* object, PyObject* property) {
   static PyObject* getter_name = PyUnicode_InternFromString("fget");
   PyObject* descriptor = _PyType_Lookup(&PyProperty_Type, getter_name);
   if (descriptor == nullptr || Py_TYPE(descriptor) != &PyMemberDescr_Type) return nullptr;
   PyObject* getter = edge_of_member(property, descriptor);
   const AttributeHook* hook = attribute_hook(getter);
-  if (hook == nullptr) return nullptr;
+  if (hook == nullptr || follows_property_) return nullptr;
   emit(FactKind::kType, cpython::type_word(getter));
   emit(FactKind::kFunctionField, word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
-  if (hook->form == AttributeHook::Form::kAllOf) {
-    return edge_of_all(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
-  }
-  if (hook->form != AttributeHook::Form::kReturns) return nullptr;
-  PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name_to_look_for(object, hook->names[0]));
-  cpython::Slot nowhere = cpython::kNoSlot;
-  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return nullptr;
-  return edge_of_name(object, hook->names[0], nowhere);
+  follows_property_ = true;
+  PyObject* value = edge_of_getter(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
+  follows_property_ = false;
+  return value;
 }
 
-// What `all` says of an attribute of every item: each has to be True or False itself, and no property.
+PyObject* Deriver::edge_of_getter(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
+  if (hook.form == AttributeHook::Form::kAllOf) return edge_of_all(object, getter, hook);
+  cpython::Slot nowhere = cpython::kNoSlot;
+  return hook.form == AttributeHook::Form::kReturns ? edge_of_name(object, hook.names[0], nowhere) : nullptr;
+}
+
+// What `all` says of an attribute of every item: each has to be True or False itself. A function that is made where
+// this one was may run the same code with other globals.
 PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
   constexpr Py_ssize_t kMostItems = 1000;
   const Word globals = dict_version_word(getter->func_globals), builtins = dict_version_word(getter->func_builtins);
   if (globals == nullptr || builtins == nullptr || !finds_builtin(getter, "all") || !finds_builtin(getter, "len")) {
     return nullptr;
   }
+  emit(FactKind::kFunctionField, word_at(&getter->func_globals));
+  emit(FactKind::kFunctionField, word_at(&getter->func_builtins));
   emit(FactKind::kDictVersion, globals);
   emit(FactKind::kDictVersion, builtins);
   cpython::Slot nowhere = cpython::kNoSlot;
@@ -143,8 +149,6 @@ PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const
     PyObject* item = PyList_GET_ITEM(list, at);
     emit(FactKind::kItem, cpython::item_word(list, static_cast<uint32_t>(at)));
     emit(FactKind::kType, cpython::type_word(item));
-    PyObject* of_type = _PyType_Lookup(Py_TYPE(item), hook.names[1]);
-    if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return nullptr;
     if (!attribute_facts(item)) return nullptr;
     nowhere = cpython::kNoSlot;
     PyObject* value = edge_of_name(item, hook.names[1], nowhere);
@@ -173,9 +177,11 @@ PyObject* Deriver::edge_of_function_attribute(PyObject* function, PyObject* name
   return nullptr;
 }
 
-// A field at a fixed place in the object: of __slots__, or of a type written in C.
+// A field at a fixed place in the objects of one class: of __slots__, or of a type written in C. The descriptor may
+// have been put into another class.
 PyObject* Deriver::edge_of_member(PyObject* object, PyObject* descriptor) {
   const PyMemberDef* member = reinterpret_cast<PyMemberDescrObject*>(descriptor)->d_member;
+  if (!PyObject_TypeCheck(object, PyDescr_TYPE(descriptor)) || member->flags & cpython::kAuditedMember) return nullptr;
   const bool none_if_empty = member->type == cpython::kMemberOrNone;
   if (!none_if_empty && member->type != cpython::kMember) return nullptr;
   const Word word = word_at(reinterpret_cast<char*>(object) + member->offset);
@@ -206,6 +212,7 @@ bool Deriver::instance_facts(PyObject* value) {
   const cpython::InstanceDict instance = cpython::instance_dict(value);
   const Word holder = cpython::dict_word(value);
   if (instance.state == DictState::kNotMade) return true;
+  if (instance.state == DictState::kOther) return false;
   if (holder == nullptr) return instance.state == DictState::kNone && Py_TYPE(value)->tp_dictoffset == 0;
   emit(FactKind::kInstanceDict, holder);
   if (instance.state == DictState::kNone) return true;
@@ -261,8 +268,7 @@ bool Deriver::covers_absence_in(PyObject* object, PyObject* getattr, PyObject* n
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (hook == nullptr || hook->form != AttributeHook::Form::kLooksIn) return false;
   if (instance.state != DictState::kReady || !cpython::plain_attribute_access(Py_TYPE(object))) return false;
-  PyObject* dict_getter = cpython::of_type(Py_TYPE(object), "__dict__");
-  if (dict_getter == nullptr || Py_TYPE(dict_getter) != &PyGetSetDescr_Type) return false;
+  if (!cpython::shows_instance_dict(object)) return false;
   emit(FactKind::kFunctionField, word_at(&reinterpret_cast<PyFunctionObject*>(getattr)->func_code));
   for (PyObject* where : hook->names) {
     const cpython::Found found = cpython::find_purely(instance.dict, where);

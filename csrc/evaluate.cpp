@@ -4,6 +4,7 @@
 
 #include "deep_equals.h"
 #include "global_state.h"
+#include "pure.h"
 #include "read_number.h"
 #include "ref.h"
 #include "witness.h"
@@ -27,14 +28,14 @@ int current_device_index() { return at::accelerator::getDeviceIndex(); }
 namespace {
 
 // A truth value that may be an error (-1): errors are cleared and fail.
-bool passes(int truth) {
+bool is_true(int truth) {
   if (truth < 0) PyErr_Clear();
   return truth > 0;
 }
 
 bool equal(PyObject* found, PyObject* expected) {
   if (found == expected) return true;
-  return Py_TYPE(found) == Py_TYPE(expected) && passes(PyObject_RichCompareBool(found, expected, Py_EQ));
+  return Py_TYPE(found) == Py_TYPE(expected) && is_true(PyObject_RichCompareBool(found, expected, Py_EQ));
 }
 
 // The object that a weak reference leads to. A dead one leads to None, which no weak reference can be made of.
@@ -50,7 +51,7 @@ bool call_is_true(PyObject* callable, PyObject* argument) {
     PyErr_Clear();
     return false;
   }
-  return passes(PyObject_IsTrue(result.get()));
+  return is_true(PyObject_IsTrue(result.get()));
 }
 
 // A field of a function, or of the function of a method; null where there is neither.
@@ -71,12 +72,10 @@ bool contains_is(int found, bool expected) {
   return found == static_cast<int>(expected);
 }
 
-bool dict_contains(PyObject* object, PyObject* key, bool expected) {
-  return PyDict_Check(object) ? contains_is(PyDict_Contains(object, key), expected) : !expected;
-}
-
-bool set_contains(PyObject* object, PyObject* item, bool expected) {
-  return PyAnySet_Check(object) ? contains_is(PySet_Contains(object, item), expected) : !expected;
+// Whether comparing an object with a constant runs no code of a user's.
+bool compares_purely(PyObject* found, PyObject* expected) {
+  if (found == expected || Py_TYPE(found) != Py_TYPE(expected)) return true;
+  return cpython::is_plain(expected) || (is_immutable(expected) && is_immutable(found));
 }
 
 bool mapping_keys_are(PyObject* object, PyObject* expected) {
@@ -85,7 +84,7 @@ bool mapping_keys_are(PyObject* object, PyObject* expected) {
     PyErr_Clear();
     return false;
   }
-  return passes(PyObject_RichCompareBool(keys.get(), expected, Py_EQ));
+  return is_true(PyObject_RichCompareBool(keys.get(), expected, Py_EQ));
 }
 
 bool tuple_iterator_has(PyObject* object, uint64_t type, uint32_t left) {
@@ -121,13 +120,15 @@ PyObject* named_global(PyObject* where) {
 bool dual_level_is(PyObject* where) {
   PyObject* found = named_global(where);
   return found != nullptr && PyLong_CheckExact(found) &&
-         passes(PyObject_RichCompareBool(found, PyTuple_GET_ITEM(where, 2), Py_EQ));
+         is_true(PyObject_RichCompareBool(found, PyTuple_GET_ITEM(where, 2), Py_EQ));
 }
 
+// Code of a user's has no say: the dict is that of a module of torch's, and a default device is None or a device.
 bool default_device_is(PyObject* where) {
   PyObject* found = named_global(where);
   PyObject* expected = PyTuple_GET_ITEM(where, 2);
-  return found != nullptr && (found == expected || passes(PyObject_RichCompareBool(expected, found, Py_EQ)));
+  if (found == nullptr || found == expected) return found != nullptr;
+  return compares_purely(found, expected) && is_true(PyObject_RichCompareBool(expected, found, Py_EQ));
 }
 
 bool mode_stack_is(PyObject* types) {
@@ -164,66 +165,13 @@ bool dispatch_keys_are(PyObject* object, PyObject* raw_repr, uint64_t expected, 
 
 bool script_type_is(PyObject* object, PyObject* unwrap, uint64_t type) {
   const int fake = PyObject_IsInstance(object, PyTuple_GET_ITEM(unwrap, 0));
-  if (fake <= 0) return passes(fake == 0) && reinterpret_cast<uint64_t>(Py_TYPE(object)) == type;
+  if (fake <= 0) return is_true(fake == 0) && reinterpret_cast<uint64_t>(Py_TYPE(object)) == type;
   Ref real(PyObject_GetAttr(object, PyTuple_GET_ITEM(unwrap, 1)));
   if (real.get() == nullptr) {
     PyErr_Clear();
     return false;
   }
   return reinterpret_cast<uint64_t>(Py_TYPE(real.get())) == type;
-}
-
-bool is_subset(PyObject* marked, PyObject* expected) {
-  if (PyAnySet_CheckExact(marked) && PyAnySet_CheckExact(expected)) {
-    if (marked == expected) return true;
-    Ref answer(PyObject_RichCompare(marked, expected, Py_LE));
-    if (answer.get() == nullptr) PyErr_Clear();
-    return answer.get() == Py_True;
-  }
-  Ref method(PyObject_GetAttrString(marked, "issubset"));
-  if (method.get() == nullptr) {
-    PyErr_Clear();
-    return false;
-  }
-  return call_is_true(method.get(), expected);
-}
-
-bool dependent_marking_matches(PyObject* object, PyObject* name, PyObject* value_and_gate) {
-  PyObject* expected = PyTuple_GET_ITEM(value_and_gate, 0);
-  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(value_and_gate, 1))) return true;
-  Ref found(cpython::attribute(object, name));
-  if (expected == Py_None) return found.get() == nullptr || found.get() == Py_None;
-  return found.get() != nullptr && passes(PyObject_RichCompareBool(found.get(), expected, Py_EQ));
-}
-
-// A tensor that carries a marking: what is marked must be no more than what was marked when the frame was compiled.
-bool marking_matches(PyObject* object, PyObject* expected, PyObject* absent, PyObject* dependent) {
-  if (PyDict_GET_SIZE(expected) == 0 && PyDict_GET_SIZE(dependent) == 0) return false;
-  Py_ssize_t cursor = 0;
-  PyObject *name = nullptr, *value = nullptr;
-  while (PyDict_Next(expected, &cursor, &name, &value)) {
-    Ref marked(cpython::attribute(object, name));
-    if (marked.get() != nullptr && !is_subset(marked.get(), value)) return false;
-  }
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(absent); i++) {
-    if (cpython::has_attribute(object, PyList_GET_ITEM(absent, i))) return false;
-  }
-  cursor = 0;
-  while (PyDict_Next(dependent, &cursor, &name, &value)) {
-    if (!dependent_marking_matches(object, name, value)) return false;
-  }
-  return true;
-}
-
-bool dim_marking_matches(PyObject* object, PyObject* spec) {
-  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(spec, 0))) return true;
-  return marking_matches(object, PyTuple_GET_ITEM(spec, 1), PyTuple_GET_ITEM(spec, 2), PyTuple_GET_ITEM(spec, 3));
-}
-
-bool dynamic_indices_match(PyObject* object, PyObject* spec) {
-  if (!cpython::has_attribute(object, PyTuple_GET_ITEM(spec, 0))) return true;
-  Ref marked(cpython::attribute(object, PyTuple_GET_ITEM(spec, 0)));
-  return marked.get() != nullptr && is_subset(marked.get(), PyTuple_GET_ITEM(spec, 1));
 }
 
 // Exactly these keys in this order: the same objects, or equal ones of the same type.
@@ -255,7 +203,7 @@ bool insert_storage(SeenTable& seen, PyObject* object, uint32_t group) {
 }
 
 bool share_storage(PyObject* first, PyObject* second) {
-  if (!is_tensor(first) || !is_tensor(second)) return false;
+  if (first == nullptr || !is_tensor(first) || !is_tensor(second)) return false;
   const c10::StorageImpl* storage = storage_of(first);
   return storage != nullptr && storage == storage_of(second);
 }
@@ -271,6 +219,7 @@ bool overlap_is(const std::vector<PyObject*>& saved, uint32_t overlapping, PyObj
   }
   for (Py_ssize_t i = 0; i < n; i++) {
     PyObject* tensor = saved[PyLong_AsLong(PyTuple_GET_ITEM(slots, i))];
+    if (tensor == nullptr) return false;
     Py_INCREF(tensor);
     PyList_SET_ITEM(tensors.get(), i, tensor);
   }
@@ -282,7 +231,7 @@ bool overlap_is(const std::vector<PyObject*>& saved, uint32_t overlapping, PyObj
   if (PySet_GET_SIZE(found.get()) != static_cast<Py_ssize_t>(overlapping)) return false;
   for (uint32_t i = 0; i < overlapping; i++) {
     Ref index(PyLong_FromUnsignedLong(i));
-    if (!passes(PySet_Contains(found.get(), index.get()))) return false;
+    if (!is_true(PySet_Contains(found.get(), index.get()))) return false;
   }
   return true;
 }
@@ -313,15 +262,22 @@ PyObject* int_or_null(c10::SymInt value) {
 
 PyObject* tensor_property(Op op, PyObject* object, uint32_t dim) {
   if (!is_tensor(object)) return nullptr;
-  const at::Tensor& tensor = tensor_of(object);
+  const at::Tensor tensor = tensor_of(object);  // held: its class may have it computed in Python
   if (op == Op::TENSOR_OFFSET) return int_or_null(tensor.sym_storage_offset());
   if (tensor.dim() <= static_cast<int64_t>(dim)) return nullptr;
-  return int_or_null(op == Op::TENSOR_SIZE ? tensor.sym_size(dim) : tensor.sym_stride(dim));
+  if (op == Op::TENSOR_SIZE) return int_or_null(tensor.sym_size(dim));
+  const c10::SymIntArrayRef strides = tensor.sym_strides();  // a subclass may have fewer than dimensions
+  return dim < strides.size() ? int_or_null(strides[dim]) : nullptr;
 }
 
 PyObject* tensor_grad(PyObject* object) {
   if (!is_tensor(object)) return nullptr;
   return THPVariable_Wrap(tensor_of(object).unsafeGetTensorImpl()->grad());
+}
+
+// Whether what is read of a tensor may be computed in Python.
+bool may_ask_python(PyObject* object) {
+  return object != nullptr && is_tensor(object) && asks_python(*tensor_of(object).unsafeGetTensorImpl());
 }
 
 // The implementation and what it says of autograd.
@@ -341,7 +297,7 @@ Evaluation::Evaluation(Program& program, Scratch& scratch) : program_(program), 
 }
 
 Evaluation::~Evaluation() {
-  if (torch_function_is_off_) at::impl::PythonTorchFunctionTLS::set_disabled_state(torch_function_before_);
+  put_torch_function_back();
   // Dropping the last reference may run user code, which must not find this scratch half emptied.
   while (!scratch_.owned.empty()) {
     PyObject* object = scratch_.owned.back();
@@ -349,6 +305,7 @@ Evaluation::~Evaluation() {
     Py_DECREF(object);
   }
   for (PyObject*& object : scratch_.gathered) Py_CLEAR(object);
+  scratch_.asked.clear();
 }
 
 PyObject* Evaluation::take_gathered() {
@@ -362,47 +319,16 @@ PyObject* Evaluation::take_gathered() {
   return list;
 }
 
-UserCode user_code_in(const Instruction& i) {
-  const auto unless_plain = [&](UserCode code) { return cpython::is_plain(i.object) ? code : UserCode::kCalled; };
-  switch (i.op) {
-    case Op::CONSTANT:
-    case Op::LIST_ITEM:
-    case Op::TUPLE_ITEM:
-    case Op::TYPE:
-    case Op::TYPE_IS:
-    case Op::IS:
-    case Op::IS_NOT:
-    case Op::TENSOR:
-    case Op::UNIQUE:
-    case Op::SAVE:
-    case Op::SAME_AS:
-    case Op::GATHER:
-    case Op::INFERENCE_MODE:
-    case Op::MODE_STACK:
-    case Op::TORCH_FUNCTION_OFF: return UserCode::kNone;
-    case Op::SAVED_HOOKS: return i.arg != 0 ? UserCode::kNone : UserCode::kCalled;
-    case Op::DICT_ITEM:
-    case Op::EQUALS: return unless_plain(UserCode::kNone);
-    case Op::DEEP_EQUALS:
-    case Op::ITEM:
-    case Op::DICT_CONTAINS:
-    case Op::SET_CONTAINS: return unless_plain(UserCode::kOfStrangeObjects);
-    case Op::CALL0:
-    case Op::CALL1:
-    case Op::GENERIC_ATTR:
-    case Op::NO_ATTR:
-    case Op::PREDICATE:
-    case Op::TORCH_LEAF:
-    case Op::MAPPING_KEYS:
-    case Op::SET_ITEM: return UserCode::kCalled;
-    default: return UserCode::kOfStrangeObjects;
-  }
-}
-
 inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint& hint) {
-  if (user_code_in(i) == UserCode::kCalled) hold_path(i.base);
-  if (!is_accessor(i.op)) return check(i, base, hint) || fail(index);
+  if (!is_accessor(i.op)) {
+    bool holds = check(i, base, hint);
+    if (asking_) [[unlikely]]
+      holds &= note_asked(index, nullptr);
+    return holds || fail(index);
+  }
   PyObject* value = access(i, base, hint);
+  if (asking_ && !note_asked(index, value)) [[unlikely]]
+    return fail(index);
   if (value == nullptr) return fail(index);
   if (!also_passes(i, value)) return fail(index, /*merged=*/true);
   hint.set(0, value);
@@ -412,35 +338,43 @@ inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint&
 }
 
 bool Evaluation::run(PyObject* locals) {
+  return run_once(locals) && settle([&] { return run_once(locals); });
+}
+
+bool Evaluation::run_once(PyObject* locals) {
   PyObject** registers = scratch_.registers.data();
-  registers[0] = locals;
-  tell_apart(program_.size_.unique);
+  registers[0] = as_they_were(locals);
+  clear_seen(program_.size_.unique);
   Hint* hint = program_.hints_.of(program_.root(locals));
   for (size_t ahead = 0; ahead < Hints::kAhead; ahead++) hint[ahead].fetch();
   const size_t length = program_.code_.size();
   for (size_t at = 0; at < length; at++, hint++) {
     hint[Hints::kAhead].fetch();
     Instruction& i = program_.code_[at];
-    if (!step(i, at, registers[i.base], *hint)) return false;
+    if (settling_ && was_asked(at)) {
+      if (!repeat_answer(i, at)) return false;
+    } else if (!step(i, at, registers[i.base], *hint)) {
+      return false;
+    }
   }
   return true;
 }
 
 bool Evaluation::run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found,
-                          const SeenTable& apart, bool hold) {
+                          const SeenTable& apart) {
   PyObject** registers = scratch_.registers.data();
-  registers[0] = locals;
+  registers[0] = as_they_were(locals);
   Hint nowhere;
-  if (hold) {
-    for (const LiveStep& live : steps) {
-      if (live.load != kNoLoad) own(Py_NewRef(found[live.load]));
-    }
-  }
+  loads_ = {&steps, found};
   for (LiveStep& live : steps) {
     Instruction& i = live.instruction;
     if (live.load != kNoLoad) {
       registers[i.base] = found[live.load];
       scratch_.paths[i.base] = i.base;
+    }
+    if (settling_ && was_asked(live.at)) {
+      if (!repeat_answer(i, live.at)) return false;
+      continue;
     }
     if (i.op == Op::UNIQUE && apart.has(registers[i.base], i.arg)) {
       return fail(live.at);
@@ -456,11 +390,6 @@ bool Evaluation::fail(size_t index, bool merged) {
   return false;
 }
 
-// Code of a user's may drop what is read after it: keeps the path to what is being checked, as far as `depth`.
-void Evaluation::hold_path(uint16_t depth) {
-  for (uint16_t at = scratch_.paths[depth]; at <= depth; at++) own(Py_NewRef(scratch_.registers[at]));
-}
-
 PyObject* Evaluation::own(PyObject* object) {
   if (object != nullptr) scratch_.owned.push_back(object);
   return object;
@@ -473,7 +402,7 @@ PyObject* Evaluation::access(Instruction& i, PyObject* base, Hint& hint) {
       if (!PyDict_Check(base)) return nullptr;
       hint.set(1, cpython::entry_line(base, i.arg));
       hint.set(2, cpython::keys_line(base));
-      return cpython::dict_get(base, i.object, i.arg);
+      return dict_item(i, base);
     case Op::GENERIC_DICT: {
       hint.set(1, cpython::head_line(base));
       cpython::InstanceDict instance = cpython::instance_dict(base);
@@ -483,20 +412,16 @@ PyObject* Evaluation::access(Instruction& i, PyObject* base, Hint& hint) {
     case Op::CONSTANT: return i.object;
     case Op::GLOBAL_WEAKREF: return global_weakref(i, base);
     case Op::WEAKREF_CALL: return PyWeakref_Check(base) ? own(cpython::weakref_target(base)) : nullptr;
-    case Op::ITEM:
-      if (PyDict_CheckExact(base)) return cpython::dict_get(base, i.object, i.arg);
-      return own(PyObject_GetItem(base, i.object));
+    case Op::ITEM: return item(i, base);
     case Op::LIST_ITEM:
       return PyList_Check(base) && i.arg < PyList_GET_SIZE(base) ? PyList_GET_ITEM(base, i.arg) : nullptr;
     case Op::TUPLE_ITEM:
       return PyTuple_Check(base) && i.arg < PyTuple_GET_SIZE(base) ? PyTuple_GET_ITEM(base, i.arg) : nullptr;
-    case Op::SET_ITEM: return own(set_item_at(base, i.arg));
-    case Op::ATTR: {
-      PyObject* value = cpython::instance_attribute(base, i.object, i.arg);
-      if (value == nullptr) hold_path(i.base);
-      return value ? value : own(PyObject_GetAttr(base, i.object));
-    }
-    case Op::GENERIC_ATTR: return own(PyObject_GenericGetAttr(base, i.object));
+    case Op::SET_ITEM: return PyAnySet_CheckExact(base) || ask(i) ? own(set_item_at(base, i.arg)) : nullptr;
+    case Op::ATTR: return attribute(i, base, PyObject_GetAttr);
+    case Op::GENERIC_ATTR:
+      if (!PyType_Check(base)) return attribute(i, base, PyObject_GenericGetAttr);
+      return ask(i) ? own(PyObject_GenericGetAttr(base, i.object)) : nullptr;
     case Op::TYPE: return reinterpret_cast<PyObject*>(Py_TYPE(base));
     case Op::TYPE_DICT: {
       if (!PyType_Check(base)) return nullptr;
@@ -513,18 +438,40 @@ PyObject* Evaluation::access(Instruction& i, PyObject* base, Hint& hint) {
     case Op::GRAD: return own(tensor_grad(base));
     case Op::TENSOR_SIZE:
     case Op::TENSOR_STRIDE:
-    case Op::TENSOR_OFFSET: return own(tensor_property(i.op, base, i.arg));
-    case Op::CALL0: return own(PyObject_CallNoArgs(base));
-    case Op::CALL1: count_callback(); return own(PyObject_CallOneArg(i.object, base));
+    case Op::TENSOR_OFFSET: return !may_ask_python(base) || ask(i) ? own(tensor_property(i.op, base, i.arg)) : nullptr;
+    case Op::CALL0: return ask(i) ? own(PyObject_CallNoArgs(base)) : nullptr;
+    case Op::CALL1:
+      if (!ask(i)) return nullptr;
+      count_callback();
+      return own(PyObject_CallOneArg(i.object, base));
     case Op::DICT_KEY_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).key : nullptr;
     case Op::DICT_VALUE_AT: return PyDict_Check(base) ? cpython::dict_item_at(base, i.arg).value : nullptr;
     default: return nullptr;
   }
 }
 
+PyObject* Evaluation::dict_item(Instruction& i, PyObject* dict) {
+  const cpython::Found found = cpython::find_purely(dict, i.object, i.arg);
+  if (found.certain) return found.value;
+  return ask(i) ? cpython::dict_get(dict, i.object, i.arg) : nullptr;
+}
+
+PyObject* Evaluation::item(Instruction& i, PyObject* base) {
+  if (PyDict_CheckExact(base)) return dict_item(i, base);
+  PyObject* value = nullptr;
+  if (item_purely(base, i.object, value)) return value;
+  return ask(i) ? own(PyObject_GetItem(base, i.object)) : nullptr;
+}
+
+PyObject* Evaluation::attribute(Instruction& i, PyObject* base, PyObject* (*get)(PyObject*, PyObject*)) {
+  const PureAttribute found = attribute_purely(base, i.object, i.arg);
+  if (found.certain) return found.is_new ? own(found.value) : found.value;
+  return ask(i) ? own(get(base, i.object)) : nullptr;
+}
+
 PyObject* Evaluation::global_weakref(Instruction& i, PyObject* base) {
   if (!PyDict_Check(base)) return nullptr;
-  PyObject* reference = cpython::dict_get(base, i.object, i.arg);
+  PyObject* reference = dict_item(i, base);
   if (reference == nullptr || !PyWeakref_Check(reference)) return nullptr;
   return own(cpython::weakref_target(reference));
 }
@@ -535,50 +482,56 @@ bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
     case Op::IS: return reinterpret_cast<uint64_t>(base) == i.number;
     case Op::IS_NOT: return reinterpret_cast<uint64_t>(base) != i.number;
     case Op::IS_TARGET: return is_target(base, i.object);
-    case Op::EQUALS: return equal(base, i.object);
-    case Op::DEEP_EQUALS: return deep_equals(base, i.object);
+    case Op::EQUALS: return (compares_purely(base, i.object) || ask(i)) && equal(base, i.object);
+    case Op::DEEP_EQUALS: return (is_immutable(i.object) || ask(i)) && deep_equals(base, i.object);
     case Op::SAME_BITS: return same_bits(base, i.object);
-    case Op::LENGTH: return has_length(base, i.arg, false);
-    case Op::LENGTH_OR_SET: return has_length(base, i.arg, true);
+    case Op::LENGTH: return (has_plain_length(base) || ask(i)) && has_length(base, i.arg, false);
+    case Op::LENGTH_OR_SET:
+      return (has_plain_length(base) || PyAnySet_Check(base) || ask(i)) && has_length(base, i.arg, true);
     case Op::DICT_LENGTH: return PyDict_Check(base) && PyDict_GET_SIZE(base) == static_cast<Py_ssize_t>(i.arg);
     case Op::TUPLE_ITER_LEN: return tuple_iterator_has(base, i.number, i.arg);
     case Op::RANGE_ITER: return range_iterator_is(base, i.number, i.object);
-    case Op::MAPPING_KEYS: return mapping_keys_are(base, i.object);
-    case Op::KEYS: return keys_are(base, i.object);
-    case Op::DICT_CONTAINS: return dict_contains(base, i.object, i.arg != 0);
-    case Op::SET_CONTAINS: return set_contains(base, i.object, i.arg != 0);
-    case Op::NO_ATTR: return !cpython::has_attribute(base, i.object);
+    case Op::MAPPING_KEYS:
+      return ((PyDict_CheckExact(base) && keys_compare_purely(base, i.object)) || ask(i)) &&
+             mapping_keys_are(base, i.object);
+    case Op::KEYS:
+      if (!PyDict_CheckExact(base)) return false;
+      return (keys_compare_purely(base, i.object) || ask(i)) && keys_are(base, i.object);
+    case Op::DICT_CONTAINS: return dict_contains(i, base);
+    case Op::SET_CONTAINS: return set_contains(i, base);
+    case Op::NO_ATTR: return !attribute_or_null(i, base, i.object);
     case Op::FLOAT_NAN: return float_is_nan(base);
     case Op::COMPLEX_NAN: return complex_is_nan(base);
     case Op::DUAL_LEVEL: return dual_level_is(i.object);
     case Op::INFERENCE_MODE: return c10::InferenceMode::is_enabled() == static_cast<bool>(i.arg);
     case Op::DEFAULT_DEVICE: return default_device_is(i.object);
-    case Op::GLOBAL_STATE: return *reinterpret_cast<const GlobalState*>(i.number) == GlobalState::now();
+    case Op::GLOBAL_STATE: return reinterpret_cast<StateGuard*>(i.number)->holds();
     case Op::TORCH_CALL: return call_is_true(i.object, nullptr);
     case Op::MODE_STACK: return mode_stack_is(i.object);
     case Op::SAVED_HOOKS:
       if (!at::SavedTensorDefaultHooks::get_hooks(/*ignore_is_tracing=*/true)) return i.arg != 0;
-      return predicate(i.object, base);
+      return predicate(i, base);
     case Op::DICT_VERSION: return dict_version_is(base, i.object, i.number);
-    case Op::DISPATCH_KEYS: return dispatch_keys_are(base, i.object, i.number, *dispatch_);
-    case Op::SCRIPT_TYPE: return script_type_is(base, i.object, i.number);
-    case Op::DIM_MARKING: return dim_marking_matches(base, i.object);
-    case Op::DYNAMIC_INDICES: return dynamic_indices_match(base, i.object);
+    case Op::DISPATCH_KEYS: return ask(i) && dispatch_keys_are(base, i.object, i.number, *dispatch_);
+    case Op::SCRIPT_TYPE: return ask(i) && script_type_is(base, i.object, i.number);
+    case Op::DIM_MARKING: return dim_marking_matches(i, base);
+    case Op::DYNAMIC_INDICES: return dynamic_indices_match(i, base);
     case Op::TENSOR: {
       const TensorSpec& spec = program_.tensors_[i.arg];
       if (Py_TYPE(base) != spec.type) return false;
       set_tensor_hint(base, hint);
+      if (may_ask_python(base) && !ask(i)) return false;
       return tensor_matches(spec, program_.dims_.data() + spec.dims, base, *dispatch_);
     }
     case Op::PREDICATE:
-    case Op::TORCH_LEAF: return predicate(i.object, base);
+    case Op::TORCH_LEAF: return predicate(i, base);
     case Op::UNIQUE: return scratch_.unique.insert(base, i.arg);
     case Op::UNIQUE_STORAGE: return insert_storage(scratch_.unique, base, i.arg);
     case Op::SAVE: scratch_.saved[i.arg] = own(Py_NewRef(base)); return true;
     case Op::SAME_AS: return scratch_.saved[i.arg] == base;
     case Op::SHARES_STORAGE: return share_storage(scratch_.saved[i.arg], base);
-    case Op::GATHER: scratch_.gathered[i.arg] = Py_NewRef(base); return true;
-    case Op::OVERLAP: return overlap_is(scratch_.saved, i.arg, i.object);
+    case Op::GATHER: return gather(i.arg, base);
+    case Op::OVERLAP: return overlap(i);
     case Op::SHAPE_INT: return shape_int(base, i.arg);
     case Op::SHAPE_FLOAT:
       if (!PyFloat_Check(base)) return false;
@@ -602,9 +555,104 @@ void Evaluation::count_callback() {
   total_counts.python_callbacks++;
 }
 
-bool Evaluation::predicate(PyObject* callable, PyObject* value) {
+bool Evaluation::predicate(const Instruction& i, PyObject* value) {
+  if (!ask(i)) return false;
   count_callback();
-  return call_is_true(callable, value);
+  return call_is_true(i.object, value);
+}
+
+bool Evaluation::dict_contains(Instruction& i, PyObject* base) {
+  const bool expected = i.arg != 0;
+  if (!PyDict_Check(base)) return !expected;
+  const cpython::Found found = cpython::find_purely(base, i.object);
+  if (found.certain) return (found.value != nullptr) == expected;
+  return ask(i) && contains_is(PyDict_Contains(base, i.object), expected);
+}
+
+bool Evaluation::set_contains(const Instruction& i, PyObject* base) {
+  const bool expected = i.arg != 0;
+  if (!PyAnySet_Check(base)) return !expected;
+  if (!(cpython::is_plain(i.object) && cpython::has_plain_members(base)) && !ask(i)) return false;
+  return contains_is(PySet_Contains(base, i.object), expected);
+}
+
+// getattr(object, name), new; null where it is absent, where that raises, or where it may not be asked.
+Ref Evaluation::attribute_or_null(const Instruction& i, PyObject* object, PyObject* name) {
+  cpython::Slot nowhere = cpython::kNoSlot;
+  const PureAttribute found = attribute_purely(object, name, nowhere);
+  if (found.certain) return Ref(found.is_new ? found.value : Py_XNewRef(found.value));
+  PyObject* value = ask(i) ? PyObject_GetAttr(object, name) : nullptr;
+  if (value == nullptr) PyErr_Clear();
+  return Ref(value);
+}
+
+bool Evaluation::is_subset(const Instruction& i, PyObject* marked, PyObject* expected) {
+  if (PyAnySet_CheckExact(marked) && PyAnySet_CheckExact(expected)) {
+    if (marked == expected) return true;
+    if (!cpython::has_plain_members(marked) && !ask(i)) return false;
+    const Ref answer(PyObject_RichCompare(marked, expected, Py_LE));
+    if (!answer) PyErr_Clear();
+    return answer.get() == Py_True;
+  }
+  const Ref method(ask(i) ? PyObject_GetAttrString(marked, "issubset") : nullptr);
+  if (!method) PyErr_Clear();
+  return method && call_is_true(method.get(), expected);
+}
+
+bool Evaluation::dependent_marking_matches(const Instruction& i, PyObject* object, PyObject* name,
+                                           PyObject* value_and_gate) {
+  PyObject* expected = PyTuple_GET_ITEM(value_and_gate, 0);
+  if (!attribute_or_null(i, object, PyTuple_GET_ITEM(value_and_gate, 1))) return true;
+  const Ref found = attribute_or_null(i, object, name);
+  if (expected == Py_None) return !found || found.get() == Py_None;
+  if (!found || (!compares_purely(found.get(), expected) && !ask(i))) return false;
+  return is_true(PyObject_RichCompareBool(found.get(), expected, Py_EQ));
+}
+
+// A tensor that carries a marking: what is marked must be no more than what was marked when the frame was compiled.
+bool Evaluation::marking_matches(const Instruction& i, PyObject* object) {
+  PyObject* expected = PyTuple_GET_ITEM(i.object, 1);
+  PyObject* absent = PyTuple_GET_ITEM(i.object, 2);
+  PyObject* dependent = PyTuple_GET_ITEM(i.object, 3);
+  if (PyDict_GET_SIZE(expected) == 0 && PyDict_GET_SIZE(dependent) == 0) return false;
+  Py_ssize_t cursor = 0;
+  PyObject *name = nullptr, *value = nullptr;
+  while (PyDict_Next(expected, &cursor, &name, &value)) {
+    const Ref marked = attribute_or_null(i, object, name);
+    if (marked && !is_subset(i, marked.get(), value)) return false;
+  }
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(absent); at++) {
+    if (attribute_or_null(i, object, PyList_GET_ITEM(absent, at))) return false;
+  }
+  cursor = 0;
+  while (PyDict_Next(dependent, &cursor, &name, &value)) {
+    if (!dependent_marking_matches(i, object, name, value)) return false;
+  }
+  return true;
+}
+
+bool Evaluation::dim_marking_matches(const Instruction& i, PyObject* object) {
+  return !attribute_or_null(i, object, PyTuple_GET_ITEM(i.object, 0)) || marking_matches(i, object);
+}
+
+bool Evaluation::dynamic_indices_match(const Instruction& i, PyObject* object) {
+  const Ref marked = attribute_or_null(i, object, PyTuple_GET_ITEM(i.object, 0));
+  return !marked || is_subset(i, marked.get(), PyTuple_GET_ITEM(i.object, 1));
+}
+
+bool Evaluation::gather(uint32_t index, PyObject* value) {
+  if (settling_) return scratch_.gathered[index] == value;
+  scratch_.gathered[index] = Py_NewRef(value);
+  return true;
+}
+
+bool Evaluation::overlap(const Instruction& i) {
+  PyObject* slots = PyTuple_GET_ITEM(i.object, 1);
+  bool asks = false;
+  for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(slots); at++) {
+    asks |= may_ask_python(scratch_.saved[PyLong_AsLong(PyTuple_GET_ITEM(slots, at))]);
+  }
+  return (!asks || ask(i)) && overlap_is(scratch_.saved, i.arg, i.object);
 }
 
 bool Evaluation::shape_int(PyObject* value, uint32_t index) {
@@ -627,7 +675,7 @@ bool Evaluation::shapes_hold(const Instruction& i) {
   if (exact_) verdict = program_.shapes_->run(scratch_.numbers.data(), failed);
   if (verdict == ShapeVerdict::kFails) return fail_shape(i.number + failed);
   if (verdict == ShapeVerdict::kHolds && i.arg == 0) return true;
-  return predicate(i.object, scratch_.registers[0]);
+  return predicate(i, scratch_.registers[0]);
 }
 
 bool Evaluation::fail_shape(uint64_t which) {
@@ -640,6 +688,11 @@ void Evaluation::turn_torch_function_off() {
   torch_function_before_ = TLS::get_disabled_state();
   torch_function_is_off_ = true;
   TLS::set_disabled_state(at::impl::TorchFunctionDisabledState::ALL_DISABLED);
+}
+
+void Evaluation::put_torch_function_back() {
+  if (torch_function_is_off_) at::impl::PythonTorchFunctionTLS::set_disabled_state(torch_function_before_);
+  torch_function_is_off_ = false;
 }
 
 bool Program::evaluate(PyObject* locals, PyObject** gathered, bool exactly) {

@@ -39,4 +39,15 @@ GlobalState GlobalState::now() {
   return state;
 }
 
+bool StateGuard::holds() {
+  const GlobalState now = GlobalState::now();
+  if (now == state_ || now == last_) return true;
+  if (torchs_.get() == Py_None) return false;
+  const Ref same(PyObject_CallNoArgs(torchs_.get()));
+  if (!same) PyErr_Clear();
+  if (same.get() != Py_True) return false;
+  last_ = now;
+  return true;
+}
+
 }  // namespace unified_guards

@@ -3,6 +3,8 @@
 // it derives (is this precision tf32?), the value itself is compared: stricter, never laxer.
 #pragma once
 
+#include "ref.h"
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +22,21 @@ struct GlobalState {
 
   static GlobalState now();
   bool operator==(const GlobalState&) const = default;
+};
+
+// A guard on the state as it is when this is made.
+class StateGuard {
+ public:
+  // `torchs` is a method of a guard of torch's on the same state, which tells whether a state that differs here is the
+  // same to torch (a precision that was never set, and that precision set); None where nobody is to be asked.
+  explicit StateGuard(PyObject* torchs) : torchs_(Py_NewRef(torchs)), state_(GlobalState::now()), last_(state_) {}
+
+  bool holds();
+  const GlobalState& state() const { return state_; }
+
+ private:
+  Ref torchs_;
+  GlobalState state_, last_;  // `last_`: that torch has found to be the same
 };
 
 }  // namespace unified_guards

@@ -53,12 +53,14 @@ Lookup& lookup_of(PyObject* object) { return *reinterpret_cast<Lookup*>(object);
 // How often a walk starts again because user code in a guard changed the entries.
 constexpr int kMostWalks = 4;
 
-// Says the verdict; false with an error set when the oracle raises. It may leave torch functions switched off.
-bool tell_oracle(const Entry& entry, PyObject* frame, bool verdict) {
+// Says the verdict, and takes a no for it: a yes comes too late, with nothing gathered. False with an error set when
+// the oracle raises. It may leave torch functions switched off.
+bool tell_oracle(const Entry& entry, PyObject* frame, bool& verdict) {
   using TLS = at::impl::PythonTorchFunctionTLS;
   const auto before = TLS::get_disabled_state();
   Ref answer(PyObject_CallFunctionObjArgs(entry.checker.oracle, frame, verdict ? Py_True : Py_False, nullptr));
   TLS::set_disabled_state(before);
+  if (answer.get() == Py_False) verdict = false;
   return static_cast<bool>(answer);
 }
 
@@ -74,14 +76,14 @@ bool walk(Lookup& self, PyObject* frame, Ref* gathered, std::shared_ptr<Entry>& 
     const uint64_t version = self.version;
     for (size_t at = 0; self.version == version && at < self.entries.size(); at++) {
       std::shared_ptr<Entry> entry = self.entries[at];
-      const bool hit = entry->checker.check(frame, gathered != nullptr ? gathered->out() : nullptr);
-      if (entry->checker.oracle != nullptr && !tell_oracle(*entry, frame, hit)) return false;
+      bool hit = entry->checker.check(frame, gathered != nullptr ? gathered->out() : nullptr);
+      if (entry->checker.is_oracle_told() && !tell_oracle(*entry, frame, hit)) return false;
       if (hit && self.version == version) {
         move_to_front(self, at);
         found = std::move(entry);
         return true;
       }
-      if (hit && gathered != nullptr) gathered->reset();
+      if (gathered != nullptr) gathered->reset();
     }
     if (self.version == version) return true;
   }
@@ -89,10 +91,12 @@ bool walk(Lookup& self, PyObject* frame, Ref* gathered, std::shared_ptr<Entry>& 
 }
 
 // As above, on the frame of a call.
-bool find(Lookup& self, PyObject* args, PyObject* kwargs, Ref* gathered, std::shared_ptr<Entry>& found) {
+bool find(PyObject* object, PyObject* args, PyObject* kwargs, Ref* gathered, std::shared_ptr<Entry>& found) {
+  const Ref held(Py_NewRef(object));  // a guard may run code of a user's that drops it
   Ref frame(PyDict_New());
   return frame && PyDict_SetItem(frame.get(), names->args, args) == 0 &&
-         PyDict_SetItem(frame.get(), names->kwargs, kwargs) == 0 && walk(self, frame.get(), gathered, found);
+         PyDict_SetItem(frame.get(), names->kwargs, kwargs) == 0 &&
+         walk(lookup_of(object), frame.get(), gathered, found);
 }
 
 // The list of leaves is emptied by a compiled function that wants them freed: nobody else holds them here.
@@ -105,11 +109,12 @@ PyObject* call_entry(const Entry& entry, Ref& gathered) {
 }
 
 PyObject* lookup_call(PyObject* object, PyObject* args, PyObject* kwargs) {
+  const Ref held(Py_NewRef(object));
   Lookup& self = lookup_of(object);
   Ref named(kwargs != nullptr ? Py_NewRef(kwargs) : PyDict_New());
   Ref gathered;
   std::shared_ptr<Entry> entry;
-  if (!named || !find(self, args, named.get(), &gathered, entry)) return nullptr;
+  if (!named || !find(object, args, named.get(), &gathered, entry)) return nullptr;
   if (entry == nullptr) {
     self.misses++;
     return PyObject_CallMethodObjArgs(object, names->miss, args, named.get(), nullptr);
@@ -147,16 +152,18 @@ bool add_program(Program& program, PyObject* rows) {
 }
 
 PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"key", "rows", "compiled", "rebuild", "oracle", nullptr};
+  static const char* keywords[] = {"key", "rows", "compiled", "rebuild", "oracle", "share", nullptr};
   PyObject *key = nullptr, *rows = nullptr, *compiled = nullptr, *rebuild = nullptr, *oracle = Py_None;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|O:_add", const_cast<char**>(keywords), &key, &rows, &compiled,
-                                   &rebuild, &oracle)) {
+  double share = 1;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|Od:_add", const_cast<char**>(keywords), &key, &rows, &compiled,
+                                   &rebuild, &oracle, &share)) {
     return nullptr;
   }
   auto entry = std::make_shared<Entry>();
   entry->key = Py_NewRef(key);
   entry->compiled = Py_NewRef(compiled);
   if (oracle != Py_None) entry->checker.oracle = Py_NewRef(oracle);
+  entry->checker.share.set(share);
   if (!add_program(entry->checker.program, rows) || !entry->rebuild.set(rebuild)) return nullptr;
   Lookup& self = lookup_of(object);
   if (position(self, key) != self.entries.end()) {
@@ -220,7 +227,7 @@ PyObject* lookup_find(PyObject* object, PyObject* arguments) {
   PyObject *args = nullptr, *kwargs = nullptr;
   if (!PyArg_ParseTuple(arguments, "O!O!:_find", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) return nullptr;
   std::shared_ptr<Entry> entry;
-  if (!find(lookup_of(object), args, kwargs, nullptr, entry)) return nullptr;
+  if (!find(object, args, kwargs, nullptr, entry)) return nullptr;
   return Py_NewRef(entry != nullptr ? entry->key : Py_None);
 }
 
@@ -284,7 +291,7 @@ void lookup_dealloc(PyObject* object) {
 
 PyMethodDef kMethods[] = {
     {"_add", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lookup_add)), METH_VARARGS | METH_KEYWORDS,
-     "_add(key, rows, compiled, rebuild, oracle=None): puts an entry in front."},
+     "_add(key, rows, compiled, rebuild, oracle=None, share=1): puts an entry in front."},
     {"_tell", lookup_tell, METH_VARARGS,
      "_tell(key, rows, first_row): what an entry asks first; its rows are numbered from first_row."},
     {"_drop", lookup_drop, METH_O, "Whether there was an entry of this key; it is gone."},

@@ -3,6 +3,7 @@
 #include "checker.h"
 #include "global_state.h"
 #include "lookup.h"
+#include "outlive.h"
 #include "profile.h"
 #include "rows.h"
 #include "tensor.h"
@@ -14,6 +15,8 @@
 #include <pybind11/stl.h>
 
 #include <iterator>
+#include <stdexcept>
+#include <vector>
 
 namespace py = pybind11;
 
@@ -55,11 +58,12 @@ py::dict numbered(const char* const (&names)[n]) {
   return numbers;
 }
 
-std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle, bool witness) {
+std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle, bool witness, double share) {
   auto checker = std::make_shared<Checker>();
   add_rows(checker->program, rows.ptr());
   if (witness) checker->program.keep_witnesses();
   if (!oracle.is_none()) checker->oracle = oracle.inc_ref().ptr();
+  checker->share.set(share);
   return checker;
 }
 
@@ -78,6 +82,31 @@ py::tuple tensor_facts(py::handle tensor, const py::object& keys) {
   if (!keys.is_none()) set = c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys.cast<uint64_t>());
   return py::make_tuple(DispatchState().apply(set), static_cast<int>(c10::typeMetaToScalarType(value.dtype())),
                         static_cast<int>(value.device().index()), value.requires_grad());
+}
+
+// The fields of a tensor as they stand in memory; None for those that must not be read there (see InPlace).
+py::dict read_in_place(py::handle tensor) {
+  if (!is_tensor(tensor.ptr())) throw py::type_error("expected a torch.Tensor");
+  using words::Peek;
+  const c10::TensorImpl& implementation = *tensor_of(tensor.ptr()).unsafeGetTensorImpl();
+  const InPlace may = reads_in_place(implementation);
+  const c10::impl::SizesAndStrides& dims = Peek::dims(implementation);
+  const torch::autograd::AutogradMeta* autograd = autograd_of(implementation.autograd_meta());
+  const auto shown = [](bool shows, auto read) { return shows ? py::object(read()) : py::none(); };
+  const auto numbers = [&](const int64_t* first) {
+    return py::tuple(py::cast(std::vector(first, first + dims.size())));
+  };
+  py::dict fields;
+  fields["keys"] = shown(may.keys, [&] { return py::int_(Peek::keys(implementation)); });
+  fields["dtype"] =
+      shown(may.dtype, [&] { return py::int_(static_cast<int>(c10::typeMetaToScalarType(implementation.dtype()))); });
+  fields["device"] = shown(may.device, [&] { return py::str(Peek::device(implementation)->str()); });
+  fields["size"] = shown(may.dims, [&] { return numbers(dims.sizes_data()); });
+  fields["stride"] = shown(may.dims, [&] { return numbers(dims.strides_data()); });
+  fields["storage_offset"] = shown(may.dims, [&] { return py::int_(Peek::offset(implementation)); });
+  fields["requires_grad"] = shown(
+      may.gradient, [&] { return py::bool_(autograd != nullptr && (autograd->requires_grad_ || autograd->grad_fn_)); });
+  return fields;
 }
 
 // Keeps what make() returns, called in the dispatch state in which the probe will be asked: torch's guards remember
@@ -153,6 +182,7 @@ PYBIND11_MODULE(_C, m) {
   using TorchFunctionTLS = at::impl::PythonTorchFunctionTLS;
   m.doc() = "The native checker of unified_guards.";
   cpython::self_test();
+  if (!kPolicyBits.are_found()) throw std::runtime_error("the fields of torch's tensors are not where they should be");
   m.attr("TORCH_VERSION") = UG_TORCH_VERSION;
   m.attr("OPS") = numbered(kOpNames);
   m.attr("SHAPE_OPS") = numbered(kShapeOpNames);
@@ -160,17 +190,28 @@ PYBIND11_MODULE(_C, m) {
   m.attr("DICT_SLOTS") = cpython::layouts_known;
 
   py::class_<Checker, std::shared_ptr<Checker>>(m, "Checker", "A lowered GuardSet and its callable.")
-      .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none(), py::arg("witness") = true)
+      .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none(), py::arg("witness") = true,
+           py::arg("share") = 1.0)
       .def("callable",
            [](std::shared_ptr<Checker> self) {
              PyObject* function = make_callable(std::move(self));
              if (function == nullptr) throw py::error_already_set();
              return py::reinterpret_steal<py::object>(function);
            })
+      // A guard may run code of a user's that drops the checker, and what torch's lookup walks.
       .def(
-          "check", [](Checker& self, const py::dict& locals) { return self.check(locals.ptr()); }, py::arg("locals"))
+          "check",
+          [](std::shared_ptr<Checker> self, const py::dict& locals) {
+            const Running running(locals.ptr());
+            return self->check(locals.ptr());
+          },
+          py::arg("locals"))
       .def(
-          "exact", [](Checker& self, const py::dict& locals) { return self.check_exactly(locals.ptr()); },
+          "exact",
+          [](std::shared_ptr<Checker> self, const py::dict& locals) {
+            const Running running(locals.ptr());
+            return self->check_exactly(locals.ptr());
+          },
           py::arg("locals"))
       .def("tell", &tell, py::arg("rows"), py::arg("first_row"))
       .def("profile", &costs_of, py::arg("locals"), py::arg("passes"))
@@ -187,11 +228,12 @@ PYBIND11_MODULE(_C, m) {
   PyObject* lookup = make_lookup_type();
   if (lookup == nullptr) throw py::error_already_set();
   m.attr("Lookup") = py::reinterpret_steal<py::object>(lookup);
-  py::class_<GlobalState>(m, "GlobalState", "What decides what operators do, as it was when this was made.")
-      .def(py::init(&GlobalState::now))
-      .def("check", [](const GlobalState& self) { return self == GlobalState::now(); })
-      .def("__eq__", [](const GlobalState& self, const GlobalState& other) { return self == other; })
-      .def("__hash__", [](const GlobalState& self) { return self.threads; });
+  py::class_<StateGuard>(m, "GlobalState", "What decides what operators do, as it was when this was made.")
+      .def(py::init([](const py::object& torchs) { return std::make_unique<StateGuard>(torchs.ptr()); }),
+           py::arg("torchs") = py::none())
+      .def("check", &StateGuard::holds)
+      .def("__eq__", [](const StateGuard& self, const StateGuard& other) { return self.state() == other.state(); })
+      .def("__hash__", [](const StateGuard& self) { return self.state().threads; });
   m.def("moved_facts", &moved_facts);
   m.def("counts", [] { return as_tuple(total_counts); });
   m.def("witness_counts", [] {
@@ -208,6 +250,10 @@ PYBIND11_MODULE(_C, m) {
       [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
       py::arg("state"));
   m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
+  m.def("read_in_place", &read_in_place, py::arg("tensor"));
+  m.def(
+      "asks_python", [](py::handle tensor) { return asks_python(*tensor_of(tensor.ptr()).unsafeGetTensorImpl()); },
+      py::arg("tensor"));
   m.def(
       "know_attribute_hook",
       [](py::handle code, const std::string& form, const std::vector<std::string>& names) {
@@ -215,6 +261,10 @@ PYBIND11_MODULE(_C, m) {
       },
       py::arg("code"), py::arg("form"), py::arg("names"));
   m.def("knows_attribute_hook", [](py::handle code) { return knows_attribute_hook(code.ptr()); }, py::arg("code"));
+  m.def("outlive", [](py::handle object) { outlive(object.ptr()); }, py::arg("object"));
+  m.def(
+      "outlive_what_code_carries", [](py::handle code) { return outlive_what_code_carries(code.ptr()); },
+      py::arg("code"));
   m.def("dicts_are_versioned", &dicts_are_versioned);
   m.def("object_at", &object_at, py::arg("address"));
   m.def("python_keys_are_visible", &python_keys_are_visible);

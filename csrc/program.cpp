@@ -12,7 +12,7 @@ namespace unified_guards {
 Counts total_counts;
 
 namespace {
-constexpr size_t kSpecsToCompare = 64;
+constexpr size_t kSpecsToCompare = 64, kMostAsked = 64;
 }
 
 Program::Program() = default;
@@ -210,7 +210,7 @@ void Program::find_root() {
 
 // The object that hints and witnesses are about.
 const void* Program::root(PyObject* locals) {
-  return root_name_ ? cpython::dict_get(locals, root_name_, root_slot_) : nullptr;
+  return root_name_ ? cpython::find_purely(locals, root_name_, root_slot_).value : nullptr;
 }
 
 Scratch Program::make_scratch() const {
@@ -218,6 +218,7 @@ Scratch Program::make_scratch() const {
   scratch.registers.resize(size_.registers);
   scratch.paths.resize(size_.registers, 1);
   scratch.owned.reserve(size_.owned);
+  scratch.asked.reserve(code_.size() < kMostAsked ? code_.size() : kMostAsked);
   scratch.saved.resize(size_.saved);
   scratch.gathered.resize(size_.gathered);
   scratch.unique.clear(size_.unique);

@@ -72,7 +72,7 @@ namespace unified_guards {
   X(DUAL_LEVEL)        /* object: (dict of forward_ad, name, level)           */ \
   X(INFERENCE_MODE)    /* arg: expected 0 or 1                                */ \
   X(DEFAULT_DEVICE)    /* object: (dict of torch.utils._device, name, device) */ \
-  X(GLOBAL_STATE)      /* object: GlobalState; number: its address            */ \
+  X(GLOBAL_STATE)      /* object: StateGuard; number: its address             */ \
   X(TORCH_CALL)        /* object: C function of torch, no arguments, truth    */ \
   X(MODE_STACK)        /* object: tuple of the modes' exact types             */ \
   X(SAVED_HOOKS)       /* arg: 1 if no hooks are expected; object: callable   */ \
@@ -159,11 +159,18 @@ struct Counts {
   uint64_t checks() const { return hits + misses; }
 };
 
+// An instruction that asked (see Evaluation::ask), and what its accessor was given; null when that is gone.
+struct Asked {
+  uint32_t at;
+  PyObject* value;
+};
+
 // What an evaluation writes. Kept with the program so that a hit allocates nothing.
 struct Scratch {
   std::vector<PyObject*> registers;
   std::vector<uint16_t> paths;   // of each register: from which one on the path to it was read in this evaluation
   std::vector<PyObject*> owned;  // new references, dropped at the end
+  std::vector<Asked> asked;      // in the order of the program
   std::vector<PyObject*> saved;
   std::vector<PyObject*> gathered;  // new references, handed out or dropped at the end
   SeenTable unique;

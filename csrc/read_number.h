@@ -16,7 +16,7 @@ inline const c10::TensorImpl* readable(const Instruction& i, PyObject* base) {
   auto* type = reinterpret_cast<PyObject*>(Py_TYPE(base));
   if (type != THPVariableClass && type != i.object) return nullptr;
   const c10::TensorImpl* impl = tensor_of(base).unsafeGetTensorImpl();
-  return has_plain_dims(*impl) ? impl : nullptr;
+  return reads_in_place(*impl).dims ? impl : nullptr;
 }
 
 inline Reading read_property(const Instruction& i, PyObject* base, Number& out) {

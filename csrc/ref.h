@@ -10,6 +10,7 @@ class Ref {
  public:
   explicit Ref(PyObject* object = nullptr) : object_(object) {}
   Ref(const Ref&) = delete;
+  Ref(Ref&& other) noexcept : object_(other.object_) { other.object_ = nullptr; }
   ~Ref() { Py_XDECREF(object_); }
   PyObject* get() const { return object_; }
   PyObject** out() { return &object_; }

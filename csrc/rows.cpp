@@ -67,7 +67,7 @@ void add_row(Program& program, PyObject* row) {
     object = Py_None;
   }
   if (op == Op::SHAPES) object = set_shapes(program, py::reinterpret_borrow<py::tuple>(object));
-  if (op == Op::GLOBAL_STATE) number = reinterpret_cast<uint64_t>(py::handle(object).cast<GlobalState*>());
+  if (op == Op::GLOBAL_STATE) number = reinterpret_cast<uint64_t>(py::handle(object).cast<StateGuard*>());
   program.add(op, static_cast<uint16_t>(base), arg, object, number);
 }
 

@@ -1,6 +1,7 @@
 // See telling.h. Each case answers as evaluate.cpp does, or not at all.
 #include "telling.h"
 
+#include "pure.h"
 #include "read_number.h"
 
 #include <algorithm>
@@ -14,7 +15,10 @@ enum class Answer { kHolds, kFails, kUnknown };
 
 Answer holds_if(bool truth) { return truth ? Answer::kHolds : Answer::kFails; }
 
-Answer found_or(PyObject* value, Answer otherwise) { return value != nullptr ? Answer::kHolds : otherwise; }
+Answer found_purely(cpython::Found found, PyObject*& value) {
+  value = found.value;
+  return found.certain ? holds_if(value != nullptr) : Answer::kUnknown;
+}
 
 // The value below `base`, borrowed, goes to `value` when the answer is kHolds.
 Answer read(Instruction& i, PyObject* base, PyObject*& value) {
@@ -24,15 +28,19 @@ Answer read(Instruction& i, PyObject* base, PyObject*& value) {
       [[fallthrough]];
     case Op::DICT_ITEM:
       if (!PyDict_Check(base)) return Answer::kFails;
-      value = cpython::dict_get(base, i.object, i.arg);
-      return found_or(value, Answer::kFails);
+      return found_purely(cpython::find_purely(base, i.object, i.arg), value);
     case Op::CONSTANT: value = i.object; return Answer::kHolds;
     case Op::GENERIC_DICT: {
       const cpython::InstanceDict instance = cpython::instance_dict(base);
       value = instance.dict;
       return instance.state == cpython::DictState::kReady ? Answer::kHolds : Answer::kUnknown;
     }
-    case Op::ATTR: value = cpython::instance_attribute(base, i.object, i.arg); return found_or(value, Answer::kUnknown);
+    case Op::ATTR: {
+      const PureAttribute found = attribute_purely(base, i.object, i.arg);
+      if (found.is_new) Py_XDECREF(found.value);  // a step holds nothing
+      value = found.is_new ? nullptr : found.value;
+      return value != nullptr ? Answer::kHolds : Answer::kUnknown;
+    }
     case Op::LIST_ITEM:
       if (!PyList_Check(base) || i.arg >= PyList_GET_SIZE(base)) return Answer::kFails;
       value = PyList_GET_ITEM(base, i.arg);
@@ -65,17 +73,16 @@ Answer has_length(PyObject* object, uint32_t length) {
 }
 
 Answer dict_contains(PyObject* object, PyObject* key, bool expected) {
-  if (!PyDict_CheckExact(object) || !PyUnicode_CheckExact(key)) return Answer::kUnknown;
-  const int found = PyDict_Contains(object, key);
-  if (found < 0) PyErr_Clear();
-  return holds_if(found == static_cast<int>(expected));
+  if (!PyDict_CheckExact(object)) return Answer::kUnknown;
+  const cpython::Found found = cpython::find_purely(object, key);
+  return found.certain ? holds_if((found.value != nullptr) == expected) : Answer::kUnknown;
 }
 
 // Not the dispatch keys, nor a device that depends on the thread: that is for the program to ask.
 Answer tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) {
   if (Py_TYPE(object) != spec.type) return Answer::kFails;
   const c10::TensorImpl& impl = *tensor_of(object).unsafeGetTensorImpl();
-  if (impl.is_python_dispatch() || !has_plain_dims(impl)) return Answer::kUnknown;  // even a layout may be Python's
+  if (!reads_in_place(impl).likeness()) return Answer::kUnknown;
   const c10::IntArrayRef sizes = impl.sizes();
   return holds_if(sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl.strides().data()) &&
                   static_cast<int8_t>(c10::typeMetaToScalarType(impl.dtype())) == spec.dtype &&

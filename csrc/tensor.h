@@ -8,8 +8,10 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 namespace unified_guards {
 
@@ -24,10 +26,15 @@ bool python_keys_are_visible();
 // The thread's dispatch state at the start of a check, mirroring LocalState::apply of torch/csrc/dynamo/guards.h.
 class DispatchState {
  public:
-  DispatchState() : local_(c10::impl::tls_local_dispatch_key_set()) {}
+  DispatchState() : local_(c10::impl::tls_local_dispatch_key_set()) {
+    if (adds_python_keys()) visible();
+  }
 
+  // Whether the keys that guards see of a tensor without Python keys of its own are the same in both. Two stacks of
+  // modes may add the same keys, of which guards see those of one stack only.
   bool operator==(const DispatchState& other) const {
-    return local_.included_ == other.local_.included_ && local_.excluded_ == other.local_.excluded_;
+    return local_.included_ == other.local_.included_ && local_.excluded_ == other.local_.excluded_ &&
+           (!adds_python_keys() || visible_ == other.visible_);
   }
 
   uint64_t apply(c10::DispatchKeySet keys) {
@@ -37,6 +44,8 @@ class DispatchState {
   }
 
  private:
+  bool adds_python_keys() const { return (local_.included_ - local_.excluded_).has_any(kPythonKeys); }
+
   bool visible() {
     if (visible_ < 0) visible_ = python_keys_are_visible();
     return visible_ != 0;
@@ -66,9 +75,16 @@ struct Peek : c10::TensorImpl {
     return tensor.*(&Peek::sizes_and_strides_);
   }
   static uint64_t keys(const c10::TensorImpl& tensor) { return (tensor.*(&Peek::key_set_)).raw_repr(); }
-  // dtype, device, and every flag that says whether sizes are plain numbers that can be read in place.
+  // dtype, device, and every flag that says whether an accessor reads its field or asks somebody (see PolicyBits).
   static const char* kind(const c10::TensorImpl& tensor) {
     return reinterpret_cast<const char*>(&(tensor.*(&Peek::data_type_)));
+  }
+  static const std::optional<c10::Device>& device(const c10::TensorImpl& tensor) {
+    return tensor.*(&Peek::device_opt_);
+  }
+  static int64_t offset(const c10::TensorImpl& tensor) { return tensor.*(&Peek::storage_offset_); }
+  static bool kind_ends_at_keys(const c10::TensorImpl& tensor) {
+    return kind(tensor) + sizeof(uint64_t) == reinterpret_cast<const char*>(&(tensor.*(&Peek::key_set_)));
   }
 };
 
@@ -80,6 +96,35 @@ inline uint64_t kind_of(const c10::TensorImpl& implementation) {
   std::memcpy(&kind, words::Peek::kind(implementation), sizeof kind);
   return kind;
 }
+
+// Which bits of a kind are the policies of TensorImpl: where one is set, an accessor asks a virtual function, which may
+// ask a subclass in Python or a tensor inside, and the field is not what it answers. They are bit-fields, whose places
+// no program can name: they are found on a tensor that is made for it.
+struct PolicyBits {
+  uint64_t dims = 0, device = 0, layout = 0;
+
+  bool are_found() const { return dims != 0 && device != 0 && layout != 0; }
+  uint64_t any() const { return dims | device | layout; }
+};
+
+struct PolicyExample : c10::TensorImpl {
+  PolicyExample() : TensorImpl(c10::DispatchKeySet(), caffe2::TypeMeta(), std::nullopt) {}
+
+  PolicyBits find() {
+    const auto changed_by = [this](auto set) {
+      const uint64_t before = kind_of(*this);
+      set();
+      return kind_of(*this) ^ before;
+    };
+    PolicyBits found;
+    if (!words::Peek::kind_ends_at_keys(*this)) return found;
+    found.dims = changed_by([this] { sizes_strides_policy_ = 3; });  // both bits of it
+    found.device = changed_by([this] { device_policy_ = true; });
+    found.layout = changed_by([this] { layout_policy_ = true; });
+    return found;
+  }
+};
+inline const PolicyBits kPolicyBits = PolicyExample().find();
 
 inline cpython::Word implementation_word(PyObject* tensor) { return cpython::word_at(&tensor_of(tensor)); }
 
@@ -122,7 +167,7 @@ inline bool symbolic_dims_match(const int64_t* expected, c10::SymIntArrayRef fou
   return true;
 }
 
-inline bool strides_read_as_minus_one(c10::Layout layout) {
+inline bool has_no_strides(c10::Layout layout) {
   return layout == c10::kSparseCsr || layout == c10::kSparseCsc || layout == c10::kSparseBsr ||
          layout == c10::kSparseBsc;
 }
@@ -130,38 +175,79 @@ inline bool strides_read_as_minus_one(c10::Layout layout) {
 // Tensors whose sizes are not two plain arrays: symbolic, nested, sparse compressed, subclasses that compute them.
 // May throw (a strided nested tensor does); the caller turns that into a failed guard.
 inline bool unusual_dims_match(const TensorSpec& spec, const int64_t* dims, const at::Tensor& tensor) {
-  if (strides_read_as_minus_one(tensor.layout())) {
+  if (has_no_strides(tensor.layout())) {
     if (static_cast<size_t>(tensor.dim()) != spec.rank || !symbolic_dims_match(dims, tensor.sym_sizes())) return false;
-    for (size_t i = 0; i < spec.rank; i++) {
-      if (dims[spec.rank + i] != -1 && dims[spec.rank + i] != kAnyDim) return false;
-    }
-    return true;
+    // What torch compares with a guarded stride is memory that it has freed: no match.
+    return std::all_of(dims + spec.rank, dims + 2 * spec.rank, [](int64_t stride) { return stride == kAnyDim; });
   }
   c10::SymIntArrayRef sizes = tensor.sym_sizes();
-  return sizes.size() == spec.rank && symbolic_dims_match(dims, sizes) &&
-         symbolic_dims_match(dims + spec.rank, tensor.sym_strides());
+  if (sizes.size() != spec.rank || !symbolic_dims_match(dims, sizes)) return false;
+  c10::SymIntArrayRef strides = tensor.sym_strides();  // a subclass may have more or fewer of them
+  return strides.size() == spec.rank && symbolic_dims_match(dims + spec.rank, strides);
 }
 
-// Whether sizes, strides and offset are plain numbers that can be read in place: not symbolic, nested, sparse, or
-// computed by a subclass.
-inline bool has_plain_dims(const c10::TensorImpl& impl) {
-  return impl.layout() == c10::kStrided && !impl.has_symbolic_sizes_strides() && !impl.is_python_dispatch() &&
-         !impl.is_nested();
+// Which fields of a tensor are what torch's accessors answer, so that they can be read in place.
+struct InPlace {
+  // What guards see of the keys follows from them and a DispatchState: none is a Python key, whose visibility depends
+  // on the modes of the thread.
+  bool keys;
+  // Always: dtype() is neither virtual nor has it a policy.
+  bool dtype = true;
+  // There is one, and no policy asks for another.
+  bool device;
+  // Sizes, strides and storage offset: no policy computes them, which one does where they are symbolic, nested,
+  // batched, of a sparse or opaque tensor, of a functional wrapper or of a subclass that asked for it; and the layout
+  // is strided, since others have no strides. Those of a tensor with Python keys are not read in place either.
+  bool dims;
+  // A view requires a gradient when its base does; all others say so themselves.
+  bool gradient;
+
+  // All that a Likeness is of.
+  bool likeness() const { return keys && dtype && device && dims; }
+};
+
+inline const torch::autograd::AutogradMeta* autograd_of(const c10::AutogradMetaInterface* metadata) {
+  return static_cast<const torch::autograd::AutogradMeta*>(metadata);  // torch's one kind, as torch takes for granted
+}
+
+inline constexpr c10::DispatchKeySet kNotStrided = c10::sparse_ks | c10::sparse_csr_ks | c10::mkldnn_ks;
+
+inline InPlace reads_in_place(const c10::TensorImpl& implementation) {
+  const uint64_t policies = kind_of(implementation) & kPolicyBits.any();
+  const torch::autograd::AutogradMeta* autograd = autograd_of(implementation.autograd_meta());
+  InPlace found{};
+  found.keys = !implementation.key_set().has_any(kPythonKeys);
+  found.dtype = true;
+  found.device = (policies & kPolicyBits.device) == 0 && words::Peek::device(implementation).has_value();
+  found.dims = found.keys && (policies & (kPolicyBits.dims | kPolicyBits.layout)) == 0 &&
+               !implementation.key_set().has_any(kNotStrided);
+  found.gradient = autograd == nullptr || !autograd->is_view_;
+  return found;
+}
+
+// Whether reading sizes, strides, storage offset, device or layout of a tensor may run Python code: a subclass's, that
+// of a tensor inside, or that of symbolic numbers. A sparse or opaque tensor by itself answers in C++.
+inline bool asks_python(const c10::TensorImpl& implementation) {
+  constexpr c10::DispatchKeySet kWrappers =
+      kPythonKeys | c10::functorch_transforms_ks | c10::DispatchKeySet(c10::DispatchKey::Functionalize);
+  if ((kind_of(implementation) & kPolicyBits.any()) == 0) return false;
+  const c10::DispatchKeySet keys = implementation.key_set();
+  return !keys.has_any(kNotStrided) || keys.has_any(kWrappers) || implementation.has_symbolic_sizes_strides();
 }
 
 // Index of the accelerator's current device (evaluate.cpp).
 int current_device_index();
 
-// Whether backwards passes through a tensor with this metadata, which is of torch's one kind, as torch itself takes for
-// granted.
+// Whether backwards passes through a tensor with this metadata. What its own fields say suffices unless it is a view:
+// that may come to require a gradient with its base.
 inline bool requires_gradient(const c10::AutogradMetaInterface* metadata) {
-  const auto* autograd = static_cast<const torch::autograd::AutogradMeta*>(metadata);
-  return autograd != nullptr && (autograd->requires_grad_ || autograd->grad_fn_);
+  const torch::autograd::AutogradMeta* autograd = autograd_of(metadata);
+  return autograd != nullptr &&
+         (autograd->requires_grad_ || autograd->grad_fn_ || (autograd->is_view_ && autograd->requires_grad()));
 }
 
-// `object` has exactly spec.type, which is torch.Tensor or a subclass.
-inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject* object, DispatchState& dispatch) {
-  const at::Tensor& tensor = tensor_of(object);
+inline bool fields_match(const TensorSpec& spec, const int64_t* dims, const at::Tensor& tensor,
+                         DispatchState& dispatch) {
   c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   if (dispatch.apply(impl->key_set()) != spec.keys) return false;
   if (static_cast<int8_t>(c10::typeMetaToScalarType(impl->dtype())) != spec.dtype) return false;
@@ -169,9 +255,17 @@ inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject
   const int index = spec.device_is_current ? current_device_index() : spec.device_index;
   if (device.index() != index) return false;
   if (requires_gradient(impl->autograd_meta()) != spec.requires_grad) return false;
-  if (!has_plain_dims(*impl)) return unusual_dims_match(spec, dims, tensor);
+  if (!reads_in_place(*impl).dims) return unusual_dims_match(spec, dims, tensor);
   c10::IntArrayRef sizes = impl->sizes();
   return sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl->strides().data());
+}
+
+// `object` has exactly spec.type, which is torch.Tensor or a subclass. Code in Python may give it another
+// implementation, so the one that is read is held.
+inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject* object, DispatchState& dispatch) {
+  const at::Tensor& tensor = tensor_of(object);
+  if (!asks_python(*tensor.unsafeGetTensorImpl())) return fields_match(spec, dims, tensor, dispatch);
+  return fields_match(spec, dims, at::Tensor(tensor), dispatch);
 }
 
 // What a tensor that matched a spec looked like, as it stands in memory: another one that looks like it, in the same
@@ -191,8 +285,9 @@ inline const torch::autograd::AutogradMeta* autograd_in_place(const c10::TensorI
   return reinterpret_cast<const torch::autograd::AutogradMeta*>(*word);
 }
 
-// tensor_matches() where `like` is the likeness of a tensor with plain dims and without Python keys that did, for which
-// autograd_in_place() holds. `kRank` is that of the spec, all of whose dims are guarded; -1 for any other.
+// tensor_matches() where `like` is the likeness of a tensor that did, whose likeness can be read in place (InPlace) and
+// for which autograd_in_place() holds: a tensor with other policies is of another kind. `kRank` is that of the spec,
+// all of whose dims are guarded; -1 for any other.
 template <int kRank>
 inline bool matches_like(const Likeness& like, const TensorSpec& spec, const int64_t* dims,
                          const c10::TensorImpl& implementation) {

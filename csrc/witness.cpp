@@ -54,13 +54,13 @@ Verdict verdict_of(Deriver::Outcome outcome) {
 Verdict Witness::verify(Deriver& deriver, Evaluation& evaluation, PyObject* locals) {
   for (size_t ahead = 0; ahead < Facts::kAhead; ahead++) __builtin_prefetch(facts_.facts[ahead].word);
   deriver.about(facts_, evaluation);
-  evaluation.tell_apart(apart_);
+  evaluation.clear_seen(apart_);
   Program& program = deriver.program();
   Verdict verdict = state_holds(program, evaluation);
   if (verdict == Verdict::kHolds) verdict = anchors_hold(deriver, locals);
   if (verdict == Verdict::kHolds) verdict = facts_hold(deriver);
   if (verdict == Verdict::kHolds) verdict = tensors_hold(program, evaluation);
-  if (verdict == Verdict::kHolds) verdict = live_holds(evaluation, locals);
+  if (verdict == Verdict::kHolds) verdict = live_holds(program, evaluation, locals);
   if (verdict == Verdict::kStale) ready_ = false;
   return verdict;
 }
@@ -69,12 +69,12 @@ Verdict Witness::record(Deriver& deriver, Evaluation& evaluation, PyObject* loca
   deriver.about(facts_, evaluation);
   ready_ = false;
   const GlobalState state = GlobalState::now();
-  evaluation.tell_apart(deriver.program().size_.unique);
+  evaluation.clear_seen(deriver.program().size_.unique);
   Verdict verdict = verdict_of(deriver.record(locals));
   if (verdict != Verdict::kHolds) return verdict;
   state_ = state;
   plan(deriver.program());
-  verdict = live_holds(evaluation, locals);
+  verdict = live_holds(deriver.program(), evaluation, locals);
   ready_ = verdict == Verdict::kHolds;
   return verdict;
 }
@@ -84,7 +84,6 @@ void Witness::plan(Program& program) {
   std::vector<bool> leads(code.size());
   live_.clear();
   approach_.clear();
-  hold_ = false;
   apart_ = 0;
   state_guard_ = -1;
   for (uint32_t at = static_cast<uint32_t>(code.size()); at-- > 0;) {
@@ -100,7 +99,6 @@ void Witness::plan(Program& program) {
     const bool loads = parent != at && facts_.remembered[parent].standing != Standing::kLive;
     live_.push_back({code[at], at, loads ? parent : kNoLoad});
     apart_ += code[at].op == Op::UNIQUE || code[at].op == Op::UNIQUE_STORAGE;
-    hold_ |= user_code_in(code[at]) != UserCode::kNone;
   }
   live_.shrink_to_fit();
   approach_.shrink_to_fit();
@@ -182,7 +180,7 @@ Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const Te
   bool matches = Py_TYPE(fact.tensor) == spec.type;
   const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
   if (matches) {
-    if (implementation.is_python_dispatch() || !has_plain_dims(implementation)) return Verdict::kStale;
+    if (!reads_in_place(implementation).likeness()) return Verdict::kStale;
     matches = tensor_matches(spec, dims, fact.tensor, *evaluation.dispatch());
   }
   if (!matches) {
@@ -194,9 +192,32 @@ Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const Te
   return Verdict::kHolds;
 }
 
-Verdict Witness::live_holds(Evaluation& evaluation, PyObject* locals) {
-  return evaluation.run_live(locals, live_, facts_.found.data(), facts_.apart, hold_) ? Verdict::kHolds
-                                                                                      : Verdict::kFails;
+Verdict Witness::live_holds(Program& program, Evaluation& evaluation, PyObject* locals) {
+  if (!run_live(evaluation, locals)) return Verdict::kFails;
+  // What facts said before code of a user's ran is compared again. Where it has changed, the exact tier looks at it.
+  const bool holds = evaluation.settle([&] {
+    return nothing_moved(program, evaluation.as_they_were(locals)) &&
+           tensors_hold(program, evaluation) == Verdict::kHolds && run_live(evaluation, locals);
+  });
+  return holds ? Verdict::kHolds : Verdict::kExact;
+}
+
+bool Witness::run_live(Evaluation& evaluation, PyObject* locals) {
+  return evaluation.run_live(locals, live_, facts_.found.data(), facts_.apart);
+}
+
+bool Witness::nothing_moved(Program& program, PyObject* locals) {
+  if (state_guard_ >= 0 && !(GlobalState::now() == state_)) return false;
+  PyObject** registers = program.scratch_.registers.data();
+  registers[0] = locals;
+  for (Approach& step : approach_) {
+    Instruction& i = step.instruction;
+    PyObject* value = Deriver::read(i, registers[i.base]);
+    if (value == nullptr || (step.is_anchor && value != facts_.found[step.at])) return false;
+    registers[i.base + 1] = value;
+  }
+  const auto end = facts_.facts.begin() + static_cast<ptrdiff_t>(facts_.count());
+  return std::all_of(facts_.facts.begin(), end, [](const Fact& fact) { return *fact.word == fact.expected; });
 }
 
 bool Witness::is_idle(const Program& program) const {
@@ -304,7 +325,7 @@ Verdict Witnesses::check(Evaluation& evaluation, PyObject* locals) {
   const size_t work = deriver_.work();
   if (verdict == Verdict::kHolds) count(&WitnessCounts::held);
   if (work > 0) count(&WitnessCounts::repaired);
-  judge(entry, verdict != Verdict::kStale && work * 4 <= program_.code_.size());
+  judge(entry, verdict != Verdict::kStale && verdict != Verdict::kExact && work * 4 <= program_.code_.size());
   return verdict;
 }
 

@@ -46,7 +46,9 @@ class Witness {
   Verdict tensors_hold(Program& program, Evaluation& evaluation);
   Verdict tensor_holds(Program& program, Evaluation& evaluation, const TensorFact& fact);
   Verdict state_holds(Program& program, Evaluation& evaluation);
-  Verdict live_holds(Evaluation& evaluation, PyObject* locals);
+  Verdict live_holds(Program& program, Evaluation& evaluation, PyObject* locals);
+  bool run_live(Evaluation& evaluation, PyObject* locals);
+  bool nothing_moved(Program& program, PyObject* locals);
   void plan(Program& program);
 
   Facts facts_;
@@ -58,8 +60,7 @@ class Witness {
   };
   std::vector<Approach> approach_;
   std::vector<LiveStep> live_;
-  bool hold_ = false;  // while the live steps run (see Evaluation::run_live)
-  size_t apart_ = 0;   // how many of them have to be told apart
+  size_t apart_ = 0;  // how many of them have to be told apart
   bool ready_ = false;
   int64_t state_guard_ = -1;  // the instruction that `state_` answers
   GlobalState state_{};

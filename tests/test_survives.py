@@ -413,3 +413,132 @@ def test_compiling_in_a_loop_leaks_no_more_than_torch(tmp_path: Path, reset: str
     for kind in ("tensors", "modules", "wrappers"):
         assert ours[kind] <= theirs[kind], grown
     assert ours["objects"] <= 2 * theirs["objects"] + 100, grown  # what we keep hangs on the wrappers that torch keeps
+
+
+RESETS = """
+    import threading
+
+    class Asked:
+        def __getattr__(self, name):
+            doing = vars(self).pop("doing", None)
+            if doing is not None:
+                doing()
+                gc.collect()
+                vars(self)["junk"] = [bytes(200) for _ in range(2000)]  # where something was freed, something else is
+            raise AttributeError(name)
+
+    asked, then_asked, run = Asked(), Asked(), None
+
+    def function(x, asked, then_asked):
+        return x if hasattr(asked, "extra") or hasattr(then_asked, "extra") else helper(x)
+
+    def make_helper():
+        exec("def helper(x): return x + 1", globals())
+
+    def warm():
+        global run
+        if run is None:
+            run = compiled(function)
+        for size in (3, 2, 2):
+            run(torch.ones(size), asked, then_asked)
+
+    def ask(doing, size=2):
+        warm()
+        vars(asked)["doing"] = doing
+        got = run(torch.ones(size), asked, then_asked)
+        assert "doing" not in vars(asked), "not even asked"
+        assert got.tolist() == function(torch.ones(size), asked, then_asked).tolist(), got
+        vars(then_asked).pop("extra", None)
+
+    def reset():
+        torch._dynamo.reset()
+
+    def reset_and_miss():
+        torch._dynamo.reset()
+        then_asked.extra = 1
+
+    def in_a_thread():
+        thread = threading.Thread(target=torch._dynamo.reset)
+        thread.start()
+        thread.join()
+
+    def again():
+        torch._dynamo.reset()
+        warm()
+        torch._dynamo.reset()
+
+    def remove():
+        torch._dynamo.eval_frame.remove_from_cache(function)
+
+    def drop():
+        global run
+        torch._dynamo.reset()
+        run = None
+
+    def replace_code():
+        function.__code__ = (lambda x, asked, then_asked: helper(x)).__code__
+        torch._dynamo.reset()
+"""
+
+SWITCHES: list[dict[str, str]] = [{}, {"UNIFIED_GUARDS_WITNESS": "0"}, {"UNIFIED_GUARDS_VERIFY": "1"}]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=["", "exactly", "verified"])
+def test_reset_within_a_guard(tmp_path: Path, switches: dict[str, str]) -> None:
+    """Code of a user's that a guard runs frees what torch's lookup walks, and the checker that runs."""
+    script = """
+    make_helper()
+    for doing in (reset, reset_and_miss, in_a_thread, again, remove, drop, make_helper):
+        for _ in range(3):
+            ask(doing)
+    ask(reset, size=3)  # the entry behind the first
+    ask(replace_code)
+    print("survived")
+    """
+    path = tmp_path / "program.py"
+    path.write_text(dedented(COMMON, RESETS, script).replace("PRELUDE", UNIFIED.prelude))
+    done = behaviour.run_python(str(path), environ=switches)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stderr[-6000:]}"
+    assert "survived" in done.stdout
+
+
+def test_uninstall_within_a_guard(tmp_path: Path) -> None:
+    script = """
+    def uninstall():
+        unified_guards.uninstall()
+        torch._dynamo.reset()
+
+    make_helper()
+    for _ in range(3):
+        unified_guards.install()
+        ask(uninstall)
+    assert not unified_guards.is_installed()
+    """
+    survives(tmp_path, RESETS, script)
+
+
+def test_what_a_reset_within_a_guard_kept_is_freed(tmp_path: Path) -> None:
+    """By the next check after the lookup is over, whichever that is."""
+    script = """
+    import weakref
+    from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+    make_helper()
+    warm()
+    other = compiled(lambda x: x + 1)
+    other(torch.ones(2))
+    kept = []
+    for _ in range(5):
+        warm()
+        entries = _debug_get_cache_entry_list(function.__code__)
+        kept += [weakref.ref(entry.code) for entry in entries]
+        del entries
+        ask(reset)
+        assert any(reference() for reference in kept)
+        other = compiled(lambda x: x + 1)
+        other(torch.ones(2))
+        other(torch.ones(2))
+        gc.collect()
+        assert not any(reference() for reference in kept)
+    """
+    survives(tmp_path, RESETS, script)

@@ -1422,7 +1422,7 @@ def test_the_environment_switches_it_off(value: str | None, off: bool, monkeypat
 # -- code of the user's within a check ---------------------------------------------------------------------------------
 
 
-def test_a_guard_that_changes_what_is_guarded_is_seen_by_the_next_check() -> None:
+def test_a_guard_that_changes_what_is_guarded_is_seen_by_that_check() -> None:
     thing: Any = Thing(flag=True)
     at = [0]
 
@@ -1432,7 +1432,7 @@ def test_a_guard_that_changes_what_is_guarded_is_seen_by_the_next_check() -> Non
             thing.flag = False
 
     made = checker(equals(item("flag"), True), says_yes(X, turn))
-    assert [made.check({"x": thing}) for _ in range(5)] == [True, True, True, False, False]
+    assert [made.check({"x": thing}) for _ in range(5)] == [True, True, False, False, False]
 
 
 def test_a_guard_may_ask_the_same_checker() -> None:

@@ -22,7 +22,6 @@ if not _environment.is_command_line():
     from unified_guards.dynamo.backend import backend
     from unified_guards.dynamo.install import (
         FallbackError,
-        GuardDisagreement,
         install,
         installed,
         is_installed,
@@ -31,6 +30,7 @@ if not _environment.is_command_line():
     from unified_guards.ir import Guard, GuardSet, Provenance, Source
     from unified_guards.report import FrameReport, Report, explain
     from unified_guards.statistics import Stats, stats
+    from unified_guards.verify import GuardDisagreement
 
 if TYPE_CHECKING:
     from unified_guards.aot.functions import aot_function, aot_module, aot_module_simplified

@@ -37,6 +37,22 @@ def is_set(name: str, default: str = "") -> bool:
     return os.environ.get(name, default) not in ("", "0")
 
 
+def share_to_verify() -> float | Problem:
+    """The share of all checks that ``UNIFIED_GUARDS_VERIFY`` has compared: from 0 to 1, or what is wrong with it."""
+    text = os.environ.get("UNIFIED_GUARDS_VERIFY", "")
+    try:
+        share = float(text or 0)
+    except ValueError:
+        share = -1.0
+    if 0 <= share <= 1:
+        return share
+    return Problem(
+        f"UNIFIED_GUARDS_VERIFY is {text!r} and should be a number from 0 to 1, the share of checks that are compared; "
+        "none is compared now",
+        "Run: export UNIFIED_GUARDS_VERIFY=1 (every check), =0.01 (one in a hundred), or unset it (none)",
+    )
+
+
 def wrong_python() -> Problem | None:
     """What to tell a user whose Python is not supported; None when it is."""
     if FIRST_PYTHON <= sys.version_info[:2] < AFTER_LAST_PYTHON:

@@ -389,13 +389,17 @@ def lower(guard_set: GuardSet, gather: Sequence[Source] = ()) -> Program:
 
 
 def make_checker(
-    program: Program, oracle: Callable[[dict[str, Any], bool], None] | None = None, *, witness: bool = True
+    program: Program,
+    oracle: Callable[[dict[str, Any], bool], bool | None] | None = None,
+    *,
+    witness: bool = True,
+    share: float = 1,
 ) -> _C.Checker:
-    """A native checker for ``program``; ``oracle`` is told every verdict and raises when it is wrong.
+    """A native checker for ``program``; ``oracle`` is told this share of all verdicts, and answers or raises.
 
     Without ``witness``, every check evaluates every guard.
     """
-    return _C.Checker(program.rows, oracle, witness)
+    return _C.Checker(program.rows, oracle, witness, share)
 
 
 def _visibility_probe() -> Callable[[], bool]:

@@ -23,7 +23,7 @@ from unified_guards.ir import Guard, GuardSet, Source, Test
 if TYPE_CHECKING:
     from unified_guards.dynamo.install import Frame
 
-Oracle = Callable[[dict[str, Any], bool], None]
+Oracle = Callable[[dict[str, Any], bool], bool | None]
 
 #: Of one entry: how many of the last checks are kept, and how often a frame is checked again to measure one.
 _MOST_CHECKS, _PASSES = 4096, 20
@@ -96,7 +96,7 @@ def watch(frame: Frame, torch_root: Any, oracle: Oracle | None) -> Oracle:
     held = weakref.ref(frame)
     hits = 0
 
-    def measuring(f_locals: dict[str, Any], verdict: bool) -> None:
+    def measuring(f_locals: dict[str, Any], verdict: bool) -> bool | None:
         nonlocal hits
         frame = held()
         if frame is not None:
@@ -105,8 +105,7 @@ def watch(frame: Frame, torch_root: Any, oracle: Oracle | None) -> Oracle:
             if verdict and hits.bit_count() == 1 and hits.bit_length() % 2 == 1:
                 with contextlib.suppress(Exception):  # only for reading: the call goes on
                     measured.measure(frame, torch_root, f_locals)
-        if oracle is not None:
-            oracle(f_locals, verdict)
+        return None if oracle is None else oracle(f_locals, verdict)
 
     return measuring
 

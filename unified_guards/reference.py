@@ -232,8 +232,8 @@ def _grad(base: Any, _: None) -> Any:
 
 
 def _known(dim: Any) -> Any:
-    """A plain int; a symbolic one only when it is known without adding a guard to its ShapeEnv."""
-    return dim if type(dim) is int else dim.node.maybe_as_int()
+    """A plain int, or none; a symbolic one only when it is known without adding a guard to its ShapeEnv."""
+    return dim if dim is None or type(dim) is int else dim.node.maybe_as_int()
 
 
 def _tensor_property(name: str) -> Callable[[Any, int | None], Any]:
@@ -473,9 +473,9 @@ def _dynamic_indices(value: Any, params: tuple[Any, ...]) -> bool:
 
 
 def _strides(value: Any) -> tuple[Any, ...]:
-    """Sparse compressed tensors have none: torch's guards read -1."""
+    """Sparse compressed tensors have none, and match no guarded one."""
     if value.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc):
-        return (-1,) * int(value.dim())
+        return (None,) * int(value.dim())
     return tuple(torch.Tensor.stride(value))
 
 

@@ -19,7 +19,8 @@ class Stats:
         hits: how often it said that the compiled code may be reused.
         misses: how often it said no.
         python_callbacks: how many Python functions and torch leaf guards the checks called.
-        disagreements: under ``UNIFIED_GUARDS_VERIFY=1``, what was raised.
+        disagreements: what ``UNIFIED_GUARDS_VERIFY`` found: under ``1`` all that was raised, under a smaller share the
+            first of each cache entry.
         shapes_left_to_torch: why the shape guards of frames that are checked natively stayed one Python function of
             torch's, and how many times each.
         witness_held: checks that passed because nothing that the guards read had changed since an earlier check.
@@ -28,6 +29,8 @@ class Stats:
         witness_off: why guards on dicts are evaluated on every check all the same; None when they need not be.
         aot_entries: versions that the AOT entry points compiled.
         aot_run_eagerly: why calls through them were run without compiled code, and how many times each.
+        compared: checks that ``UNIFIED_GUARDS_VERIFY`` had compared.
+        overruled: of those, under a share below 1, how many were wrong and took torch's verdict.
     """
 
     frames_lifted: int
@@ -44,6 +47,8 @@ class Stats:
     witness_repaired: int = 0
     witness_recorded: int = 0
     witness_off: str | None = None
+    compared: int = 0
+    overruled: int = 0
 
     def __str__(self) -> str:
         left = sum(self.frames_left_to_torch.values())
@@ -55,6 +60,7 @@ class Stats:
             f"witness: {self.witness_held} checks passed by what was remembered, {self.witness_repaired} repaired it, "
             f"{self.witness_recorded} recorded it",
             *([] if self.witness_off is None else [f"  dicts are evaluated on every check: {self.witness_off}"]),
+            *([f"verify: {self.compared} checks compared, {self.overruled} overruled"] if self.compared else []),
             *(f"disagreement: {text}" for text in self.disagreements),
             f"aot: {self.aot_entries} versions compiled, {sum(self.aot_run_eagerly.values())} calls run eagerly",
             *(f"  {count} because: {reason}" for reason, count in self.aot_run_eagerly.items()),
@@ -74,6 +80,8 @@ class _Tally:
         self.reasons: dict[str, int] = {}
         self.shapes: dict[str, int] = {}
         self.disagreements: list[str] = []
+        self.compared = 0
+        self.overruled = 0
         self.warned = False
         self.aot_entries = 0
         self.eager: dict[str, int] = {}
@@ -82,6 +90,14 @@ class _Tally:
     def left(self, reason: str) -> None:
         with self._lock:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+    def compare(self) -> None:
+        with self._lock:
+            self.compared += 1
+
+    def overrule(self) -> None:
+        with self._lock:
+            self.overruled += 1
 
     def shapes_left(self, reason: str) -> None:
         with self._lock:
@@ -114,4 +130,6 @@ def stats() -> Stats:
         dict(tally.eager),
         *_C.witness_counts(),
         witness_off=None if _C.dicts_are_versioned() else _NO_WATCHER,
+        compared=tally.compared,
+        overruled=tally.overruled,
     )

@@ -19,7 +19,7 @@ import torch._dynamo.config
 from torch._logging import getArtifactLogger
 from torch.utils import _pytree as pytree
 
-from unified_guards import _C
+from unified_guards import _C, verify
 from unified_guards.aot.entry import ARGS, KWARGS, Entry, Lifted, guard_set_of
 from unified_guards.aot.errors import RecompileLimitError, Unguardable
 from unified_guards.aot.lifting import Dimensions
@@ -258,8 +258,8 @@ class UnifiedCache(_C.Lookup):
     ) -> None:
         entry = Entry(guard_set, gather, list(lifted.lifting.kept.values()), eager=eager)
         lifted.lifting.deaths.tell = functools.partial(_forget, weakref.ref(self), weakref.ref(entry))
-        others = self._keys()
-        self._add(entry, entry.program.rows, function, rebuild, entry.oracle())
+        others, share = self._keys(), verify.share()
+        self._add(entry, entry.program.rows, function, rebuild, entry.oracle(share), share)
         introduce(entry, others, self._tell_apart)
 
     def _tell_apart(self, entry: Entry, item: Guard) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx.experimental import proxy_tensor
 
-from unified_guards import _C
+from unified_guards import _C, verify
 from unified_guards.aot.cache import is_being_traced
 from unified_guards.aot.entry import Entry, Lifted, guard_set_of
 from unified_guards.aot.errors import GuardError, Unguardable
@@ -42,7 +42,8 @@ class Guards(_C.Lookup):
         """A version, tried before the others."""
         if not self._keys():
             self.first = entry
-        self._add(_Version(graph, entry), entry.program.rows, list, [(_C.REBUILD["LEAF"], 0, None)], entry.oracle())
+        share, rebuild = verify.share(), [(_C.REBUILD["LEAF"], 0, None)]
+        self._add(_Version(graph, entry), entry.program.rows, list, rebuild, entry.oracle(share), share)
 
     def version_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Version | None:
         """What to run; None when no guards hold and nothing else was asked for."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import unified_guards
-from unified_guards._environment import NOT_BUILT, Problem, is_set, wrong_python
+from unified_guards._environment import NOT_BUILT, Problem, is_set, share_to_verify, wrong_python
 
 _ABOUT_JSON = """\
 --json prints one object:
@@ -253,12 +253,16 @@ def _environment() -> Finding:
     if off:
         what = f"{shown}: torch.compile compiles nothing, so that there are no guards"
         return Finding("environment", "wrong", what, f"Run: unset {' '.join(off)}", facts)
+    share = share_to_verify()
+    if isinstance(share, Problem):
+        return _wrong("environment", share, facts)
     unknown = [name for name in ours if name not in _OURS]
     if unknown:
         remedy = f"Nothing reads {', '.join(unknown)}; there are {', '.join(_OURS)}."
         return Finding("environment", "note", shown, remedy, facts)
-    if is_set("UNIFIED_GUARDS_VERIFY"):
-        remedy = "It evaluates torch's guards too, for debugging. Where time counts, run: unset UNIFIED_GUARDS_VERIFY"
+    if share:
+        also = "every check" if share == 1 else f"{share:.4g} of all checks"
+        remedy = f"Torch's guards are evaluated too, on {also}. Where time counts, run: unset UNIFIED_GUARDS_VERIFY"
         return Finding("environment", "note", shown, remedy, facts)
     return Finding("environment", "ok", shown, facts=facts)
 

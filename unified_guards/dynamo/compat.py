@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import re
-from typing import Any
+import types
+from typing import Any, cast
 
 import torch
 
@@ -105,9 +108,34 @@ def is_loaded_from_a_package(arguments: dict[str, Any]) -> bool:
     return arguments.get("shape_code_parts") is not None or arguments.get("runtime_global_scope") is not None
 
 
+def code_with_extra_state() -> types.CodeType:
+    """A new code object, with which torch keeps what it keeps with those that it compiles."""
+    from torch._dynamo.eval_frame import skip_code
+
+    code = compile("", "<unified_guards>", "exec")
+    skip_code(code)
+    return code
+
+
 def shape_env_changed(shape_env: Any) -> None:
     """Makes a ShapeEnv forget what it computed from the state that it had before (from 2.13 there are two counts)."""
     for counter in ("_version_counter", "_replacements_version_counter"):
         if hasattr(shape_env, counter):
             setattr(shape_env, counter, getattr(shape_env, counter) + 1)
     shape_env._prev_cache_key = shape_env._get_key()
+
+
+def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:
+    """Keeps what is compiled meanwhile apart from all that torch's caches have of other ``what``.
+
+    A tag that is part of every key of these caches, and may be set by a user (all versions have it so far); where there
+    is none AOTAutograd's cache is not asked.
+    """
+    config = torch.compiler.config
+    if hasattr(config, "cache_key_tag"):
+        digest = hashlib.sha256(what.encode()).hexdigest()[:32]
+        tag = f"{config.cache_key_tag}:unified_guards:{digest}"
+        return cast("contextlib.AbstractContextManager[Any]", config.patch(cache_key_tag=tag))
+    from torch._functorch import config as functorch
+
+    return cast("contextlib.AbstractContextManager[Any]", functorch.patch(enable_autograd_cache=False))

@@ -26,9 +26,9 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.output_graph import OutputGraph
 from torch._guards import CompileContext, TracingContext
 
-from unified_guards import _C, attribute_hooks, profile, reference
+from unified_guards import _C, attribute_hooks, profile, reference, verify
 from unified_guards._environment import is_set
-from unified_guards.dynamo import compat, strict
+from unified_guards.dynamo import compat, reads, strict
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
@@ -45,13 +45,6 @@ class FallbackError(RuntimeError):
 
     Raised where the frame is compiled. Without the variable the reason is counted in
     ``stats().frames_left_to_torch``, and the frame keeps torch's guards.
-    """
-
-
-class GuardDisagreement(AssertionError):
-    """Under ``UNIFIED_GUARDS_VERIFY=1``: the native checker and torch's tree gave different verdicts on a frame.
-
-    Raised by the call that was checked; the message has both verdicts and the guard that failed. It is a bug of ours.
     """
 
 
@@ -108,12 +101,13 @@ class Frame:
         self.checker: _C.Checker
         self.measured: profile.Measured | None = None
 
-    def build(self, oracle: Callable[[dict[str, Any], bool], None] | None) -> None:
-        """Lowers what is to be checked."""
+    def build(self, oracle: Callable[[dict[str, Any], bool], bool | None] | None, share: float = 1) -> None:
+        """Lowers what is to be checked; ``oracle`` is told of that share of the checks."""
         program: Program = lower(self.checked)
         self.meaning, self.rows = program.meaning, len(program.rows)
         self.python_callbacks = program.python_callbacks
-        self.checker = make_checker(program, oracle, witness=is_set("UNIFIED_GUARDS_WITNESS", "1"))
+        witness = is_set("UNIFIED_GUARDS_WITNESS", "1")
+        self.checker = make_checker(program, oracle, witness=witness, share=share)
 
     def tell(self, item: Guard) -> None:
         """Has the checker ask a guard of `checked` before all others."""
@@ -224,6 +218,11 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
     def __str__(self) -> str:
         return str(self._torch())
 
+    def __del__(self, outlive: Callable[[object], None] = _C.outlive) -> None:
+        """An object that it knows by its identity has died, or it was reset: while a checker runs, code of a user's may
+        have done that in a guard, and the lookup still stands on the roots."""
+        outlive(vars(self))
+
 
 @contextlib.contextmanager
 def _torch_function_state_kept() -> Iterator[None]:
@@ -235,34 +234,46 @@ def _torch_function_state_kept() -> Iterator[None]:
         _C.set_torch_function_state(before)
 
 
-def _oracle(wrapper: torch_guards.GuardManagerWrapper, root: Any) -> Callable[[dict[str, Any], bool], None]:
-    """Compares a verdict with torch's on the same frame."""
+def _torch_says(root: Any, f_locals: dict[str, Any], verdict: bool) -> bool:
+    """Torch's verdict. Where it is not ``verdict``, torch is asked once more and that answer counts: dict tags let
+    torch skip guards, an exception may have left its tree in the middle of a check, and code of the user's in a guard
+    may answer differently each time, of which nothing can be said."""
+    expected = _answer(lambda: root.check(f_locals))
+    return expected if expected == verdict else _answer(lambda: root.check_verbose(f_locals).result)
+
+
+def _answer(ask: Callable[[], Any]) -> bool:
+    """Where torch throws, we must miss."""
+    with _torch_function_state_kept():
+        try:
+            return bool(ask())
+        except Exception:
+            return False
+
+
+def _oracle(
+    wrapper: torch_guards.GuardManagerWrapper, root: Any, judge: verify.Judge
+) -> Callable[[dict[str, Any], bool], bool | None]:
+    """Compares a verdict with torch's on the same frame, and answers which one to give instead, if any."""
     held = weakref.ref(wrapper)
 
-    def compare(f_locals: dict[str, Any], verdict: bool) -> None:
-        try:
-            expected = bool(root.check(f_locals))
-            if expected != verdict:
-                # Dict tags let torch skip guards, and an exception may have left its tree in the middle of a check:
-                # the verbose check does neither.
-                expected = bool(root.check_verbose(f_locals).result)
-        except Exception:
-            expected = False  # where torch throws, we must miss
+    def compare(f_locals: dict[str, Any], verdict: bool) -> bool | None:
+        tally.compare()
+        if _torch_says(root, f_locals, verdict) == verdict:
+            return None
         unified = held()
-        if expected == verdict or not isinstance(unified, UnifiedGuardManagerWrapper):
-            return
-        if expected and unified.frame.stopped_at_an_extra():
-            return  # torch's tree does not have this guard
+        if not isinstance(unified, UnifiedGuardManagerWrapper):
+            return None
+        if verdict:
+            # However a second question is answered: code of the user's in a guard may have changed, after it was
+            # vouched for, what another guard is about.
+            return judge.disagree(verdict, None)
+        if unified.frame.stopped_at_an_extra():
+            return None  # torch's tree does not have this guard
         failure = unified.frame.last_failure
-        if unified.frame.checker.check(f_locals) == expected:
-            return  # user code in a guard answers differently from one call to the next
-        why = "" if verdict else f", failing at: {failure}"
-        message = (
-            f"the native checker says {verdict}{why}; torch's guard tree says {expected}. This is a bug in "
-            "unified_guards: please report it with the program. Until then, leave this function out of install()."
-        )
-        tally.disagreements.append(message)
-        raise GuardDisagreement(message)
+        if unified.frame.checker.check(f_locals):
+            return None  # user code in a guard answers differently from one call to the next
+        return judge.disagree(verdict, failure)
 
     return compare
 
@@ -286,8 +297,13 @@ def _unify(wrapper: Any, code: types.CodeType, output_graph: Any, records: list[
         (kwargs["example_value"] for _, _, _, kwargs, _ in records if "example_value" in kwargs),
         {source.key for source in frame.checked.sources() if source.access is Access.ATTR},
     )
-    oracle = _oracle(wrapper, wrapper.root) if is_set("UNIFIED_GUARDS_VERIFY") else None
-    frame.build(profile.watch(frame, wrapper.root, oracle) if profile.is_on() else oracle)
+    share = verify.share()
+    judge = verify.Judge(share, f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})", "torch's guard tree")
+    oracle = _oracle(wrapper, wrapper.root, judge) if share > 0 else None
+    if profile.is_on():
+        frame.build(profile.watch(frame, wrapper.root, oracle))  # every check is measured, and compared on the way
+    else:
+        frame.build(oracle, share)
     introduce(frame, frames_of(code), Frame.tell)
     stub = native.RootGuardManager()
     stub.attach_compile_id(str(CompileContext.current_compile_id()))
@@ -365,11 +381,13 @@ class _Installation:
     """What was changed in torch, and how it was before."""
 
     def __init__(self) -> None:
+        _C.outlive_what_code_carries(compat.code_with_extra_state())
         self.before: list[tuple[Any, str, Any]] = []
         self.tap = Tap(self.put)
         self.watch = Watch(self.put)
         name = "call_user_compiler"
         self.put(OutputGraph, name, strict.noting_calls(vars(OutputGraph)[name], _is_strict))
+        reads.watch(self.put, _is_strict)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 
@@ -409,10 +427,11 @@ def install(*, strict: bool = False) -> None:
     """From now on, every frame that ``torch.compile`` compiles has its guards checked natively.
 
     Frames compiled before are not touched. Idempotent and thread-safe; undone by :func:`uninstall`. Environment:
-    ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree on every check and raises :class:`GuardDisagreement` when
-    the verdicts differ; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises :class:`FallbackError` where a frame's guards cannot be
-    lifted; ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True`` everywhere. Takes the place of ``root`` in
-    ``torch._dynamo.guards.GuardManagerWrapper``.
+    ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree on every check and raises
+    :class:`~unified_guards.GuardDisagreement` when the verdicts differ; ``UNIFIED_GUARDS_VERIFY=0.01`` does so on that
+    share of the checks, and warns and takes torch's verdict instead of raising; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises
+    :class:`FallbackError` where a frame's guards cannot be lifted; ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True``
+    everywhere. Takes the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
 
     Args:
         strict: also guard what torch leaves out (``dynamo/strict.py``): hooks and methods that come later, memory that
@@ -420,6 +439,7 @@ def install(*, strict: bool = False) -> None:
             result. Lasts until :func:`uninstall`, whoever calls ``install()`` in between.
     """
     global _asked_for, _strict_asked_for
+    verify.share()  # says now what is wrong with it
     with _lock:
         _asked_for = True
         _strict_asked_for |= strict
@@ -505,7 +525,6 @@ def installed(*, strict: bool = False) -> Iterator[None]:
 __all__ = [
     "FallbackError",
     "Frame",
-    "GuardDisagreement",
     "Miss",
     "UnifiedGuardManagerWrapper",
     "install",

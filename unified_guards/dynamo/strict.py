@@ -13,7 +13,7 @@ import collections
 import contextlib
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -22,69 +22,108 @@ from torch._dynamo.utils import counters
 from torch._guards import TracingContext
 
 from unified_guards import _C
+from unified_guards.dynamo import compat, lookups
+from unified_guards.dynamo.extras import (
+    WRAPPERS,
+    Call,
+    Dims,
+    Extra,
+    Known,
+    Layout,
+    Live,
+    can_change,
+    is_constant,
+    mro_of,
+    order_of,
+    own_of,
+    parts,
+    same_object,
+)
 from unified_guards.dynamo.lift import described
 from unified_guards.dynamo.provenance import is_barrier
+from unified_guards.dynamo.reads import taken
 from unified_guards.dynamo.tap import TENSOR_FACTS
 from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
-from unified_guards.reference import follow
 
 MAKER = "strict"
-
-
-class Extra(NamedTuple):
-    """A guard that torch does not have, the source in whose place it is checked, and why it is there."""
-
-    guard: Guard
-    place: Source
-    why: str
-
-
-class Live:
-    """The objects that the sources of a set lead to now; each step is taken once."""
-
-    def __init__(self, f_locals: dict[str, Any]) -> None:
-        self.values: dict[Source, Any] = {Source.frame(): f_locals}
-
-    def __call__(self, source: Source) -> Any:
-        """The object; None, too, where there is none."""
-        if source not in self.values:
-            found = None
-            with contextlib.suppress(Exception):  # whatever code of the user's raises on the way
-                found = follow(source, self(source.base)) if source.base is not None else None
-            self.values[source] = found
-        return self.values[source]
-
-
-class Known(NamedTuple):
-    """What a rule can read."""
-
-    guard_set: GuardSet
-    live: Live
-    code: types.CodeType  # of the frame
-    traced: frozenset[int]  # addresses of the code objects that Dynamo inlined in it
-    tensors: dict[str, Any]  # that torch guards, by torch's names of their sources
-    call: Call | None
-    mutated: list[bool] | None  # of the inputs of `call`, as far as is known; None when none is
 
 
 # -- what the backend was given ----------------------------------------------------------------------------------------
 
 
-class Call(NamedTuple):
-    """A call of a backend: torch's names of the graph's inputs, and whether AOTAutograd had the result in its cache."""
-
-    inputs: list[str | None]
-    cached: bool
-
-
 _calls: weakref.WeakKeyDictionary[TracingContext, Call] = weakref.WeakKeyDictionary()
 
 
-def _input_names(graph_module: Any) -> list[str | None]:
+class _Given(NamedTuple):
+    """An input of the graph: torch's name of its source, the tensor, and what the graph has in its place."""
+
+    name: str | None
+    tensor: Any
+    fake: Any
+
+
+def _given(graph_module: Any) -> list[_Given]:
     parameters = getattr(graph_module, "_param_name_to_source", None) or {}
-    inputs = (node.meta.get("grapharg") for node in graph_module.graph.find_nodes(op="placeholder"))
-    sources = [*parameters.values(), *(getattr(each, "source", None) for each in inputs)]
-    return [getattr(source, "name", None) for source in sources]
+    own = dict(graph_module.named_parameters()) | dict(graph_module.named_buffers()) if parameters else {}
+    found = [_Given(getattr(source, "name", None), own.get(name), None) for name, source in parameters.items()]
+    for node in graph_module.graph.find_nodes(op="placeholder"):
+        argument, fake = node.meta.get("grapharg"), node.meta.get("example_value")
+        tensor = getattr(argument, "example", None)
+        found.append(_Given(getattr(getattr(argument, "source", None), "name", None), tensor, fake))
+    return found
+
+
+def _fixed(number: Any) -> int | None:
+    """A number of the graph; None for a symbol: torch guards what depends on that."""
+    return number if type(number) is int else number.node.maybe_as_int()
+
+
+def _dims_of(fake: Any) -> Dims | None:
+    """What the graph has made constants of where a tensor is in memory; None where it is not in memory."""
+    if not isinstance(fake, torch.Tensor) or _storage(fake) is None:
+        return None
+    sizes, strides = (tuple(map(_fixed, each)) for each in (fake.size(), fake.stride()))
+    return Dims(sizes, strides, _fixed(fake.storage_offset()))
+
+
+def _layouts(given: list[_Given]) -> dict[str | None, Layout]:
+    found = {}
+    for each in given:
+        own = _dims_of(each.fake)
+        if own is not None:
+            found[each.name] = Layout(own, _dims_of(each.fake._base))
+    return found
+
+
+#: What is traced with these depends on where a tensor begins in its memory.
+_OFFSET_READERS = frozenset({"storage_offset", "as_strided", "as_strided_"})
+
+
+def _reads_offsets(context: TracingContext | None) -> bool:
+    codes = getattr(context, "traced_code", None) or ()
+    return any(not _OFFSET_READERS.isdisjoint(code.co_names) for code in codes)
+
+
+def _pattern(given: list[_Given], reads_offsets: bool) -> str:
+    """Which inputs share memory, and how: what compiled code depends on and no key of torch's caches says.
+
+    Empty where no input shares memory with another and none is read by its place in memory: others keep the keys that
+    they have without us.
+    """
+    groups: dict[int | None, list[int]] = {}
+    for at, each in enumerate(given):
+        groups.setdefault(_storage(each.tensor), []).append(at)
+    groups.pop(None, None)
+    shared = [group for group in groups.values() if len(group) > 1 or reads_offsets]
+    return ";".join(",".join(f"{at}:{_memory_of(given[at].tensor)}" for at in group) for group in shared)
+
+
+def _memory_of(tensor: torch.Tensor) -> str:
+    base = tensor._base
+    of = f" of {bytes_of_storage(tensor)} bytes"
+    if base is not None:
+        of += f" of {tuple(base.size())}{tuple(base.stride())}{base.storage_offset()}{base.dtype}"
+    return f"{tensor.storage_offset()}{tuple(tensor.size())}{tuple(tensor.stride())}{tensor.dtype}{of}"
 
 
 def _hits() -> int:
@@ -92,14 +131,21 @@ def _hits() -> int:
 
 
 def noting_calls(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
-    """``OutputGraph.call_user_compiler``, with what the backend was given noted while ``wanted`` says so."""
+    """``OutputGraph.call_user_compiler``, with what the backend was given noted while ``wanted`` says so.
+
+    What a strict guard tells apart must not come out of a cache of torch's as the same.
+    """
 
     def call_user_compiler(self: Any, gm: Any, *args: Any, **kwargs: Any) -> Any:
         if not wanted():
             return original(self, gm, *args, **kwargs)
-        inputs, before = _input_names(gm), _hits()
-        result = original(self, gm, *args, **kwargs)
-        _calls[self.tracing_context] = Call(inputs, _hits() != before)
+        given, before, reads_offsets = _given(gm), _hits(), _reads_offsets(self.tracing_context)
+        inputs, layouts = [each.name for each in given], _layouts(given)
+        pattern = _pattern(given, reads_offsets)
+        del given  # keeps tensors alive
+        with compat.caches_apart(pattern) if pattern else contextlib.nullcontext():
+            result = original(self, gm, *args, **kwargs)
+        _calls[self.tracing_context] = Call(inputs, _hits() != before, layouts, reads_offsets)
         return result
 
     is_barrier(call_user_compiler)
@@ -177,25 +223,8 @@ def _is_empty(value: Any) -> bool:
 
 # -- classes and functions ---------------------------------------------------------------------------------------------
 
-_IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 #: How Dynamo gets from the call of a module to its ``forward``, without tracing it.
 _CALLS_FORWARD = (nn.Module.__call__, nn.Module._call_impl)
-#: What wraps a function in a class, and the attribute that has it.
-_WRAPPERS: dict[type, str] = {classmethod: "__func__", staticmethod: "__func__", property: "fget"}
-
-
-def _mro(kind: type) -> tuple[type, ...]:
-    found: tuple[type, ...] = type.__dict__["__mro__"].__get__(kind)
-    return found
-
-
-def _own(kind: type) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = type.__dict__["__dict__"].__get__(kind)
-    return found
-
-
-def _same_object(source: Source, value: Any) -> Guard:
-    return guard(Test.IS_TARGET, (source,), (weakref.ref(value), described(id(value))))
 
 
 def _dunders(known: Known, source: Source, function: types.FunctionType, place: Source) -> Iterator[Extra]:
@@ -208,7 +237,7 @@ def _dunders(known: Known, source: Source, function: types.FunctionType, place: 
         (Access.FUNC_DEFAULTS, function.__defaults__),
         (Access.FUNC_KWDEFAULTS, function.__kwdefaults__),
     ):
-        if defaults is not None and _is_constant(defaults):
+        if defaults is not None and is_constant(defaults):
             below = source.child(access)
             yield Extra(guard(Test.DEEP_EQUALS, (below,), (_copied(defaults),)), place, "defaults of a function")
 
@@ -224,7 +253,6 @@ class _Methods:
     def __init__(self, known: Known) -> None:
         self.known = known
         self.traced = known.traced
-        self.done: set[tuple[Any, ...]] = set()
 
     def extras(self) -> Iterator[Extra]:
         for item in self.known.guard_set:
@@ -234,28 +262,24 @@ class _Methods:
                 yield from self._of(_C.object_at(item.params[0]), item.source, item.source)
 
     def _of(self, kind: type, source: Source, place: Source) -> Iterator[Extra]:
-        if not self._first(kind):
+        if not self.known.first(kind):
             return
-        mro = _mro(kind)
+        yield from order_of(kind, source, place, self.known)
+        mro = mro_of(kind)
         where = [source, *(source.child(Access.TYPE_MRO).child(Access.TUPLE_ITEM, at) for at in range(1, len(mro)))]
         dicts = [each.child(Access.TYPE_DICT) for each in where]
         for at, owner in enumerate(mro):
-            for name, value in list(_own(owner).items()):
+            for name, value in list(own_of(owner).items()):
                 function = self._inlined(value, issubclass(kind, nn.Module))
                 if function is None:
                     continue
                 yield from self._unshadowed(name, list(zip(mro[:at], dicts, strict=False)), place)
-                if self._first(owner, name):
+                if self.known.first(owner, name):
                     yield from self._method(dicts[at].child(Access.DICT_ITEM, name), value, function, place)
 
-    def _first(self, *what: Any) -> bool:
-        known = what in self.done
-        self.done.add(what)
-        return not known
-
     def _inlined(self, value: Any, of_a_module: bool) -> types.FunctionType | None:
-        if type(value) in _WRAPPERS:
-            value = getattr(value, _WRAPPERS[type(value)])
+        if type(value) in WRAPPERS:
+            value = getattr(value, WRAPPERS[type(value)])
         if type(value) is not types.FunctionType:
             return None
         asked = id(value.__code__) in self.traced or (of_a_module and value in _CALLS_FORWARD)
@@ -264,13 +288,13 @@ class _Methods:
     def _unshadowed(self, name: str, before: list[tuple[type, Source]], place: Source) -> Iterator[Extra]:
         """That no class that is asked first has got a method of this name."""
         for owner, source in before:
-            if name not in _own(owner) and not owner.__flags__ & _IMMUTABLE_TYPE and self._first(owner, name):
+            if name not in own_of(owner) and can_change(owner) and self.known.first(owner, name):
                 yield Extra(guard(Test.DICT_CONTAINS, (source,), (name, False)), place, "a method of a class")
 
     def _method(self, source: Source, value: Any, function: types.FunctionType, place: Source) -> Iterator[Extra]:
-        if type(value) in _WRAPPERS:
-            source = source.child(Access.ATTR, _WRAPPERS[type(value)])
-        yield Extra(_same_object(source, function), place, "a method of a class")
+        if type(value) in WRAPPERS:
+            source = source.child(Access.ATTR, WRAPPERS[type(value)])
+        yield Extra(same_object(source, function), place, "a method of a class")
         yield from _dunders(self.known, source, function, place)
 
 
@@ -299,33 +323,16 @@ def functions(known: Known) -> Iterator[Extra]:
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
-_LEAVES = frozenset({int, float, complex, bool, str, bytes, type(None), type(...), type, torch.dtype, torch.device})
 #: Of these, none is equal to one of another type.
 _ALONE = frozenset({str, bytes, type(None), type(...), type, torch.dtype, torch.device})
-_CONTAINERS = (tuple, list, set, frozenset)
-
-
-def _parts(value: Any) -> Iterable[Any] | None:
-    """What a container holds; None where this is no container that is compared part by part."""
-    kind = type(value)
-    if kind is dict:
-        return (*value.keys(), *value.values())
-    if kind is slice:
-        return (value.start, value.stop, value.step)
-    return tuple.__iter__(value) if isinstance(value, tuple) else value if kind in _CONTAINERS else None
-
-
-def _is_constant(value: Any) -> bool:
-    parts = _parts(value)
-    return type(value) in _LEAVES if parts is None else all(map(_is_constant, parts))
 
 
 def _is_ambiguous(container: Any) -> bool:
     """Whether ``==`` may take other parts for these: True for 1, 0.0 for -0.0, a set for a frozenset, another order."""
     if type(container) is torch.Size:
         return False  # has nothing but exact integers
-    parts = list(_parts(container) or ())
-    return any(type(part) not in _ALONE for part in parts) or (type(container) is dict and len(container) > 1)
+    held = list(parts(container) or ())
+    return any(type(part) not in _ALONE for part in held) or (type(container) is dict and len(container) > 1)
 
 
 def _has_a_zero(value: Any) -> bool:
@@ -361,7 +368,7 @@ def orders(known: Known) -> Iterator[Extra]:
             continue
         by_position.discard(item.source)
         keys = tuple(known.live(item.source) or ())
-        if all(map(_is_constant, keys)):
+        if all(map(is_constant, keys)):
             made = guard(Test.MAPPING_KEYS, (item.source,), (keys,))
             yield Extra(made, item.source, "the order of an OrderedDict")
 
@@ -373,15 +380,11 @@ class _Input(NamedTuple):
     guard: Guard  # the tensor's
     tensor: torch.Tensor
     written: bool
+    layout: Layout | None  # what the graph has made constants
 
     @property
     def source(self) -> Source:
         return self.guard.source
-
-    @property
-    def is_static(self) -> bool:
-        facts: TensorFacts = self.guard.params[0]
-        return None not in facts.sizes + facts.strides
 
 
 def _inputs(known: Known) -> Iterator[_Input]:
@@ -396,7 +399,7 @@ def _inputs(known: Known) -> Iterator[_Input]:
         tensor = known.tensors.get(name or "")
         place = places.get(id(tensor))
         if place is not None and _storage(tensor) is not None:
-            yield _Input(place, tensor, written)
+            yield _Input(place, tensor, written, known.call.layout(name))
 
 
 def _storage(tensor: Any) -> int | None:
@@ -422,36 +425,90 @@ def memory(known: Known) -> Iterator[Extra]:
         yield Extra(guard(Test.UNIQUE_STORAGE, first), first[0], "inputs that are written to share no memory")
     for group in groups.values():
         yield from _of_one_storage(group)
+        if known.call is not None and known.call.cached and len(group) > 1:
+            yield from _overlap(group)
 
 
 def _of_one_storage(group: list[_Input]) -> Iterator[Extra]:
     for each in group[1:]:
         pair = (group[0].source, each.source)
         yield Extra(guard(Test.SHARES_STORAGE, pair), each.source, "inputs that are written to share memory")
-    if len(group) == 1 or not any(each.written for each in group) or not all(each.is_static for each in group):
-        return  # of symbolic sizes, torch guards where they overlap
-    # AOTAutograd makes views of one tensor of them, and of where each begins and of that tensor's sizes, constants.
+    if len(group) == 1 or not any(each.written for each in group):
+        return
+    # AOTAutograd makes views of one tensor of them, and of where each begins and of that tensor's sizes, constants;
+    # where these are symbols torch guards them, and where the inputs overlap.
     for each in group:
-        made = guard(Test.EQUALS, (each.source.child(Access.TENSOR_OFFSET),), (each.tensor.storage_offset(),))
-        yield Extra(made, each.source, "where an input that is shared begins")
+        yield from _beginning(each.source, each.tensor, each.layout.own if each.layout else None)
     view = next((each for each in group if each.tensor._base is not None), None)
-    if view is not None:
-        place = view.source.child(Access.ATTR, "_base")
-        yield Extra(_tensor(place, view.tensor._base), view.source, "what shared inputs are views of")
+    if view is None:
+        yield _bytes(group[0])
+    else:
+        place, base = view.source.child(Access.ATTR, "_base"), view.tensor._base
+        dims = view.layout.base if view.layout else None
+        yield Extra(_tensor(place, base, dims), view.source, "what shared inputs are views of")
+        yield from _beginning(place, base, dims)
 
 
-def _tensor(source: Source, tensor: torch.Tensor) -> Guard:
+def _beginning(source: Source, tensor: torch.Tensor, dims: Dims | None) -> Iterator[Extra]:
+    if dims is None or dims.offset is not None:
+        made = guard(Test.EQUALS, (source.child(Access.TENSOR_OFFSET),), (tensor.storage_offset(),))
+        yield Extra(made, source, "where an input that is shared begins")
+
+
+def _bytes(given: _Input) -> Extra:
+    """AOTAutograd makes one tensor of the whole memory where inputs that share it are views of none."""
+    place = given.source.child(Access.CALL1, bytes_of_storage)
+    made = guard(Test.EQUALS, (place,), (bytes_of_storage(given.tensor),))
+    return Extra(made, given.source, "the memory that inputs share")
+
+
+def bytes_of_storage(tensor: torch.Tensor) -> int:
+    return int(torch.Tensor.untyped_storage(tensor).nbytes())
+
+
+def _overlap(group: list[_Input]) -> Iterator[Extra]:
+    """What torch guards when AOTAutograd compiles, and not when the result comes from its cache."""
+    tensors = [each.tensor for each in group]
+    touching = torch._C._dynamo.guards.compute_overlapping_tensors(tensors, symbolic=True)
+    order = sorted(range(len(group)), key=lambda at: at not in touching)
+    made = guard(Test.OVERLAP, tuple(group[at].source for at in order), (len(touching),))
+    yield Extra(made, group[0].source, "where inputs that are written to overlap")
+
+
+def offsets(known: Known) -> Iterator[Extra]:
+    """Where tensors begin, when what was traced depends on it by itself."""
+    if known.call is None or not known.call.reads_offsets:
+        return
+    tensors = {id(tensor): name for name, tensor in known.tensors.items() if _storage(tensor) is not None}
+    for item in known.guard_set:
+        tensor = known.live(item.source) if item.test is Test.TENSOR else None
+        if id(tensor) in tensors:
+            layout = known.call.layout(tensors[id(tensor)])
+            yield from _beginning(item.source, tensor, layout.own if layout else None)
+
+
+def _tensor(source: Source, tensor: torch.Tensor, known: Dims | None) -> Guard:
     keys, dtype, device, requires_grad = _C.tensor_facts(tensor, None)
     kind = type(tensor)
-    dims = (tuple(tensor.size()), tuple(tensor.stride()))
+    sizes = known.sizes if known else tuple(tensor.size())
+    strides = known.strides if known else tuple(tensor.stride())
     names = (described(id(kind)), str(tensor.dtype).removeprefix("torch."))
-    facts = TensorFacts(id(kind), keys, dtype, device, requires_grad, *dims, False, *names)
+    facts = TensorFacts(id(kind), keys, dtype, device, requires_grad, sizes, strides, False, *names)
     return guard(Test.TENSOR, (source,), (facts,))
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------------
 
-RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (hooks, methods, functions, values, orders, memory)
+RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (
+    hooks,
+    methods,
+    functions,
+    values,
+    orders,
+    memory,
+    offsets,
+    *lookups.RULES,
+)
 
 
 def _extras(known: Known) -> Iterator[Extra]:
@@ -478,7 +535,19 @@ def with_extras(guard_set: GuardSet, output_graph: Any, records: Iterable[Any]) 
     tensors = {record[3]["tensor_name"]: record[3]["value"] for record in records if record[0] == TENSOR_FACTS}
     code, *inlined = context.traced_code
     live, traced = Live(output_graph.local_scope), frozenset(map(id, inlined))
-    known = Known(guard_set, live, code, traced, tensors, call, _mutated(context, call))
+    known = Known(
+        guard_set=guard_set,
+        live=live,
+        code=code,
+        f_globals=output_graph.global_scope,
+        traced=traced,
+        tensors=tensors,
+        call=call,
+        mutated=_mutated(context, call),
+        reads=taken(context),
+        resolve=output_graph.resolve_source_value,
+        done=set(),
+    )
     with torch._C.DisableTorchFunction():
         extras = list(_extras(known))
     return _placed(guard_set, extras)

@@ -1,0 +1,47 @@
+// What must outlive the lookup that is running: our checkers are asked by torch's lookup, which walks memory that code
+// of a user's in a guard may have freed.
+//
+// The lookup goes through the entries of a code object without holding them. torch._dynamo.reset() frees them all, and
+// the death of an object that a guard knows by its identity frees the root that is being checked. While a checker runs,
+// what would be freed is kept. It is freed once every lookup is over that was running then. A lookup keeps the dict of
+// the frame's locals to the end of its frame's evaluation, compilation included; so a lookup is over when nobody but us
+// holds that dict.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+namespace unified_guards {
+
+// One check, while it runs. On the stack of its thread; needs the GIL, as all here does.
+class Running {
+ public:
+  explicit Running(PyObject* locals) : locals(locals), next(first) {
+    if (next != nullptr) next->before = this;
+    first = this;
+    if (some_are_kept) free_what_is_over();
+  }
+  Running(const Running&) = delete;
+  ~Running() {
+    (before != nullptr ? before->next : first) = next;  // checks of several threads end in any order
+    if (next != nullptr) next->before = before;
+  }
+
+  PyObject* const locals;
+
+  static Running* first;
+  static bool some_are_kept;
+  static void free_what_is_over();
+
+  Running* next;
+  Running* before = nullptr;
+};
+
+// Keeps an object until the lookups that are running are over; does nothing where none is.
+void outlive(PyObject* object);
+
+// From now on, what torch keeps with code objects is freed in that way. `code` carries what torch keeps, and nothing
+// else. False where it is not known how; then torch frees it at once, as it does without us.
+bool outlive_what_code_carries(PyObject* code);
+
+}  // namespace unified_guards

@@ -1,0 +1,300 @@
+"""That the same lookups would find the same: rules of ``strict.py`` over what Dynamo looked up (``reads.py``).
+
+An attribute is looked for in the class and its bases, in their order, and in the object's own dict; a global in the
+dict of the module, then in ``builtins``. Torch guards what it found where it found it, and these rules that nothing has
+come in front of it. ``isinstance`` may run code of a metaclass: what it says is asked again. Entry point:
+:data:`RULES`.
+"""
+
+from __future__ import annotations
+
+import abc
+import builtins
+import contextlib
+import sys
+import types
+import weakref
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from unified_guards.dynamo.extras import WRAPPERS, Extra, Known, can_change, mro_of, order_of, own_of, same_value
+from unified_guards.dynamo.lift import described
+from unified_guards.dynamo.reads import MISSING, Asked
+from unified_guards.ir import Access, Source, Test, guard
+
+_ABSENT = "an attribute that comes to hide another"
+_FOUND = "an attribute of a class"
+#: Dynamo reads these for itself, of every module that is called; ``nn.Module`` sets them. So are items of a container.
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+_PLAIN_TENSORS = (torch.Tensor, nn.Parameter, nn.Buffer)
+
+
+class _Places:
+    """Sources of the set by what they lead to."""
+
+    def __init__(self, known: Known) -> None:
+        self.sources: dict[int, Source] = {}
+        for wanted in ((Test.TYPE_IS, Test.IS, Test.TENSOR), None):
+            for item in known.guard_set:
+                if wanted is None or item.test in wanted:
+                    for source in item.sources:
+                        value = known.live(source)
+                        if value is not None:
+                            self.sources.setdefault(id(value), source)
+
+    def of(self, value: Any) -> Source | None:
+        """The source of an object that torch guards; of another, one that leads to it and does not keep it alive."""
+        found = self.sources.get(id(value))
+        if found is None:
+            with contextlib.suppress(TypeError):
+                reference = Source.frame().child(Access.CONSTANT, _Named(value))
+                found = self.sources[id(value)] = reference.child(Access.WEAKREF_CALL)
+        return found
+
+
+class _Named(weakref.ref[Any]):
+    """A weak reference whose text has no address."""
+
+    __slots__ = ("__name__",)
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(value)  # type: ignore[call-arg]
+        self.__name__ = f"reference to {described(id(value))}"
+
+
+class _Lookups:
+    def __init__(self, known: Known) -> None:
+        self.known = known
+        self.places = _Places(known)
+        self.read = known.guard_set.sources()
+
+    def attributes(self) -> Iterator[Extra]:
+        for asked, name, only_whether in self.known.reads.attributes.values():
+            value = self._value(asked)
+            if value is not MISSING:
+                yield from self._attribute(value, name, only_whether)
+            elif asked.kind is not None and (source := self.places.of(asked.kind)) is not None:
+                yield from self._in_classes(asked.kind, source, name, source, 0)
+        for kind, after, name in self.known.reads.supers.values():
+            if (source := self.places.of(kind)) is not None:
+                yield from self._in_classes(kind, source, name, source, mro_of(kind).index(after) + 1)
+
+    def _value(self, asked: Asked) -> Any:
+        if asked.value is not MISSING or asked.source is None:
+            return asked.value
+        with contextlib.suppress(Exception):  # it may be a source that has no object, or run code of the user's
+            return self.known.resolve(asked.source)
+        return MISSING
+
+    def _attribute(self, value: Any, name: str, only_whether: bool) -> Iterator[Extra]:
+        if type(value) in _PLAIN_TENSORS and _found(type(value), name):
+            return
+        source = self.places.of(value)
+        if source is None:
+            return
+        if type(value) is types.ModuleType:
+            yield from self._of_module(value, source, name, only_whether)
+        elif issubclass(type(value), type):  # isinstance would ask the object
+            yield from self._of_class(value, source, name)
+        else:
+            yield from self._of_object(value, source, name)
+
+    def _of_module(self, module: types.ModuleType, source: Source, name: str, only_whether: bool) -> Iterator[Extra]:
+        own, place = types.ModuleType.__getattribute__(module, "__dict__"), source.child(Access.GENERIC_DICT)
+        if name in own and not only_whether:
+            return  # torch guards what is there
+        for each in (name,) if name in own else (name, "__getattr__"):
+            made = guard(Test.DICT_CONTAINS, (place,), (each, each in own))
+            yield Extra(made, source, "an attribute of a module")
+
+    def _of_class(self, kind: type, source: Source, name: str) -> Iterator[Extra]:
+        meta, of_meta = type(kind), source.child(Access.TYPE)
+        in_class, in_meta = _found(kind, name), _found(meta, name)
+        first = in_meta is not None and _is_data(in_meta[1])
+        if meta is not type:
+            yield from self._in_classes(meta, of_meta, name, source, 0)
+        if not first:
+            yield from self._in_classes(kind, source, name, source, 0)
+            if in_class is None and in_meta is None and meta is not type:
+                yield from self._in_classes(meta, of_meta, "__getattr__", source, 0)
+
+    def _of_object(self, value: Any, source: Source, name: str) -> Iterator[Extra]:
+        kind = type(value)
+        if issubclass(type(value), nn.Module) and (name in _OF_EVERY_MODULE or not name.isidentifier()):
+            return
+        found, own = _found(kind, name), _own_dict(value)
+        of_kind = source.child(Access.TYPE)
+        for each in (name, "__getattribute__"):
+            yield from self._in_classes(kind, of_kind, each, source, 0)
+        if own is not None and name in own:
+            return  # torch guards what is there
+        if found is None:
+            yield from self._in_classes(kind, of_kind, "__getattr__", source, 0)
+        elif _is_data(found[1]):
+            return
+        if own is not None and not (found is None and _is_part(value, name)):
+            made = guard(Test.DICT_CONTAINS, (source.child(Access.GENERIC_DICT),), (name, False))
+            yield Extra(made, source, _ABSENT)
+
+    def _in_classes(self, kind: type, source: Source, name: str, place: Source, start: int) -> Iterator[Extra]:
+        """That the classes from ``start`` on that are asked before the one that has the name do not have it."""
+        if not self.known.first("lookup", kind, name, start):
+            return
+        yield from order_of(kind, source, place, self.known)
+        for at, owner in enumerate(mro_of(kind)[start:], start):
+            step = source.child(Access.TYPE_MRO).child(Access.TUPLE_ITEM, at) if at else source
+            content = step.child(Access.TYPE_DICT)
+            if name in own_of(owner):
+                yield from self._found_in(owner, content.child(Access.DICT_ITEM, name), name, place)
+                return
+            if can_change(owner) and self.known.first(owner, name):
+                yield Extra(guard(Test.DICT_CONTAINS, (content,), (name, False)), place, _ABSENT)
+
+    def _found_in(self, owner: type, source: Source, name: str, place: Source) -> Iterator[Extra]:
+        value = own_of(owner)[name]
+        if can_change(owner) and source not in self.read and self.known.first(owner, name):
+            if type(value) in WRAPPERS:
+                source = source.child(Access.ATTR, WRAPPERS[type(value)])
+                value = getattr(value, WRAPPERS[type(value)])
+            yield Extra(same_value(source, value), place, _FOUND)
+
+    # -- names of builtins ---------------------------------------------------------------------------------------------
+
+    def builtins(self) -> Iterator[Extra]:
+        for scope, name in self.known.reads.builtins.values():
+            if name in scope or _is_of_torch(scope.get("__name__")):
+                continue
+            place = self._globals(scope)
+            made = guard(Test.DICT_CONTAINS, (place,), (name, False))
+            yield Extra(made, place, "a global that comes to hide a builtin")
+            if not callable(value := getattr(builtins, name, None)):
+                item = Source.frame().child(Access.CONSTANT, builtins).child(Access.GENERIC_DICT)
+                item = item.child(Access.DICT_ITEM, name)
+                yield Extra(same_value(item, value), item, "a builtin")
+
+    def _globals(self, scope: dict[str, Any]) -> Source:
+        frame = Source.frame()
+        if scope is self.known.f_globals:
+            return frame.child(Access.GLOBALS, scope)
+        module = sys.modules.get(str(scope.get("__name__")))
+        if module is not None and vars(module) is scope:
+            return frame.child(Access.CONSTANT, module).child(Access.GENERIC_DICT)
+        return frame.child(Access.CONSTANT, scope)
+
+    # -- isinstance ----------------------------------------------------------------------------------------------------
+
+    def kinds(self) -> Iterator[Extra]:
+        for asked, kind, of_classes in self.known.reads.kinds.values():
+            value = self._value(asked)
+            made_class = asked.kind if value is MISSING else value if of_classes else type(value)
+            if isinstance(made_class, type) and (source := self.places.of(made_class)) is not None:
+                yield from order_of(made_class, source, source, self.known)
+            if type(kind) is type or _is_of_torch(getattr(type(kind), "__module__", "")):
+                continue
+            yield from self._meta(kind)
+            if not _asks_code(kind) or (_is_of_python(kind) and not can_change(made_class)):
+                continue
+            if (yield from self._stays_true(made_class, kind)):
+                continue
+            yield from self._answer(made_class if value is MISSING else value, kind, of_classes or value is MISSING)
+
+    def _meta(self, kind: Any) -> Iterator[Extra]:
+        """That a metaclass does not get a say of its own."""
+        source = self.places.of(kind) if isinstance(kind, type) else None
+        if source is not None:
+            for name in ("__instancecheck__", "__subclasscheck__"):
+                yield from self._in_classes(type(kind), source.child(Access.TYPE), name, source, 0)
+
+    def _stays_true(self, made_class: Any, kind: Any) -> Generator[Extra, None, bool]:
+        """Whether an abstract class has this one as a subclass for good: what is registered stays registered."""
+        meta: type = type(kind)
+        if meta is not abc.ABCMeta or not isinstance(made_class, type) or not issubclass(made_class, kind):
+            return False
+        if kind not in mro_of(made_class) and can_change(made_class):
+            return False
+        hook = _found(kind, "__subclasshook__")
+        if (hook is None or hook[0] is not object) and not _is_of_python(kind):
+            return False
+        if (source := self.places.of(kind)) is not None:
+            yield from self._in_classes(kind, source, "__subclasshook__", source, 0)
+        return True
+
+    def _answer(self, value: Any, kind: Any, of_classes: bool) -> Iterator[Extra]:
+        source = self.places.of(value)
+        if source is None:
+            return
+        ask = _Question(kind, of_classes)
+        with contextlib.suppress(Exception):  # whatever code of the user's raises: torch has compiled that
+            answer = guard(Test.EQUALS, (source.child(Access.CALL1, ask),), (ask(value),))
+            yield Extra(answer, source, "what a class says of its instances")
+
+
+class _Question:
+    """``isinstance(…, kind)`` or ``issubclass(…, kind)``; kept alive by its guard, and does not keep ``kind``."""
+
+    def __init__(self, kind: Any, of_classes: bool) -> None:
+        self.ask: Callable[[Any, Any], bool] = issubclass if of_classes else isinstance
+        self.kind = weakref.ref(kind) if isinstance(kind, type) else lambda: kind
+        self.__name__ = f"{self.ask.__name__}[{getattr(kind, '__qualname__', kind)}]"
+
+    def __call__(self, value: Any) -> bool:
+        return self.ask(value, self.kind())
+
+
+def _is_of_python(kind: Any) -> bool:
+    """Whether an abstract class is Python's own: nobody is expected to tell it other things of Python's own types."""
+    return getattr(kind, "__module__", None) == "collections.abc"
+
+
+def _is_of_torch(module: object) -> bool:
+    """Whether a module is torch's: nobody is expected to give it names that change what its own functions do."""
+    return isinstance(module, str) and module.partition(".")[0] == "torch"
+
+
+def _found(kind: type, name: str) -> tuple[type, Any] | None:
+    """The class that has the name, and what it has there."""
+    return next(((owner, own_of(owner)[name]) for owner in mro_of(kind) if name in own_of(owner)), None)
+
+
+def _is_data(value: Any) -> bool:
+    """Whether a descriptor is asked before the object's own dict."""
+    return _found(type(value), "__set__") is not None or _found(type(value), "__delete__") is not None
+
+
+def _own_dict(value: Any) -> dict[str, Any] | None:
+    if not type(value).__dictoffset__:
+        return None
+    with contextlib.suppress(Exception):
+        return dict.copy(object.__getattribute__(value, "__dict__"))
+    return None
+
+
+def _is_part(value: Any, name: str) -> bool:
+    """Whether a module finds the name itself among its parts: ``nn.Module`` lets nobody hide these."""
+    return (
+        issubclass(type(value), nn.Module)
+        and type(value).__getattr__ is nn.Module.__getattr__
+        and any(name in (vars(value).get(each) or ()) for each in ("_parameters", "_buffers", "_modules"))
+    )
+
+
+def _asks_code(kind: Any) -> bool:
+    meta = type(kind)
+    return not isinstance(kind, type) or (
+        getattr(meta, "__instancecheck__", None) is not type.__instancecheck__
+        or getattr(meta, "__subclasscheck__", None) is not type.__subclasscheck__
+    )
+
+
+def attributes(known: Known) -> Iterator[Extra]:
+    """That lookups of attributes find what they found, names of builtins too; and answers of ``isinstance``."""
+    lookups = _Lookups(known)
+    yield from lookups.attributes()
+    yield from lookups.builtins()
+    yield from lookups.kinds()
+
+
+RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (attributes,)
