@@ -121,7 +121,10 @@ def batched(run: Run) -> None:
 
 @direct
 def dense_with_flags(run: Run) -> None:
-    complex_ones = torch.ones(3, 4, dtype=torch.complex64)
+
+    def complex_ones() -> Any:
+        return torch.ones(3, 4, dtype=torch.complex64)
+
     changes = (
         lambda w: w.t_(),
         lambda w: torch._C._set_conj(w, not w.is_conj()),
@@ -132,9 +135,9 @@ def dense_with_flags(run: Run) -> None:
         lambda w: w.untyped_storage().resize_(0),
         lambda w: setattr(w, "data", torch.ones(2)),
     )
-    _probe(run, lambda: complex_ones.clone(), *changes)
-    _probe(run, lambda: complex_ones.conj(), *changes)
-    _probe(run, lambda: complex_ones.conj().imag, *changes)
+    _probe(run, complex_ones, *changes)
+    _probe(run, lambda: complex_ones().conj(), *changes)
+    _probe(run, lambda: complex_ones().conj().imag, *changes)
     _probe(run, lambda: torch._neg_view(torch.ones(3, 4)), *changes)
     _probe(run, lambda: torch._efficientzerotensor((3, 4)), *changes)
     _probe(run, lambda: torch.ones(3, 4, device="meta"), *changes)

@@ -78,7 +78,6 @@ VIEWS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "as_strided": _with_base(lambda base: base.as_strided((2,), (2,))),
     "unfold": _with_base(lambda base: base.unfold(0, 2, 1)),
     "diagonal": _with_base(lambda base: base.view(2, 2).diagonal()),
-    "real_of_complex": _with_base(lambda base: torch.view_as_complex(base.view(2, 2))),
     "dtype_view": _with_base(lambda base: base.view(torch.int32)),
     "no_grad": _no_grad_view,
     "inference": _inference_view,
@@ -240,10 +239,6 @@ def own_changes(run: Run, place: str) -> None:
 
 def _swapped(tensor: Any) -> None:
     torch.utils.swap_tensors(tensor, torch.ones(4, requires_grad=True))
-
-
-def _data_of_a_view(tensor: Any) -> None:
-    tensor.data = torch.ones(3)
 
 
 @program(place=PLACES)
