@@ -31,11 +31,18 @@ bool is_immutable(PyObject* value, int depth, int& items) {
   return true;
 }
 
+// Whether a getter written in C reads a field: those of other types may ask what they wrap, which may be a user's.
+bool reads_a_field(PyObject* getter) {
+  PyTypeObject* owner = PyDescr_TYPE(getter);
+  return owner == &PyBaseObject_Type || owner == &PyType_Type || owner == &PyFunction_Type ||
+         is_torch_constant(owner) || PyUnicode_CompareWithASCIIString(PyDescr_NAME(getter), "__dict__") == 0;
+}
+
 // Whether what a class has by a name is handed out by code of the interpreter's or torch's alone. A getter of a tensor
 // asks the torch function modes there are.
 bool is_given_purely(PyObject* of_type, PyObject* object) {
   PyTypeObject* type = Py_TYPE(of_type);
-  if (type == &PyGetSetDescr_Type) return !is_tensor(object);
+  if (type == &PyGetSetDescr_Type) return !is_tensor(object) && reads_a_field(of_type);
   return type->tp_descr_get == nullptr || type == &PyFunction_Type || type == &PyMemberDescr_Type ||
          type == &PyMethodDescr_Type || type == &PyWrapperDescr_Type || type == &PyStaticMethod_Type;
 }
@@ -47,11 +54,13 @@ PureAttribute found_or_unknown(PyObject* value) {
 
 PureAttribute attribute_of_class(PyObject* object, PyObject* name) {
   PyTypeObject* metaclass = Py_TYPE(object);
-  if (metaclass->tp_getattro != PyType_Type.tp_getattro) return {false, nullptr, false};
+  constexpr PureAttribute unknown{false, nullptr, false};
+  if (metaclass->tp_getattro != PyType_Type.tp_getattro || !cpython::looks_up_purely(metaclass)) return unknown;
+  if (!cpython::looks_up_purely(reinterpret_cast<PyTypeObject*>(object))) return unknown;
   PyObject* of_metaclass = _PyType_Lookup(metaclass, name);
   PyObject* own = _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), name);
-  if (of_metaclass != nullptr && !is_given_purely(of_metaclass, object)) return {false, nullptr, false};
-  if (own != nullptr && !is_given_purely(own, object)) return {false, nullptr, false};
+  if (of_metaclass != nullptr && !is_given_purely(of_metaclass, object)) return unknown;
+  if (own != nullptr && !is_given_purely(own, object)) return unknown;
   if (own == nullptr && of_metaclass == nullptr) return {true, nullptr, false};
   const cpython::Uncollected uncollected;
   return found_or_unknown(PyObject_GetAttr(object, name));
@@ -64,7 +73,7 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
   if (!PyUnicode_CheckExact(name)) return unknown;
   if (PyType_Check(object)) return attribute_of_class(object, name);
   PyTypeObject* type = Py_TYPE(object);
-  if (!cpython::plain_attribute_access(type)) return unknown;
+  if (!cpython::looks_up_purely(type) || !cpython::plain_attribute_access(type)) return unknown;
   PyObject* of_type = _PyType_Lookup(type, name);
   if (of_type != nullptr && !is_given_purely(of_type, object)) return unknown;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
