@@ -946,7 +946,6 @@ tensor_row(
 tensor_row("data_shape", matrix, with_data(lambda: torch.ones(3, 2)), with_data(lambda: torch.ones(2, 3)))
 tensor_row("data_strides", matrix, with_data(lambda: torch.ones(3, 2).t()), with_data(lambda: torch.ones(2, 3)))
 tensor_row("data_rank", matrix, with_data(lambda: torch.ones(6)), with_data(lambda: torch.ones(2, 3)))
-tensor_row("data_sparse", matrix, with_data(lambda: torch.ones(2, 3).to_sparse()), with_data(lambda: torch.ones(2, 3)))
 tensor_row("data_zero_size", matrix, with_data(lambda: torch.ones(0, 3)), with_data(lambda: torch.ones(2, 3)))
 tensor_row("data_size_one", matrix, with_data(lambda: torch.ones(1, 3)), with_data(lambda: torch.ones(2, 3)))
 tensor_row("data_offset", matrix, with_data(lambda: torch.ones(7)[1:].view(2, 3)), with_data(lambda: torch.ones(2, 3)))
@@ -1044,7 +1043,6 @@ tensor_row(
 tensor_row(
     "marked_static", matrix, lambda t: torch._dynamo.mark_static(t, 0), lambda t: delattr(t, "_dynamo_static_indices")
 )
-tensor_row("names", matrix, lambda t: t.rename_("a", "b"), lambda t: t.rename_(None))
 tensor_row(
     "sparse_resized",
     lambda: (torch.eye(2).to_sparse(),),
@@ -1056,24 +1054,6 @@ tensor_row(
     lambda: (torch.eye(2).to_sparse(),),
     lambda t: t._coalesced_(False),
     lambda t: t._coalesced_(True),
-)
-tensor_row(
-    "swapped_with_subclass",
-    lambda: (torch.ones(2), [torch.ones(2).as_subclass(Sub)]),
-    lambda t, o: torch.utils.swap_tensors(t, o[0]),
-    lambda t, o: torch.utils.swap_tensors(t, o[0]),
-)
-tensor_row(
-    "swapped_with_parameter",
-    lambda: (torch.ones(2), [nn.Parameter(torch.ones(2))]),
-    lambda t, o: torch.utils.swap_tensors(t, o[0]),
-    lambda t, o: torch.utils.swap_tensors(t, o[0]),
-)
-tensor_row(
-    "swapped_with_other_shape",
-    lambda: (torch.ones(2), [torch.ones(3)]),
-    lambda t, o: torch.utils.swap_tensors(t, o[0]),
-    lambda t, o: torch.utils.swap_tensors(t, o[0]),
 )
 tensor_row(
     "class_assigned_to_subclass",
@@ -1115,7 +1095,6 @@ other_tensor("to_mkldnn", lambda: torch.ones(2, 3).to_mkldnn())
 other_tensor("to_quantised", lambda: torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8))
 other_tensor("to_inference", lambda: inference(torch.ones, 2, 3))
 other_tensor("from_inference", lambda: torch.ones(2, 3), lambda: inference(torch.ones, 2, 3))
-other_tensor("to_nested", lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(3)]))
 other_tensor("to_jagged", lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)], layout=torch.jagged))
 other_tensor("to_view", lambda: torch.ones(4, 3)[:2])
 other_tensor("to_view_without_grad", lambda: no_grad_view(torch.ones(4, 3, requires_grad=True)))
@@ -1259,22 +1238,6 @@ def batched() -> Iterator[Any]:
         yield
     finally:
         _vmap_decrement_nesting()
-    arguments[0] = torch.ones(2)
-    yield
-
-
-@tensors
-def under_grad_level() -> Iterator[Any]:
-    from torch._C._functorch import _grad_decrement_nesting, _grad_increment_nesting, _wrap_for_grad
-
-    arguments = [torch.ones(2)]
-    yield double, arguments
-    level = _grad_increment_nesting()
-    try:
-        arguments[0] = _wrap_for_grad(torch.ones(2), level)
-        yield
-    finally:
-        _grad_decrement_nesting()
     arguments[0] = torch.ones(2)
     yield
 
