@@ -995,7 +995,12 @@ tensor_row(
     lambda b, v: v.mul_(torch.ones(2, requires_grad=True)),
     lambda b, v: b.detach_(),
 )
-tensor_row("graph_in_place", matrix, lambda t: t.mul_(torch.ones(3, requires_grad=True)), lambda t: t.detach_())
+tensor_row(
+    "graph_in_place",
+    lambda: (torch.ones(2, 3),),
+    lambda t: t.mul_(torch.ones(3, requires_grad=True)),
+    lambda t: t.detach_(),
+)
 tensor_row(
     "detach", lambda: (torch.ones(2, requires_grad=True) * 1,), lambda t: t.detach_(), lambda t: t.requires_grad_()
 )
