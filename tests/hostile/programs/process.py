@@ -97,9 +97,7 @@ class Acts:
             unified_guards.stats()
 
 
-ACTIONS = tuple(
-    name for name, value in vars(Acts).items() if callable(value) and not name.startswith("_")
-)
+ACTIONS = tuple(name for name, value in vars(Acts).items() if callable(value) and not name.startswith("_"))
 
 
 @program(action=ACTIONS)
@@ -145,7 +143,9 @@ def uninstalled_and_installed(run: Run) -> None:
             acts.cfg.other = other
             for _ in range(4):
                 run.step(
-                    lambda: acts.compiled(acts.x, acts.asked, acts.cfg), lambda: acts.x * acts.cfg.other, f"{index} {other}"
+                    lambda: acts.compiled(acts.x, acts.asked, acts.cfg),
+                    lambda: acts.x * acts.cfg.other,
+                    f"{index} {other}",
                 )
 
 

@@ -181,7 +181,11 @@ CHANGES: dict[str, tuple[str, Callable[[Thing], Any]]] = {
     "dict order": ("order", lambda t: t.table.update(k=t.table.pop("k"))),
     "dict to a subclass": (
         "table",
-        lambda t: setattr(t, "table", type("Table", (dict,), {"__getitem__": lambda self, key: {"l": 6} if key == "deep" else 6})(t.table)),
+        lambda t: setattr(
+            t,
+            "table",
+            type("Table", (dict,), {"__getitem__": lambda self, key: {"l": 6} if key == "deep" else 6})(t.table),
+        ),
     ),
     "membership": ("in", lambda t: t.table.update(more=1)),
     "set": ("group", lambda t: t.group.add(3)),
@@ -201,9 +205,15 @@ CHANGES: dict[str, tuple[str, Callable[[Thing], Any]]] = {
     "frozen dataclass written": ("cold", lambda t: object.__setattr__(t.cold, "scale", 5)),
     "object's attribute": ("child", _child("level", 2)),
     "object replaced": ("child", lambda t: setattr(t, "child", types.SimpleNamespace(level=5, items=[]))),
-    "object's class": ("child", lambda t: setattr(t.child, "__class__", type("Own", (Holder,), {"level": property(lambda self: 6)}))),
+    "object's class": (
+        "child",
+        lambda t: setattr(t.child, "__class__", type("Own", (Holder,), {"level": property(lambda self: 6)})),
+    ),
     "object in a list": ("items_of_child", lambda t: setattr(t.child.items[1], "on", False)),
-    "object in a list replaced": ("items_of_child", lambda t: t.child.items.__setitem__(0, types.SimpleNamespace(on=False))),
+    "object in a list replaced": (
+        "items_of_child",
+        lambda t: t.child.items.__setitem__(0, types.SimpleNamespace(on=False)),
+    ),
     "namespace": ("space", lambda t: setattr(t.space, "heads", 3)),
     "dtype": ("dtype", _set("dtype", torch.float64)),
     "device": ("device", _set("device", torch.device("meta"))),
@@ -222,7 +232,10 @@ CHANGES: dict[str, tuple[str, Callable[[Thing], Any]]] = {
     "layer replaced": ("layer", lambda t: setattr(t, "layer", nn.Identity())),
     "layer's hook": ("layer", lambda t: t.layer.register_forward_hook(lambda module, given, out: out + 3)),
     "layer's forward": ("layer", lambda t: setattr(t.layer, "forward", lambda x: x + 5)),
-    "layer's class": ("layer", lambda t: setattr(t.layer, "__class__", type("L", (nn.Linear,), {"forward": lambda self, x: x + 6}))),
+    "layer's class": (
+        "layer",
+        lambda t: setattr(t.layer, "__class__", type("L", (nn.Linear,), {"forward": lambda self, x: x + 6})),
+    ),
     "training": ("training", lambda t: t.layer.eval()),
     "net's module": ("net", lambda t: t.net.__setitem__(1, nn.Identity())),
     "net longer": ("net", lambda t: t.net.append(nn.ReLU())),

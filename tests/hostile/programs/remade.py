@@ -27,7 +27,9 @@ def _function_like() -> tuple[Any, Callable[[Any], Any]]:
     """A class whose instances are as large as functions, with the code where a function has its own."""
     function = _fresh()
     at = next(
-        offset for offset in range(0, 200, 8) if ctypes.c_void_p.from_address(id(function) + offset).value == id(function.__code__)
+        offset
+        for offset in range(0, 200, 8)
+        if ctypes.c_void_p.from_address(id(function) + offset).value == id(function.__code__)
     )
     names = [f"s{index:02}" for index in range((types.FunctionType.__basicsize__ - 16) // 8)]
     kind = type("Fake", (), {"__slots__": tuple(names), "__call__": lambda self, *a: 2})
