@@ -207,7 +207,7 @@ class Spot:
         self.run.step(self.call, self.eager, name)
 
 
-# ---- guards written by hand, over one local named x --------------------------------------------------------------------
+# ---- guards written by hand, over one local named x ------------------------------------------------------------------
 
 X = Source.frame().child(Access.LOCAL, "x")
 

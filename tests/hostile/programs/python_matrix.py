@@ -115,7 +115,7 @@ _number: dict[str, Use] = {
     "in": lambda x, t: x * 2 if "more" in t.table else x * 3,
     "group": lambda x, t: x * 2 if 3 in t.group else x * 3,
     "frozen": lambda x, t: x * 2 if 3 in t.frozen else x * 3,
-    "ordered": lambda x, t: x * list(t.ordered.values())[0],
+    "ordered": lambda x, t: x * next(iter(t.ordered.values())),
     "default": lambda x, t: x * t.default["a"],
     "queue": lambda x, t: x * t.queue[0] + len(t.queue),
     "point": lambda x, t: x * t.point.a,
