@@ -62,7 +62,11 @@ def test_some_guard_notices_this_mutation(name: str, catalogue: Catalogue) -> No
 
 
 #: What these rows make anew, or swap, is another object afterwards: guards on identity stay broken.
-OTHER_OBJECTS = ("module_to", "tensors_swapped", "weak_target_dies", "freed_and_made_again", "mortals_in_place")
+OTHER_OBJECTS = (
+    *("module_to", "tensors_swapped", "weak_target_dies", "freed_and_made_again", "mortals_in_place"),
+    *("class_freed_and_made_again", "tensor_kinds_in_place", "tensor_kinds_swapped", "tensor_kinds_replaced"),
+    "base_comes_to_require_grad",
+)
 
 
 IDENTITIES = (Test.IS, Test.IS_TARGET, Test.EQUALS)  # classes are equal when they are the same

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
-import gc
 import importlib
 import logging
 import multiprocessing
@@ -185,7 +184,6 @@ def _prepare() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)  # fake tensors report what they cannot do, which is no news here
     torch.set_num_threads(1)
-    gc.freeze()  # a collection looks at what an episode makes, not at all of torch
 
 
 def main() -> int:

@@ -138,14 +138,12 @@ class Catalogue:
 
 
 #: Of how many changes of a row it is asked which facts notice them.
-CHANGES = 12
+CHANGES = 40
 #: How many programs are kept for one object of a frame, and at least for one kind of facts.
-ENOUGH, RARE = 4, 60
-#: Guards that facts of their own stand for, beside those on the way to what they ask about.
-_ASKED = {
-    *(Test.EXISTS, Test.TYPE_IS, Test.TENSOR, Test.NO_ATTR, Test.LENGTH, Test.IS_TARGET, Test.DIM_MARKING, Test.EQUALS),
-    *(Test.GLOBAL_STATE, Test.DUAL_LEVEL, Test.DEFAULT_DEVICE),
-}
+ENOUGH, RARE = 2, 40
+#: Guards that facts of their own stand for, beside those on the way there; none on identity, which what is made anew
+#: would break for good.
+_ASKED = {Test.EXISTS, Test.TYPE_IS, Test.TENSOR, Test.NO_ATTR, Test.LENGTH, Test.DIM_MARKING}
 
 
 def _object_of(item: Guard) -> Source:
@@ -174,6 +172,9 @@ class Moved:
             self._add(functools.partial(world.inline_locals, root), self._asked_of_inlines(world))
         self._settle()
         self._rest()
+        for f_locals, item in self._pinned(world):
+            self._add(f_locals, [item])
+        self._settle()
         self.recorded = {
             kind for made in self.programs.values() for each in made for kind in each.witness["fact_kinds"]
         }
@@ -192,6 +193,28 @@ class Moved:
         values = vars(world.classes.Inline())
         made = [guard(Test.NO_ATTR, (one,), ("extra",))]
         return made + [guard(Test.EXISTS, (one.child(Access.ATTR, name),)) for name in values]
+
+    @staticmethod
+    def _pinned(world: World) -> Iterator[tuple[Callable[[], Locals], Guard]]:
+        """What is kept in any case: on the state, on roots, and on what is rare or made anew each time."""
+        space = functools.partial(world.space_locals, 0)
+        whole = Source.frame().child(Access.LOCAL, "w")
+
+        def at(*names: str) -> Source:
+            return functools.reduce(lambda source, name: source.child(Access.ATTR, name), names, whole)
+
+        scratch = at("scratch")
+        sources = [at("kinds", name).child(Access.GRAD) for name in world.kinds()]
+        sources += [scratch.child(Access.LIST_ITEM, number).child(Access.GRAD) for number in range(4)]
+        sources += [at("mortal", name).child(Access.FUNC_DEFAULTS) for name in ("function", "method")]
+        sources += [at("mortal", "ref").child(Access.WEAKREF_CALL), at("mortal", "thing", "a"), at("slotted", "a")]
+        for source in sources:
+            yield space, guard(Test.EXISTS, (source,))
+        for item in ambient():
+            yield space, item
+        for family, name in (("layer", "flag"), ("thing", "own"), ("inline", "a")):
+            root = Source.frame().child(Access.LOCAL, "self").child(Access.ATTR, name)
+            yield functools.partial(getattr(world, f"{family}_locals"), 0), guard(Test.EXISTS, (root,))
 
     def _add(self, f_locals: Callable[[], Locals], guards: list[Guard]) -> None:
         made = [engine.native(lower(GuardSet([(item, Provenance("fuzz"))]))) for item in guards]
@@ -239,7 +262,7 @@ class Moved:
                 if not each.check(get()) or _C.moved_facts() != before:
                     continue
                 kinds = set(each.witness["fact_kinds"]) | ({"tensor"} if each.witness["tensors"] else set())
-                keys = {(get, self.below[each]), *(kinds or {"state"})}
+                keys = {(get, self.below[each]), *kinds}
                 if any(counts[key] < (RARE if isinstance(key, str) else ENOUGH) for key in keys):
                     counts.update(keys)
                     kept.append(each)

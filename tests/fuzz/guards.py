@@ -51,8 +51,10 @@ _OF_MODULES = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forwar
 
 
 def _dull(name: Any) -> bool:
-    """What nothing changes."""
-    return type(name) is str and name[:1] == "_" and name[-6:] in ("_hooks", "kwargs", "called", "ts_set", "impl")
+    """What nothing changes, or everything: the mode of a fake tensor remembers all that it has made."""
+    return name == "fake_mode" or (
+        type(name) is str and name[:1] == "_" and name[-6:] in ("_hooks", "kwargs", "called", "ts_set", "impl")
+    )
 
 
 def _of_dict(value: Any) -> Iterator[Step]:
@@ -175,7 +177,7 @@ _STEPS: list[tuple[Any, Callable[[Any], Iterator[Step]]]] = [
 _WITHOUT_ATTRIBUTES = (
     *(*_PLAIN, _TupleIterator, _RangeIterator, type, types.CellType, types.CodeType, types.BuiltinFunctionType),
     *(types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType, types.GenericAlias),
-    types.ModuleType,
+    *(types.ModuleType, torch.SymInt),
 )
 
 
@@ -498,7 +500,10 @@ class Maker:
         assert self.known is not None
         *sources, _frame = self.choose.choice(self.choose.choice(self.known)).steps()
         f_locals = self.f_locals(at)
-        return [(source, reference.resolve(source, f_locals)) for source in reversed(sources)]
+        try:
+            return [(source, reference.resolve(source, f_locals)) for source in reversed(sources)]
+        except Exception:
+            return []  # what was there died, and what came in its place has no such thing
 
     def walk(self, at: int, most: int = 9, below: tuple[str, ...] = ()) -> list[tuple[Source, Any]]:
         """The sources on one random way down, each with its value. With `below`: through one of these attributes."""
