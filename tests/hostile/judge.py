@@ -31,7 +31,7 @@ def _server() -> subprocess.Popen[str]:
 def seen(kind: str, name: str, variant: str) -> dict[str, Any]:
     server = _server()
     assert server.stdin and server.stdout
-    print(kind, name, variant, file=server.stdin, flush=True)
+    print(kind, name, variant, sep="\t", file=server.stdin, flush=True)
     line = server.stdout.readline()
     assert line, f"the server ended: {server.wait()}"
     found: dict[str, Any] = json.loads(line)

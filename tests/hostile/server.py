@@ -1,6 +1,6 @@
 """Runs hostile programs, each in a fork of a process that has torch loaded: a crash ends nothing else.
 
-A request is a line ``KIND PROGRAM VARIANT`` on standard input, the answer a line of JSON on standard output.
+A request is a line ``KIND PROGRAM VARIANT``, with tabs between them, on standard input, the answer a line of JSON on standard output.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import unified_guards
 
 from .protocol import Run, all_programs, programs_of
 
-SECONDS = 120
+SECONDS = 40
 ENVIRONMENT = {"verify": {"UNIFIED_GUARDS_VERIFY": "1"}, "no_witness": {"UNIFIED_GUARDS_WITNESS": "0"}}
 
 
@@ -56,7 +56,7 @@ def _child(kind: str, name: str, variant: str, answer: int, output: int) -> None
 
 
 def _serve(line: str) -> dict[str, Any]:
-    kind, name, variant = line.split(" ")
+    kind, name, variant = line.split("\t")
     readable, writable = os.pipe()
     with tempfile.TemporaryFile() as output:
         child = os.fork()

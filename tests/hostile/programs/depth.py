@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..protocol import Holder, Run, program
+from ..protocol import Holder, Run, checker, direct, equals, item, program, recorded, same
 
 
 def _nested(make: Callable[[int, Any], Any], start: Any, count: int) -> Any:
@@ -45,7 +45,8 @@ DEEP: dict[str, Callable[[], Any]] = {
     "mixed": lambda: _nested(lambda index, value: ({"k": [value]}, 1), (), 60_000),
     "objects": lambda: _nested(_object, None, 60_000),
     "frozenset": lambda: _nested(lambda index, value: frozenset((value,)), frozenset(), 1_000),
-    "shared_tuples": lambda: _nested(lambda index, value: (value, value), (), 64),
+    # Of a strange object: Dynamo itself walks every path through shared tuples of constants.
+    "shared_tuples": lambda: _nested(lambda index, value: (value, value), Holder(), 64),
     "shared_lists": lambda: _nested(lambda index, value: [value, value], [], 64),
     "shared_dicts": lambda: _nested(lambda index, value: {"a": value, "b": value}, {}, 64),
     "ring": _ring,
@@ -92,6 +93,22 @@ def shallow_becomes_deep(run: Run, value: str) -> None:
         run.step(lambda: compiled(x, holder), lambda: function(x, holder), "deep")
     holder.history = small[value]
     run.step(lambda: compiled(x, holder), lambda: function(x, holder), "small")
+
+
+@direct
+def without_dynamo(run: Run) -> None:
+    """Values that Dynamo cannot take at all: the checker says no, and soon."""
+    shared = _nested(lambda index, value: (value, value), (), 64)
+    for value in (shared, [shared], {"k": shared}, *(make() for make in DEEP.values())):
+        for start, one in ((None, same(item("history"), None)), (((), ()), equals(item("history"), ((), ())))):
+            holder = Holder()
+            holder.history = start
+            made = recorded(checker(one), {"x": holder})
+            holder.history = value
+            for _ in range(3):
+                run.expect(made, {"x": holder}, False, "deep")
+            holder.history = start
+            run.expect(made, {"x": holder}, True, "as before")
 
 
 @program()

@@ -47,11 +47,11 @@ def _probe(run: Run, make: Callable[[], Any], *changes: Callable[[Any], Any]) ->
         made = checker(_like(tensor))
         for _ in range(4):
             run.expect(made, {"x": holder}, True, "before")
-        with contextlib.suppress(RuntimeError, NotImplementedError):
+        with contextlib.suppress(RuntimeError, AssertionError):
             change(tensor)
         run.expect(made, {"x": holder}, _told(tensor) == before, f"change {index}")
         for again, later in enumerate(changes):
-            with contextlib.suppress(RuntimeError, NotImplementedError):
+            with contextlib.suppress(RuntimeError, AssertionError):
                 later(tensor)
             run.expect(made, {"x": holder}, _told(tensor) == before, f"change {index} then {again}")
 

@@ -71,14 +71,6 @@ class Acts:
     def compiles(self) -> None:
         self.run.warm(lambda: torch.compile(lambda x: x + 1, backend="eager")(torch.ones(3)), 3)
 
-    def compiles_itself(self) -> None:
-        other = Holder()
-        other.other = 5
-        self.compiled(self.x, Asked(), other)
-
-    def calls_itself(self) -> None:
-        self.compiled(self.x, self.asked, self.cfg)
-
     def threads(self) -> None:
         other = threading.Thread(target=torch._dynamo.reset)
         other.start()

@@ -234,21 +234,6 @@ def _with_weakref(world: World) -> tuple[Any, Any]:
     return Asked(), lambda x, asked, cfg: x * asked.made.scale + _rest(x, cfg)
 
 
-def _with_descriptor(world: World) -> tuple[Any, Any]:
-    class Describes:
-        def __get__(self, instance: Any, owner: Any) -> Any:
-            world.ran()
-            return 3
-
-        def __set__(self, instance: Any, value: Any) -> None:
-            raise AttributeError
-
-    class Asked:
-        scale = Describes()
-
-    return Asked(), lambda x, asked, cfg: x * asked.scale + _rest(x, cfg)
-
-
 def _with_metaclass(world: World) -> tuple[Any, Any]:
     class Meta(type):
         def __getattr__(cls, name: str) -> Any:
@@ -284,7 +269,7 @@ WAYS = {
 @program(way=tuple(WAYS))
 def guard_changes_another_fact(run: Run, way: str) -> None:
     for action in ACTIONS:
-        for order in ("before", "after"):
+        for order in ("before", "after") if action in ACTIONS[:2] else ("after",):
             torch._dynamo.reset()
             world = World(action)
             asked, function = WAYS[way](world)
@@ -307,7 +292,7 @@ def guard_changes_another_fact(run: Run, way: str) -> None:
                     del Holder.deep
 
 
-@program(way=("getattr", "property", "key", "getitem", "del", "weakref", "descriptor", "metaclass"))
+@program(way=("getattr", "property", "key", "getitem", "del", "weakref", "metaclass"))
 def the_call_itself(run: Run, way: str) -> None:
     """The call under which the change happens: where torch's tree reads the changed thing later, it misses."""
     for action in ("attribute", "item", "table", "tensor"):
