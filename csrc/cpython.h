@@ -266,6 +266,8 @@ inline RangeState range_state(PyObject* iterator) {
 
 // ---- types, weak references, functions ---------------------------------------------------------------------------
 
+inline bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
+
 // The dict of a type; a new reference from 3.12 on, where static builtin types keep theirs elsewhere.
 inline PyObject* type_dict(PyObject* type, bool& is_new) {
 #if PY_VERSION_HEX >= 0x030C0000
@@ -346,6 +348,48 @@ inline bool is_told_of_changes(PyTypeObject* type) {
   return true;
 }
 
+// Whether the dict of a class has no key but exact strings: no other can be asked whether it equals a name.
+inline bool has_plain_names(PyTypeObject* type) {
+#if UG_DICT_LAYOUT == 311
+  if (is_built_in(type)) return true;  // its dict is the interpreter's own
+  auto* dict = reinterpret_cast<PyDictObject*>(type->tp_dict);
+  return layouts_known && dict != nullptr && reinterpret_cast<DictKeys*>(dict->ma_keys)->kind != 0;
+#else
+  bool is_new = false, are_plain = true;
+  PyObject* dict = type_dict(reinterpret_cast<PyObject*>(type), is_new);
+  Py_ssize_t cursor = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  while (are_plain && PyDict_Next(dict, &cursor, &key, &value)) are_plain = PyUnicode_CheckExact(key);
+  if (is_new) Py_DECREF(dict);
+  return are_plain;
+#endif
+}
+
+inline bool all_have_plain_names(PyTypeObject* type) {
+  PyObject* mro = type->tp_mro;
+  for (Py_ssize_t at = 0; mro != nullptr && at < PyTuple_GET_SIZE(mro); at++) {
+    if (!has_plain_names(reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, at)))) return false;
+  }
+  return mro != nullptr;
+}
+
+// Whether looking a name up in a type and its bases runs no code of a user's: a class may have been made with names
+// that compare themselves. What was found of a version of a type is remembered, where versions are not used again.
+inline bool looks_up_purely(PyTypeObject* type) {
+#if PY_VERSION_HEX < 0x030B0000
+  return all_have_plain_names(type);
+#else
+  constexpr size_t kMostVersions = 1024;
+  static unsigned int pure_versions[kMostVersions];
+  const unsigned int version = type->tp_version_tag;
+  unsigned int& remembered = pure_versions[version % kMostVersions];
+  if (version != 0 && remembered == version) return true;
+  if (!all_have_plain_names(type)) return false;
+  remembered = version;
+  return true;
+#endif
+}
+
 // Changes with every attribute of the type or of one of its bases, and is never used again: not so on Python 3.10. The
 // four bytes after the tag are padding. Asking for an attribute first has the interpreter give the type a tag, which
 // the interpreter may refuse.
@@ -355,7 +399,8 @@ inline Word type_version_word(PyTypeObject* type) {
   return nullptr;
 #else
   static PyObject* any = PyUnicode_InternFromString("__class__");
-  if (!words_known || !is_told_of_changes(type)) return nullptr;
+  if (!words_known || !looks_up_purely(Py_TYPE(type)) || !looks_up_purely(type)) return nullptr;
+  if (!is_told_of_changes(type)) return nullptr;
   _PyType_Lookup(type, any);
 #if PY_VERSION_HEX < 0x030D0000
   if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) return nullptr;
@@ -413,8 +458,6 @@ inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
 #endif
   return {nullptr, nullptr};
 }
-
-inline bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
 
 inline Word type_dict_word(PyObject* heap_type) {
   return word_at(&reinterpret_cast<PyTypeObject*>(heap_type)->tp_dict);
@@ -498,6 +541,19 @@ inline bool has_plain_members(PyObject* set) {
   }
   return true;
 }
+
+// While it lives no collection starts. Up to Python 3.11 one may start wherever an object is made, and run finalizers.
+class Uncollected {
+ public:
+  Uncollected() : was_enabled_(PyGC_Disable() != 0) {}
+  Uncollected(const Uncollected&) = delete;
+  ~Uncollected() {
+    if (was_enabled_) PyGC_Enable();
+  }
+
+ private:
+  bool was_enabled_;
+};
 
 struct Found {
   bool certain;     // false when only code of a user's could tell

@@ -73,6 +73,11 @@ void Deriver::emit(FactKind kind, Word word) {
   changes_.push_back({at, {word, *word}});
 }
 
+void Deriver::emit_type(PyObject* object) {
+  if (!facts_->types.add(Py_TYPE(object))) outcome_ = Outcome::kOther;
+  emit(FactKind::kType, cpython::type_word(object));
+}
+
 void Deriver::drop_emitted() {
   if (updating_) {
     changes_.resize(change_from_);
@@ -366,7 +371,7 @@ PyObject* Deriver::edge(uint32_t at, const Register& base) {
       if (function == nullptr) return nullptr;
       if (function != object) {
         emit(FactKind::kMethodFunction, word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
-        emit(FactKind::kType, cpython::type_word(function));
+        emit_type(function);
       }
       const Word word = field_word(i.op, function);
       emit(FactKind::kFunctionField, word);
@@ -411,15 +416,6 @@ PyObject* Deriver::edge_of_gradient(PyObject* tensor) {
 
 // ---- values ------------------------------------------------------------------------------------------------------
 
-// Whether an object of the type that is where this one is, is laid out in the same way: another class may come to be
-// where its class was.
-bool Deriver::layout_stays(PyObject* value) {
-  if (cpython::is_built_in(Py_TYPE(value))) return true;
-  const Word version = cpython::type_version_word(Py_TYPE(value));
-  if (version != nullptr) emit(FactKind::kTypeVersion, version);
-  return version != nullptr;
-}
-
 // Emits the facts about a value that the instructions below it need; tells for which needs there are any.
 uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
   if (is_immutable(value)) {
@@ -428,9 +424,8 @@ uint8_t Deriver::node(uint32_t at, PyObject* value, uint8_t needs) {
   }
   uint8_t has = 0;
   const Word version = needs & kNeedsVersion && PyDict_Check(value) ? dict_version_word(value) : nullptr;
-  if (needs != 0 && !is_same_dict(program_.code_[at], value, version)) emit(FactKind::kType, cpython::type_word(value));
+  if (needs != 0 && !is_same_dict(program_.code_[at], value, version)) emit_type(value);
   has |= kNeedsType;
-  if (needs & (kNeedsVersion | kNeedsItems) && !layout_stays(value)) return has;
   if (version != nullptr) {
     emit(FactKind::kDictVersion, version);
     has |= kNeedsVersion;
@@ -535,7 +530,7 @@ bool Deriver::covers_marking(uint32_t at, PyObject* object, PyObject* name) {
     fact->is_bare = entries == nullptr;
     if (fact->is_bare) return true;
   } else {
-    emit(FactKind::kType, cpython::type_word(object));
+    emit_type(object);
     emit(FactKind::kTypeVersion, version);
   }
   emit(FactKind::kInstanceDict, holder);
@@ -546,7 +541,7 @@ bool Deriver::covers_marking(uint32_t at, PyObject* object, PyObject* name) {
 bool Deriver::covers_tensor(uint32_t at, PyObject* object) {
   const uint32_t which = program_.code_[at].arg;
   const TensorSpec& spec = program_.tensors_[which];
-  if (Py_TYPE(object) != spec.type || spec.device_is_current) return false;
+  if (Py_TYPE(object) != spec.type || spec.device_is_current || !facts_->types.add(spec.type)) return false;
   const c10::TensorImpl* implementation = tensor_of(object).unsafeGetTensorImpl();
   if (!reads_in_place(*implementation).likeness()) return false;
   if (autograd_word(*implementation) == nullptr) return false;

@@ -85,7 +85,6 @@ class Deriver {
   PyObject* edge_of_gradient(PyObject* tensor);
   PyObject* edge_of_weakref(PyObject* reference);
   uint8_t node(uint32_t at, PyObject* value, uint8_t needs);
-  bool layout_stays(PyObject* value);
   void keep(uint32_t at, PyObject* value);
   bool attribute_facts(PyObject* value);
   bool class_attribute_facts(PyTypeObject* type);
@@ -103,6 +102,7 @@ class Deriver {
 
   void begin(uint32_t at);
   void emit(FactKind kind, cpython::Word word);
+  void emit_type(PyObject* object);
   size_t emitted() const { return updating_ ? changes_.size() - change_from_ : facts_->facts.size() - from_; }
   void drop_emitted();
   bool end(uint32_t at);

@@ -87,7 +87,7 @@ bool Deriver::type_stays(PyObject* attribute) {
   if (cpython::is_built_in(type)) return true;
   const Word version = cpython::type_version_word(type);
   if (version == nullptr) return false;
-  emit(FactKind::kType, cpython::type_word(attribute));
+  emit_type(attribute);
   emit(FactKind::kTypeVersion, version);
   return true;
 }
@@ -112,7 +112,7 @@ PyObject* Deriver::edge_of_property(PyObject* object, PyObject* property) {
   PyObject* getter = edge_of_member(property, descriptor);
   const AttributeHook* hook = attribute_hook(getter);
   if (hook == nullptr || follows_property_) return nullptr;
-  emit(FactKind::kType, cpython::type_word(getter));
+  emit_type(getter);
   emit(FactKind::kFunctionField, word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
   follows_property_ = true;
   PyObject* value = edge_of_getter(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
@@ -141,14 +141,14 @@ PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const
   cpython::Slot nowhere = cpython::kNoSlot;
   PyObject* list = edge_of_name(object, hook.names[0], nowhere);
   if (list == nullptr || !PyList_CheckExact(list) || PyList_GET_SIZE(list) > kMostItems) return nullptr;
-  emit(FactKind::kType, cpython::type_word(list));
+  emit_type(list);
   emit(FactKind::kLength, cpython::size_word(list));
   emit(FactKind::kListItems, cpython::items_word(list));
   PyObject* all = PyList_GET_SIZE(list) > 0 ? Py_True : nullptr;
   for (Py_ssize_t at = 0; all != nullptr && at < PyList_GET_SIZE(list); at++) {
     PyObject* item = PyList_GET_ITEM(list, at);
     emit(FactKind::kItem, cpython::item_word(list, static_cast<uint32_t>(at)));
-    emit(FactKind::kType, cpython::type_word(item));
+    emit_type(item);
     if (!attribute_facts(item)) return nullptr;
     nowhere = cpython::kNoSlot;
     PyObject* value = edge_of_name(item, hook.names[1], nowhere);

@@ -78,8 +78,15 @@ bool compares_purely(PyObject* found, PyObject* expected) {
   return cpython::is_plain(expected) || (is_immutable(expected) && is_immutable(found));
 }
 
+// The list of an exact dict's keys; of another mapping, what its code makes.
+PyObject* keys_of(PyObject* mapping) {
+  if (!PyDict_CheckExact(mapping)) return PyMapping_Keys(mapping);
+  const cpython::Uncollected uncollected;
+  return PyDict_Keys(mapping);
+}
+
 bool mapping_keys_are(PyObject* object, PyObject* expected) {
-  Ref keys(PyMapping_Keys(object));
+  Ref keys(keys_of(object));
   if (keys.get() == nullptr) {
     PyErr_Clear();
     return false;
@@ -236,8 +243,14 @@ bool overlap_is(const std::vector<PyObject*>& saved, uint32_t overlapping, PyObj
   return true;
 }
 
+PyObject* iterator_of(PyObject* set) {
+  if (!PyAnySet_CheckExact(set)) return PyObject_GetIter(set);
+  const cpython::Uncollected uncollected;
+  return PyObject_GetIter(set);
+}
+
 PyObject* set_item_at(PyObject* object, uint32_t position) {
-  Ref iterator(PyObject_GetIter(object));
+  Ref iterator(iterator_of(object));
   if (iterator.get() == nullptr) return nullptr;
   for (uint32_t i = 0;; i++) {
     PyObject* item = PyIter_Next(iterator.get());
@@ -272,6 +285,7 @@ PyObject* tensor_property(Op op, PyObject* object, uint32_t dim) {
 
 PyObject* tensor_grad(PyObject* object) {
   if (!is_tensor(object)) return nullptr;
+  const cpython::Uncollected uncollected;
   return THPVariable_Wrap(tensor_of(object).unsafeGetTensorImpl()->grad());
 }
 
@@ -407,6 +421,7 @@ PyObject* Evaluation::access(Instruction& i, PyObject* base, Hint& hint) {
       hint.set(1, cpython::head_line(base));
       cpython::InstanceDict instance = cpython::instance_dict(base);
       if (instance.state == cpython::DictState::kReady) return instance.dict;
+      const cpython::Uncollected uncollected;
       return own(PyObject_GenericGetDict(base, nullptr));
     }
     case Op::CONSTANT: return i.object;
@@ -652,7 +667,9 @@ bool Evaluation::overlap(const Instruction& i) {
   for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(slots); at++) {
     asks |= may_ask_python(scratch_.saved[PyLong_AsLong(PyTuple_GET_ITEM(slots, at))]);
   }
-  return (!asks || ask(i)) && overlap_is(scratch_.saved, i.arg, i.object);
+  if (asks) return ask(i) && overlap_is(scratch_.saved, i.arg, i.object);
+  const cpython::Uncollected uncollected;
+  return overlap_is(scratch_.saved, i.arg, i.object);
 }
 
 bool Evaluation::shape_int(PyObject* value, uint32_t index) {

@@ -9,6 +9,22 @@ namespace unified_guards {
 
 FactsMoved facts_moved;
 
+bool KnownTypes::add(PyTypeObject* type) {
+  if (cpython::is_built_in(type)) return true;
+  const bool is_known =
+      std::any_of(types_.rbegin(), types_.rend(), [&](const Known& known) { return known.type == type; });
+  if (is_known) return true;
+  const bool collects = PyGC_Disable() != 0;  // making an object may start a collection, which runs finalizers
+  PyObject* reference = PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), nullptr);
+  if (collects) PyGC_Enable();
+  if (reference == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  types_.push_back({type, reference});
+  return true;
+}
+
 void Facts::finish() {
   static constexpr uint64_t nothing = 0;
   sort_tensors();

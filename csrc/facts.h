@@ -13,6 +13,7 @@
 
 #include "evaluate.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -100,6 +101,38 @@ struct Remembered {
   uint8_t has = 0;     // which Needs of the instructions below it its other facts answer
 };
 
+// The classes that objects are known by, which an address names only as long as the class lives: another class may come
+// to be there, and objects of it where objects were. A weak reference of our own to each is asked before all facts.
+class KnownTypes {
+ public:
+  KnownTypes() = default;
+  KnownTypes(KnownTypes&& other) noexcept : types_(std::move(other.types_)) { other.types_.clear(); }
+  KnownTypes& operator=(KnownTypes&& other) noexcept {
+    std::swap(types_, other.types_);
+    return *this;
+  }
+  ~KnownTypes() {
+    for (const Known& known : types_) Py_DECREF(known.reference);
+  }
+
+  // False when there is no memory for a reference. Runs no code of a user's.
+  bool add(PyTypeObject* type);
+
+  bool are_alive() const {
+    return std::all_of(types_.begin(), types_.end(), [](const Known& known) {
+      return *cpython::weakref_word(known.reference) == cpython::bits(known.type);
+    });
+  }
+  size_t bytes() const { return types_.capacity() * sizeof(Known); }
+
+ private:
+  struct Known {
+    PyTypeObject* type;
+    PyObject* reference;
+  };
+  std::vector<Known> types_;
+};
+
 // Plain immutable values that are kept alive, each for one instruction.
 class Kept {
  public:
@@ -143,8 +176,9 @@ struct Facts {
   std::vector<Likeness> likenesses;     // by spec
   std::vector<Remembered> remembered;   // by instruction
   std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
-  Kept kept;                            //
-  SeenTable apart;                      // vouched for, and in a group of UNIQUE with others that are not
+  KnownTypes types;
+  Kept kept;
+  SeenTable apart;  // vouched for, and in a group of UNIQUE with others that are not
 
   size_t count() const { return owners.size(); }
   size_t tensor_count() const { return tensor_owners.size(); }
@@ -158,7 +192,7 @@ struct Facts {
            (owners.capacity() + tensor_owners.capacity() + runs.capacity()) * sizeof(uint32_t) +
            tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
            remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) + apart.bytes() +
-           kept.bytes();
+           kept.bytes() + types.bytes();
   }
 };
 

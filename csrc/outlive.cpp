@@ -11,7 +11,8 @@
 
 namespace unified_guards {
 
-Running* Running::first = nullptr;
+Running::One* Running::first = nullptr;
+Running::One* Running::unused = nullptr;
 bool Running::some_are_kept = false;
 
 namespace {
@@ -32,7 +33,8 @@ freefunc torchs_free = nullptr;
 
 void keep(PyObject* object, void* carried) {
   Kept kept{Py_NewRef(object), carried, {}};
-  for (Running* one = Running::first; one != nullptr; one = one->next) kept.dicts.push_back(Py_NewRef(one->locals));
+  for (Running::One* one = Running::first; one != nullptr; one = one->next)
+    kept.dicts.push_back(Py_NewRef(one->locals));
   all_kept().push_back(std::move(kept));
   Running::some_are_kept = true;
 }

@@ -11,30 +11,42 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <utility>
+
 namespace unified_guards {
 
-// One check, while it runs. On the stack of its thread; needs the GIL, as all here does.
+// One check, while it runs. Needs the GIL, as all here does. What others read of it is on no stack: where code of a
+// user's in a guard switches to another greenlet, the stack of the check is copied away.
 class Running {
  public:
-  explicit Running(PyObject* locals) : locals(locals), next(first) {
-    if (next != nullptr) next->before = this;
-    first = this;
+  explicit Running(PyObject* locals) : one_(take()) {
+    *one_ = {locals, first, nullptr};
+    if (first != nullptr) first->before = one_;
+    first = one_;
     if (some_are_kept) free_what_is_over();
   }
   Running(const Running&) = delete;
   ~Running() {
-    (before != nullptr ? before->next : first) = next;  // checks of several threads end in any order
-    if (next != nullptr) next->before = before;
+    (one_->before != nullptr ? one_->before->next : first) = one_->next;  // checks of several threads end in any order
+    if (one_->next != nullptr) one_->next->before = one_->before;
+    one_->next = std::exchange(unused, one_);
   }
 
-  PyObject* const locals;
+  struct One {
+    PyObject* locals;
+    One *next, *before;
+  };
 
-  static Running* first;
+  static One* first;
   static bool some_are_kept;
   static void free_what_is_over();
 
-  Running* next;
-  Running* before = nullptr;
+ private:
+  static One* take() { return unused != nullptr ? std::exchange(unused, unused->next) : new One; }
+
+  static One* unused;  // as many as have ever run at once
+
+  One* const one_;
 };
 
 // Keeps an object until the lookups that are running are over; does nothing where none is.

@@ -31,11 +31,18 @@ bool is_immutable(PyObject* value, int depth, int& items) {
   return true;
 }
 
+// Whether a getter written in C reads a field: those of other types may ask what they wrap, which may be a user's.
+bool reads_a_field(PyObject* getter) {
+  PyTypeObject* owner = PyDescr_TYPE(getter);
+  return owner == &PyBaseObject_Type || owner == &PyType_Type || owner == &PyFunction_Type ||
+         is_torch_constant(owner) || PyUnicode_CompareWithASCIIString(PyDescr_NAME(getter), "__dict__") == 0;
+}
+
 // Whether what a class has by a name is handed out by code of the interpreter's or torch's alone. A getter of a tensor
 // asks the torch function modes there are.
 bool is_given_purely(PyObject* of_type, PyObject* object) {
   PyTypeObject* type = Py_TYPE(of_type);
-  if (type == &PyGetSetDescr_Type) return !is_tensor(object);
+  if (type == &PyGetSetDescr_Type) return !is_tensor(object) && reads_a_field(of_type);
   return type->tp_descr_get == nullptr || type == &PyFunction_Type || type == &PyMemberDescr_Type ||
          type == &PyMethodDescr_Type || type == &PyWrapperDescr_Type || type == &PyStaticMethod_Type;
 }
@@ -47,12 +54,15 @@ PureAttribute found_or_unknown(PyObject* value) {
 
 PureAttribute attribute_of_class(PyObject* object, PyObject* name) {
   PyTypeObject* metaclass = Py_TYPE(object);
-  if (metaclass->tp_getattro != PyType_Type.tp_getattro) return {false, nullptr, false};
+  constexpr PureAttribute unknown{false, nullptr, false};
+  if (metaclass->tp_getattro != PyType_Type.tp_getattro || !cpython::looks_up_purely(metaclass)) return unknown;
+  if (!cpython::looks_up_purely(reinterpret_cast<PyTypeObject*>(object))) return unknown;
   PyObject* of_metaclass = _PyType_Lookup(metaclass, name);
   PyObject* own = _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), name);
-  if (of_metaclass != nullptr && !is_given_purely(of_metaclass, object)) return {false, nullptr, false};
-  if (own != nullptr && !is_given_purely(own, object)) return {false, nullptr, false};
+  if (of_metaclass != nullptr && !is_given_purely(of_metaclass, object)) return unknown;
+  if (own != nullptr && !is_given_purely(own, object)) return unknown;
   if (own == nullptr && of_metaclass == nullptr) return {true, nullptr, false};
+  const cpython::Uncollected uncollected;
   return found_or_unknown(PyObject_GetAttr(object, name));
 }
 
@@ -63,7 +73,7 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
   if (!PyUnicode_CheckExact(name)) return unknown;
   if (PyType_Check(object)) return attribute_of_class(object, name);
   PyTypeObject* type = Py_TYPE(object);
-  if (!cpython::plain_attribute_access(type)) return unknown;
+  if (!cpython::looks_up_purely(type) || !cpython::plain_attribute_access(type)) return unknown;
   PyObject* of_type = _PyType_Lookup(type, name);
   if (of_type != nullptr && !is_given_purely(of_type, object)) return unknown;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
@@ -75,6 +85,7 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
   }
   const bool has_last_word = type->tp_getattro != PyObject_GenericGetAttr;  // a __getattr__, also of a module
   if (of_type == nullptr && instance.state != DictState::kNotMade) return {!has_last_word, nullptr, false};
+  const cpython::Uncollected uncollected;
   PyObject* value = PyObject_GenericGetAttr(object, name);
   if (value != nullptr) return {true, value, true};
   PyErr_Clear();
@@ -117,9 +128,19 @@ bool keys_compare_purely(PyObject* dict, PyObject* expected) {
   return true;
 }
 
+Bound bound_of(PyObject* object) {
+  if (PyMethod_Check(object)) return {true, PyMethod_GET_SELF(object)};
+  if (PyCFunction_Check(object)) return {true, reinterpret_cast<PyCFunctionObject*>(object)->m_self};
+  if (Py_TYPE(object) != &_PyMethodWrapper_Type) return {false, nullptr};
+  static PyObject* name = PyUnicode_InternFromString("__self__");
+  PyObject* to = PyObject_GenericGetAttr(object, name);  // a member of a struct that is not public
+  if (to == nullptr) PyErr_Clear();
+  Py_XDECREF(to);
+  return {true, to};
+}
+
 bool dies_quietly(PyObject* object) {
-  return is_immutable(object) || PyMethod_Check(object) || PyCFunction_Check(object) ||
-         Py_TYPE(object) == &_PyMethodWrapper_Type || Py_TYPE(object) == &THPSizeType;
+  return is_immutable(object) || bound_of(object).is_bound || Py_TYPE(object) == &THPSizeType;
 }
 
 }  // namespace unified_guards

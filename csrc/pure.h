@@ -30,7 +30,14 @@ bool item_purely(PyObject* object, PyObject* key, PyObject*& value);
 // Whether comparing the keys of an exact dict with these runs no code of a user's.
 bool keys_compare_purely(PyObject* dict, PyObject* expected);
 
-// Whether nothing of a user's notices that the last reference to it goes.
+// Of a bound method, written in Python or in C: the object it is bound to, borrowed, to which it holds a reference.
+struct Bound {
+  bool is_bound;
+  PyObject* to;  // null where there is none
+};
+Bound bound_of(PyObject* object);
+
+// Whether nothing of a user's notices that the last reference to it goes, apart from what a bound method is bound to.
 bool dies_quietly(PyObject* object);
 
 }  // namespace unified_guards

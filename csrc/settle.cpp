@@ -3,16 +3,62 @@
 #include "pure.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
+#include <vector>
 
 namespace unified_guards {
+namespace {
+
+// What would die if these references were dropped. A bound method dies without a trace, but what it is bound to may be
+// held by it alone.
+class Dying {
+ public:
+  explicit Dying(const std::vector<PyObject*>& owned) {
+    for (PyObject* object : owned) lose(object);
+  }
+
+  bool any_is_mortal() const { return any_is_mortal_; }
+
+  // Whether code of a user's may notice that this object dies.
+  bool ends_mortal(PyObject* object) const {
+    while (dies(object)) {
+      const Bound bound = bound_of(object);
+      if (!bound.is_bound) return !dies_quietly(object);
+      if (bound.to == nullptr) return false;
+      object = bound.to;
+    }
+    return false;
+  }
+
+ private:
+  bool dies(PyObject* object) const {
+    const auto found = lost_.find(object);
+    return found != lost_.end() && Py_REFCNT(object) == found->second;
+  }
+
+  void lose(PyObject* object) {
+    while (++lost_[object] == Py_REFCNT(object)) {
+      const Bound bound = bound_of(object);
+      any_is_mortal_ |= !bound.is_bound && !dies_quietly(object);
+      if (bound.to == nullptr) return;
+      object = bound.to;
+    }
+  }
+
+  std::unordered_map<PyObject*, Py_ssize_t> lost_;
+  bool any_is_mortal_ = false;
+};
+
+}  // namespace
 
 bool Evaluation::ask(const Instruction& i) {
   asking_ = true;
   if (settling_) return false;
-  if (!locals_before_) *locals_before_.out() = PyDict_Copy(scratch_.registers[0]);
   if (loads_.steps != nullptr) hold_loads();
   for (uint16_t at = scratch_.paths[i.base]; at <= i.base; at++) own(Py_NewRef(scratch_.registers[at]));
+  // Last, because making a dict may start a collection.
+  if (!locals_before_) *locals_before_.out() = PyDict_Copy(scratch_.registers[0]);
   return true;
 }
 
@@ -67,22 +113,16 @@ bool Evaluation::repeat_answer(const Instruction& i, size_t index) {
 // Drops what nobody but this evaluation holds. Whether any of it may have run code of a user's in dying: a finalizer,
 // or the callback of a weak reference.
 bool Evaluation::drop_mortals() {
-  std::vector<PyObject*> owned = scratch_.owned, mortals;
-  std::sort(owned.begin(), owned.end());
-  for (auto one = owned.begin(), end = one; one != owned.end(); one = end) {
-    end = std::upper_bound(one, owned.end(), *one);
-    if (Py_REFCNT(*one) == end - one && !dies_quietly(*one)) mortals.push_back(*one);
-  }
-  if (mortals.empty()) return false;
-  const auto is_mortal = [&](PyObject* object) { return std::binary_search(mortals.begin(), mortals.end(), object); };
+  const Dying dying(scratch_.owned);
+  if (!dying.any_is_mortal()) return false;
   for (Asked& asked : scratch_.asked) {
-    if (asked.value != nullptr && is_mortal(asked.value)) asked.value = nullptr;
+    if (asked.value != nullptr && dying.ends_mortal(asked.value)) asked.value = nullptr;
   }
   for (PyObject*& saved : scratch_.saved) {
-    if (saved != nullptr && is_mortal(saved)) saved = nullptr;
+    if (saved != nullptr && dying.ends_mortal(saved)) saved = nullptr;
   }
   const auto kept = std::partition(scratch_.owned.begin(), scratch_.owned.end(),
-                                   [&](PyObject* object) { return !is_mortal(object); });
+                                   [&](PyObject* object) { return !dying.ends_mortal(object); });
   const std::vector<PyObject*> dropped(kept, scratch_.owned.end());
   scratch_.owned.erase(kept, scratch_.owned.end());
   for (PyObject* object : dropped) Py_DECREF(object);

@@ -138,6 +138,7 @@ Verdict Witness::anchors_hold(Deriver& deriver, PyObject* locals) {
 }
 
 Verdict Witness::facts_hold(Deriver& deriver) {
+  if (!facts_.types.are_alive()) return Verdict::kStale;
   const size_t count = facts_.count();
   const Fact* facts = facts_.facts.data();
   for (size_t at = 0; at < count; at++) {
@@ -208,6 +209,7 @@ bool Witness::run_live(Evaluation& evaluation, PyObject* locals) {
 
 bool Witness::nothing_moved(Program& program, PyObject* locals) {
   if (state_guard_ >= 0 && !(GlobalState::now() == state_)) return false;
+  if (!facts_.types.are_alive()) return false;
   PyObject** registers = program.scratch_.registers.data();
   registers[0] = locals;
   for (Approach& step : approach_) {

@@ -460,6 +460,28 @@ def object_that_comes_to_have_what_a_protocol_asks() -> Case:
     )
 
 
+@case
+def name_in_the_dict_of_an_object() -> Case:
+    value = chain()[2]()
+    return times(lambda: 2 if "other" in value.__dict__ else 5, putting(value, "other", 1), "list(")
+
+
+@case
+def name_that_vars_does_not_have() -> Case:
+    value = chain()[2]()
+    return times(lambda: vars(value).get("other", 2.0), putting(value, "other", 3.0), "list(")
+
+
+@case
+def access_of_an_object_that_is_made_while_tracing() -> Case:
+    kind = type("Kind", (), {"gain": 2.0})
+
+    def access(self: Any, name: str) -> Any:
+        return 3.0 if name == "gain" else object.__getattribute__(self, name)
+
+    return times(lambda: kind().gain, putting(kind, "__getattribute__", access), "'__getattribute__' in")
+
+
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
 

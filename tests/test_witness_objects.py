@@ -137,6 +137,8 @@ def test_a_dict_that_is_not_the_instances_is_asked(where: Callable[[Any], Any]) 
     stash: dict[str, Any] = {}
     kind: Any = type("Stashed", (Deferred,), {"__dict__": where(stash)})
     thing = kind()
+    for i in range(40):
+        setattr(thing, f"a{i}", i)  # more than fit without a dict
     made = checker(equals(attr("flag"), True))
     attribute_hooks.learn([thing])
     recorded(made, {"x": thing})

@@ -10,6 +10,7 @@ import argparse
 import faulthandler
 import sys
 import time
+import warnings
 
 import torch
 
@@ -84,6 +85,10 @@ def summary(total: engine.Statistics) -> str:
     lines = [
         f"{total.steps:,} steps, {rate:,.0f} a second; {total.checks:,} checks, "
         f"{100 * total.passes / max(total.checks, 1):.0f} % of them passed",
+        f"torch's own tree was asked {total.asked_torch:,} times, "
+        f"{100 * total.asked_torch / max(total.checks, 1):.1f} % of the checks; it had "
+        f"{100 * total.in_torch / max(total.guards, 1):.0f} % of the guards; stricter than torch: "
+        f"{dict(total.stricter) or 'never'}",
         f"{total.referenced:,} compared with the reference, {total.sprung:,} times user code changed something "
         f"during a check, {total.remade:,} guard sets made anew",
     ]
@@ -127,6 +132,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long to go on")
     given = parser.parse_args()
     faulthandler.enable()
+    warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     return run(given.seed, given.steps, given.seconds)
 

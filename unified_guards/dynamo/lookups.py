@@ -77,7 +77,8 @@ class _Lookups:
             if value is not MISSING:
                 yield from self._attribute(value, name, only_whether)
             elif asked.kind is not None and (source := self.places.of(asked.kind)) is not None:
-                yield from self._in_classes(asked.kind, source, name, source, 0)
+                for each in (name, "__getattribute__"):
+                    yield from self._in_classes(asked.kind, source, each, source, 0)
         for kind, after, name in self.known.reads.supers.values():
             if (source := self.places.of(kind)) is not None:
                 yield from self._in_classes(kind, source, name, source, mro_of(kind).index(after) + 1)
@@ -126,6 +127,9 @@ class _Lookups:
         if issubclass(type(value), nn.Module) and (name in _OF_EVERY_MODULE or not name.isidentifier()):
             return
         found, own = _found(kind, name), _own_dict(value)
+        if name == "__dict__" and own is not None and all(type(each) is str for each in own):
+            keys = guard(Test.KEYS, (source.child(Access.GENERIC_DICT),), (tuple(own),))
+            yield Extra(keys, source, "the names that an object has")
         of_kind = source.child(Access.TYPE)
         for each in (name, "__getattribute__"):
             yield from self._in_classes(kind, of_kind, each, source, 0)
