@@ -59,7 +59,9 @@ def complaints(kind: str, name: str, variant: str) -> list[str]:
         return ["the program looked at nothing"]
     if variant == "direct":
         return [
-            f"{step['name']}: a false hit {step['text']}" for step in ours["steps"] if step["verdict"] and not step["right"]
+            f"{step['name']}: a false hit {step['text']}"
+            for step in ours["steps"]
+            if step["verdict"] and not step["right"]
         ]
     if variant in ("torch", "aot"):
         # Where plain torch is stale or ends by a signal, so may be its run; ours is compared with it.

@@ -79,7 +79,13 @@ def none_becomes_deep(run: Run, value: str) -> None:
 @program(value=("shared_tuples", "tuple", "list", "ring", "dict_ring"))
 def shallow_becomes_deep(run: Run, value: str) -> None:
     """The value is compared with what it was, a small one of the same type."""
-    small: dict[str, Any] = {"shared_tuples": ((), ()), "tuple": (0, ()), "list": [[]], "ring": [[]], "dict_ring": {"k": {}}}
+    small: dict[str, Any] = {
+        "shared_tuples": ((), ()),
+        "tuple": (0, ()),
+        "list": [[]],
+        "ring": [[]],
+        "dict_ring": {"k": {}},
+    }
 
     def function(x: Any, holder: Any) -> Any:
         return x + len(holder.history)

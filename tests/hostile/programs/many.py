@@ -90,7 +90,9 @@ def entries_come_and_go(run: Run, seed: int) -> None:
 
     def function(x: Any, cfg: Any) -> Any:
         level = getattr(cfg, "level", 0)
-        return x * cfg.scale + cfg.table["a"] + cfg.values[1] * 10 + level * 100 + (1000 if cfg.view.requires_grad else 0)
+        return (
+            x * cfg.scale + cfg.table["a"] + cfg.values[1] * 10 + level * 100 + (1000 if cfg.view.requires_grad else 0)
+        )
 
     compiled = run.compile(function)
     moves = [

@@ -182,7 +182,7 @@ def instance_checks(run: Run) -> None:
     class Kind(metaclass=Meta):
         pass
 
-    class Abstract(abc.ABC):
+    class Abstract(metaclass=abc.ABCMeta):
         pass
 
     class Plain:

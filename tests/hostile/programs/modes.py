@@ -106,8 +106,20 @@ MODES: dict[str, Callable[[], Any]] = {
     "deterministic": lambda: _switched(torch.use_deterministic_algorithms),
 }
 
-SECOND = ("visible", "visible_in_hidden", "hidden", "hidden_in_visible", "function_in_hidden", "none", "functionalized",
-          "vmap_level", "no_dispatch", "below_autograd", "no_adinplace", "no_torch_function")
+SECOND = (
+    "visible",
+    "visible_in_hidden",
+    "hidden",
+    "hidden_in_visible",
+    "function_in_hidden",
+    "none",
+    "functionalized",
+    "vmap_level",
+    "no_dispatch",
+    "below_autograd",
+    "no_adinplace",
+    "no_torch_function",
+)
 
 
 @contextlib.contextmanager
@@ -138,7 +150,9 @@ def one_mode_then_all_others(run: Run, first: str) -> None:
         run.step(compiled, module, "outside again")
 
 
-@program(order=("hidden visible", "visible hidden", "hidden none", "functionalized hidden", "vmap_level hidden visible"))
+@program(
+    order=("hidden visible", "visible hidden", "hidden none", "functionalized hidden", "vmap_level hidden visible")
+)
 def argument_under_modes(run: Run, order: str) -> None:
     def function(x: Any) -> Any:
         return x * 2

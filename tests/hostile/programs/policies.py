@@ -18,7 +18,16 @@ from ..protocol import Holder, Run, checker, direct, item, program
 def _like(value: Any) -> Guard:
     keys, dtype, index, requires_grad = _C.tensor_facts(value, None)
     facts = TensorFacts(
-        id(type(value)), keys, dtype, index, requires_grad, _size(value), _stride(value), False, "Tensor", str(value.dtype)
+        id(type(value)),
+        keys,
+        dtype,
+        index,
+        requires_grad,
+        _size(value),
+        _stride(value),
+        False,
+        "Tensor",
+        str(value.dtype),
     )
     return guard(Test.TENSOR, (item("w"),), (facts,))
 
@@ -33,7 +42,15 @@ def _stride(value: Any) -> tuple[int, ...]:
 
 def _told(value: Any) -> Any:
     try:
-        return _size(value), _stride(value), value.dtype, value.device, value.requires_grad, value.is_conj(), value.is_neg()
+        return (
+            _size(value),
+            _stride(value),
+            value.dtype,
+            value.device,
+            value.requires_grad,
+            value.is_conj(),
+            value.is_neg(),
+        )
     except RuntimeError as error:
         return type(error), str(error)
 

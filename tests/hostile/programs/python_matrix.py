@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..protocol import Holder, Run, program
+from ..protocol import VERIFIED, Holder, Run, program
 
 
 class Colour(enum.Enum):
@@ -115,7 +115,7 @@ _number: dict[str, Use] = {
     "in": lambda x, t: x * 2 if "more" in t.table else x * 3,
     "group": lambda x, t: x * 2 if 3 in t.group else x * 3,
     "frozen": lambda x, t: x * 2 if 3 in t.frozen else x * 3,
-    "ordered": lambda x, t: x * list(t.ordered.values())[0],
+    "ordered": lambda x, t: x * next(iter(t.ordered.values())),
     "default": lambda x, t: x * t.default["a"],
     "queue": lambda x, t: x * t.queue[0] + len(t.queue),
     "point": lambda x, t: x * t.point.a,
@@ -181,7 +181,11 @@ CHANGES: dict[str, tuple[str, Callable[[Thing], Any]]] = {
     "dict order": ("order", lambda t: t.table.update(k=t.table.pop("k"))),
     "dict to a subclass": (
         "table",
-        lambda t: setattr(t, "table", type("Table", (dict,), {"__getitem__": lambda self, key: {"l": 6} if key == "deep" else 6})(t.table)),
+        lambda t: setattr(
+            t,
+            "table",
+            type("Table", (dict,), {"__getitem__": lambda self, key: {"l": 6} if key == "deep" else 6})(t.table),
+        ),
     ),
     "membership": ("in", lambda t: t.table.update(more=1)),
     "set": ("group", lambda t: t.group.add(3)),
@@ -201,9 +205,15 @@ CHANGES: dict[str, tuple[str, Callable[[Thing], Any]]] = {
     "frozen dataclass written": ("cold", lambda t: object.__setattr__(t.cold, "scale", 5)),
     "object's attribute": ("child", _child("level", 2)),
     "object replaced": ("child", lambda t: setattr(t, "child", types.SimpleNamespace(level=5, items=[]))),
-    "object's class": ("child", lambda t: setattr(t.child, "__class__", type("Own", (Holder,), {"level": property(lambda self: 6)}))),
+    "object's class": (
+        "child",
+        lambda t: setattr(t.child, "__class__", type("Own", (Holder,), {"level": property(lambda self: 6)})),
+    ),
     "object in a list": ("items_of_child", lambda t: setattr(t.child.items[1], "on", False)),
-    "object in a list replaced": ("items_of_child", lambda t: t.child.items.__setitem__(0, types.SimpleNamespace(on=False))),
+    "object in a list replaced": (
+        "items_of_child",
+        lambda t: t.child.items.__setitem__(0, types.SimpleNamespace(on=False)),
+    ),
     "namespace": ("space", lambda t: setattr(t.space, "heads", 3)),
     "dtype": ("dtype", _set("dtype", torch.float64)),
     "device": ("device", _set("device", torch.device("meta"))),
@@ -222,7 +232,10 @@ CHANGES: dict[str, tuple[str, Callable[[Thing], Any]]] = {
     "layer replaced": ("layer", lambda t: setattr(t, "layer", nn.Identity())),
     "layer's hook": ("layer", lambda t: t.layer.register_forward_hook(lambda module, given, out: out + 3)),
     "layer's forward": ("layer", lambda t: setattr(t.layer, "forward", lambda x: x + 5)),
-    "layer's class": ("layer", lambda t: setattr(t.layer, "__class__", type("L", (nn.Linear,), {"forward": lambda self, x: x + 6}))),
+    "layer's class": (
+        "layer",
+        lambda t: setattr(t.layer, "__class__", type("L", (nn.Linear,), {"forward": lambda self, x: x + 6})),
+    ),
     "training": ("training", lambda t: t.layer.eval()),
     "net's module": ("net", lambda t: t.net.__setitem__(1, nn.Identity())),
     "net longer": ("net", lambda t: t.net.append(nn.ReLU())),
@@ -253,7 +266,7 @@ CHANGES: dict[str, tuple[str, Callable[[Thing], Any]]] = {
 }
 
 
-@program(change=tuple(CHANGES))
+@program(variants=VERIFIED, change=tuple(CHANGES))
 def changed_undone_changed(run: Run, change: str) -> None:
     which, apply = CHANGES[change]
     use, x, thing = _number[which], torch.ones(2), Thing()

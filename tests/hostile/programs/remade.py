@@ -27,7 +27,9 @@ def _function_like() -> tuple[Any, Callable[[Any], Any]]:
     """A class whose instances are as large as functions, with the code where a function has its own."""
     function = _fresh()
     at = next(
-        offset for offset in range(0, 200, 8) if ctypes.c_void_p.from_address(id(function) + offset).value == id(function.__code__)
+        offset
+        for offset in range(0, 200, 8)
+        if ctypes.c_void_p.from_address(id(function) + offset).value == id(function.__code__)
     )
     names = [f"s{index:02}" for index in range((types.FunctionType.__basicsize__ - 16) // 8)]
     kind = type("Fake", (), {"__slots__": tuple(names), "__call__": lambda self, *a: 2})
@@ -148,7 +150,7 @@ PAIRS: dict[str, tuple[Any, Callable[[], Any], Callable[[], Any]]] = {
     ),
     "dicts": (_entry, lambda: {"k": 3}, lambda: {"k": 4}),
     "lists": (_element, lambda: [3], lambda: [4]),
-    "tuples": (_element, lambda: tuple([3]), lambda: tuple([4])),
+    "tuples": (_element, lambda: (3,), lambda: (4,)),
     "dtypes_of_tensors": (lambda x, holder: x + holder.value, lambda: torch.ones(2), lambda: torch.ones(2).double()),
     "modules": (_applied, lambda: nn.Linear(2, 2).apply(_filled), lambda: nn.Identity()),
     "partials": (

@@ -19,7 +19,16 @@ from ..protocol import Holder, Run, X, attr, checker, direct, equals, item, prog
 def _like(source: Any, value: Any) -> Any:
     keys, dtype, index, requires_grad = _C.tensor_facts(value, None)
     facts = TensorFacts(
-        id(type(value)), keys, dtype, index, requires_grad, tuple(value.size()), tuple(value.stride()), False, "T", "dtype"
+        id(type(value)),
+        keys,
+        dtype,
+        index,
+        requires_grad,
+        tuple(value.size()),
+        tuple(value.stride()),
+        False,
+        "T",
+        "dtype",
     )
     return guard(Test.TENSOR, (source,), (facts,))
 
@@ -261,9 +270,7 @@ def _with_hash(world: World) -> tuple[Any, Any]:
     return {Key("k"): 2}, lambda x, asked, cfg: x * asked["k"] + _rest(x, cfg)
 
 
-WAYS = {
-    name.removeprefix("_with_"): make for name, make in list(globals().items()) if name.startswith("_with_")
-}
+WAYS = {name.removeprefix("_with_"): make for name, make in list(globals().items()) if name.startswith("_with_")}
 
 
 @program(way=tuple(WAYS))
@@ -367,7 +374,9 @@ def len_frees_the_path(run: Run) -> None:
 
         shown = {"x": fresh()}
         first = X.child(Access.LIST_ITEM, 0)
-        made = checker(guard(Test.LENGTH, (item("seq", first),), (2, False)), equals(item("flag", item("inner", first)), 1))
+        made = checker(
+            guard(Test.LENGTH, (item("seq", first),), (2, False)), equals(item("flag", item("inner", first)), 1)
+        )
         for tier in (made.exact, made.check):
             shown["x"] = fresh()
             for _ in range(4):
