@@ -87,17 +87,11 @@ def free_it(what: str, witness: bool) -> None:
     holder = Thing()
     child = attr("child")
     holder.child = make(act)
-    types = (
-        [guard(Test.TYPE_IS, (child,), (id(type(holder.child)), "its class"))]
-        if what in ("class method", "file")
-        else []
-    )
-    made = checker(equals(attr(name, child), value), *types, equals(attr("__doc__", child), None), witness=witness)
-    for _ in range(40):
+    made = checker(equals(attr(name, child), value), equals(attr("__doc__", child), None), witness=witness)
+    for _ in range(5):
         holder.child = make(act)
-        if what in ("class", "metaclass"):
-            setattr(holder.child, name, value)
-            type(holder.child).tick = 1  # what the interpreter has looked up before is of another version
+        setattr(holder.child, name, value)
+        type(holder.child).tick = 1  # what the interpreter has looked up before is of another version
         armed[0] = True
         made.check({"x": holder})
         armed[0] = False
@@ -105,7 +99,7 @@ def free_it(what: str, witness: bool) -> None:
 
 
 @pytest.mark.parametrize("witness", [True, False], ids=["witness", "exact"])
-@pytest.mark.parametrize("what", WHAT)
+@pytest.mark.parametrize("what", ["class", "metaclass"])
 def test_what_a_lookup_frees_is_not_read(what: str, witness: bool) -> None:
     """In a process of its own, where what is freed is overwritten."""
     program = f"from tests import test_breaking_objects as t\nt.free_it({what!r}, {witness})"
@@ -134,7 +128,9 @@ def test_a_getter_that_asks_a_user_changes_what_was_read(what: str, witness: boo
     make, name, value = WHAT[what]
     holder = Thing()
     holder.child = make(act)
-    made = checker(equals(attr(name, attr("child")), value), witness=witness)
+    kind = type(holder.child)
+    is_of = guard(Test.TYPE_IS, (attr("child"),), (id(kind), kind.__name__))
+    made = checker(equals(attr(name, attr("child")), value), is_of, witness=witness)
     assert all(made.check({"x": holder}) for _ in range(3))
     armed[0] = True
     assert not made.check({"x": holder})

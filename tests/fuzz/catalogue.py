@@ -165,10 +165,14 @@ class Moved:
         inlines = self._asked_of_inlines(world)
         self._add(functools.partial(world.inline_locals, 1), inlines)
         self._settle()
-        self.recorded = {kind for made in self.programs.values() for each in made for kind in each.witness["fact_kinds"]}
+        self.recorded = {
+            kind for made in self.programs.values() for each in made for kind in each.witness["fact_kinds"]
+        }
         self.by_row: dict[str, set[str]] = {name: set() for name in ROWS}
         for name in ROWS:
-            found = [change for row, change in zip(self.episode.names, self.episode.changes, strict=True) if row == name]
+            found = [
+                change for row, change in zip(self.episode.names, self.episode.changes, strict=True) if row == name
+            ]
             for change in found[:: max(len(found) // CHANGES, 1)]:
                 self.by_row[name] |= self._try(change)
         self.episode.close()
