@@ -1,22 +1,15 @@
 """``python -m tests.fuzz``: steps for as long as there is time, or one episode again.
 
-python -m tests.fuzz --seconds 600                # episodes with seeds that count up
-python -m tests.fuzz --steps 10000000 --jobs 8    # so many steps, by processes with seeds of their own
-python -m tests.fuzz --seed 17 --steps 4000       # one episode, when it is no more than one takes
+python -m tests.fuzz --seconds 600           # episodes with seeds that count up
+python -m tests.fuzz --seed 17 --steps 4000  # one episode
 """
 
 from __future__ import annotations
 
 import argparse
 import faulthandler
-import gc
-import importlib
-import logging
-import multiprocessing
 import sys
 import time
-import warnings
-from typing import Any
 
 import torch
 
@@ -91,10 +84,6 @@ def summary(total: engine.Statistics) -> str:
     lines = [
         f"{total.steps:,} steps, {rate:,.0f} a second; {total.checks:,} checks, "
         f"{100 * total.passes / max(total.checks, 1):.0f} % of them passed",
-        f"torch's own tree was asked {total.asked_torch:,} times, "
-        f"{100 * total.asked_torch / max(total.checks, 1):.1f} % of the checks; it had "
-        f"{100 * total.in_torch / max(total.guards, 1):.0f} % of the guards; stricter than torch: "
-        f"{dict(total.stricter) or 'never'}",
         f"{total.referenced:,} compared with the reference, {total.sprung:,} times user code changed something "
         f"during a check, {total.remade:,} guard sets made anew",
     ]
@@ -106,98 +95,39 @@ def summary(total: engine.Statistics) -> str:
     for name in ROWS:
         kinds = total.flips.get(name)
         most = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common(6)) if kinds else "nothing"
-        lines.append(f"  {name}, {total.done[name]:,} times: {most}")
+        lines.append(f"  {name}: {most}")
     return "\n".join(lines)
 
 
 def run(
-    seed: int,
-    steps: int | None,
-    seconds: float,
-    make: engine.MakeChecker = engine.native,
-    shrinking: float = 30,
-    total: engine.Statistics | None = None,
+    seed: int, steps: int | None, seconds: float, make: engine.MakeChecker = engine.native, shrinking: float = 30
 ) -> int:
-    """Runs episodes until time is up, or until so many ``steps`` are taken when they are given. Returns an exit status.
-
-    With ``total`` it counts there, and leaves the summary to the caller.
-    """
-    counted = total if total is not None else engine.Statistics()
+    """Runs episodes until time is up, or one of so many steps when ``steps`` is given. Returns an exit status."""
+    total = engine.Statistics()
     until = time.perf_counter() + seconds if steps is None else float("inf")
     print("seeds:", end="")  # before each, for the case that it ends the process
     while True:
         print(f" {seed}", end="", flush=True)
-        most = steps_of(seed) if steps is None else min(steps - counted.steps, steps_of(seed))
-        failure = episode(seed, most, until, make, counted, shrinking)
+        failure = episode(seed, steps or steps_of(seed), until, make, total, shrinking)
         if failure is not None:
             print(f"\n{failure}", flush=True)
             return 1
         seed += 1
-        if time.perf_counter() >= until if steps is None else counted.steps >= steps:
+        if steps is not None or time.perf_counter() >= until:
             break
     print()
-    if total is None:
-        print(summary(counted), flush=True)
-    return 0
-
-
-#: How far apart the seeds of two processes begin.
-APART = 1_000_000
-
-
-def _job(seed: int, steps: int | None, seconds: float, to: Any) -> None:
-    _prepare()
-    counted = engine.Statistics()
-    status = run(seed, steps, seconds, total=counted)
-    to.send((status, counted))
-
-
-def run_jobs(seed: int, steps: int | None, seconds: float, jobs: int) -> int:
-    """Runs so many processes and sums up; one that fails, or ends otherwise, does not stop the others."""
-    context = multiprocessing.get_context("spawn")
-    started = []
-    for at in range(jobs):
-        ours, theirs = context.Pipe(duplex=False)
-        part = None if steps is None else steps // jobs + (at < steps % jobs)
-        # By its name: this module may be the program that was started.
-        target = importlib.import_module("tests.fuzz.__main__")._job
-        process = context.Process(target=target, args=(seed + at * APART, part, seconds, theirs))
-        process.start()
-        theirs.close()
-        started.append((process, ours))
-    total, failed = engine.Statistics(), 0
-    for process, ours in started:
-        try:
-            status, counted = ours.recv()
-            total.add(counted)
-        except EOFError:
-            process.join()
-            status = 1
-            print(f"a process ended by itself, with {process.exitcode}; the last of its seeds is printed above")
-        failed += status
-        process.join()
     print(summary(total), flush=True)
-    return int(failed > 0)
-
-
-def _prepare() -> None:
-    faulthandler.enable()
-    warnings.simplefilter("ignore")
-    logging.disable(logging.ERROR)  # fake tensors report what they cannot do, which is no news here
-    torch.set_num_threads(1)
-    gc.freeze()  # a collection looks at what an episode makes, not at all of torch
+    return 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1, help="of the first episode")
-    parser.add_argument("--steps", type=int, help="how many steps to take in all, instead of --seconds")
+    parser.add_argument("--steps", type=int, help="one episode of so many steps")
     parser.add_argument("--seconds", type=float, default=60, help="how long to go on")
-    parser.add_argument("--jobs", type=int, default=1, help="how many processes")
     given = parser.parse_args()
-    _prepare()
-    if given.jobs > 1:
-        return run_jobs(given.seed, given.steps, given.seconds, given.jobs)
+    faulthandler.enable()
+    torch.set_num_threads(1)
     return run(given.seed, given.steps, given.seconds)
 
 

@@ -13,14 +13,12 @@ from typing import Any
 
 import torch
 
-from unified_guards import _C
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.ir import Guard, GuardSet, Provenance, Source, Test, guard
 from unified_guards.lower import lower
 
 from . import engine
 from .guards import Maker, ambient, in_order, reached, relations, shape_function, tests_of
 from .mutations import ROWS, Change
-from .world import World
 
 Locals = dict[str, Any]
 
@@ -60,18 +58,6 @@ def _some(guards: list[Guard], choose: random.Random) -> list[Guard]:
         if counts[kind] <= MOST:
             kept.append(item)
     return kept
-
-
-def every_guard(world: World) -> Iterator[tuple[Callable[[], Locals], list[Guard]]]:
-    """The locals of each frame, and guards on it that hold now."""
-    for family, root in FRAMES:
-        choose = random.Random(family)
-        f_locals = functools.partial(getattr(world, f"{family}_locals"), root)
-        made = _some(list(_guards(f_locals(), world.scope, choose)), choose)
-        made += _relations(f_locals(), world.scope, choose)
-        if root == 0:
-            made += [*ambient(), guard(Test.SHAPE, (Source.frame(),), (shape_function, "a shape function"))]
-        yield f_locals, Maker(world, lambda _, f_locals=f_locals: f_locals(), 1, choose).holding(dict.fromkeys(made))
 
 
 class _Family:
@@ -115,7 +101,14 @@ class Catalogue:
         world = self.episode.world
         self.families: list[_Family] = []
         self.there: list[Guard] = []
-        for f_locals, held in every_guard(world):
+        for family, root in FRAMES:
+            choose = random.Random(family)
+            f_locals = functools.partial(getattr(world, f"{family}_locals"), root)
+            made = _some(list(_guards(f_locals(), world.scope, choose)), choose)
+            made += _relations(f_locals(), world.scope, choose)
+            if root == 0:
+                made += [*ambient(), guard(Test.SHAPE, (Source.frame(),), (shape_function, "a shape function"))]
+            held = Maker(world, lambda _, f_locals=f_locals: f_locals(), 1, choose).holding(dict.fromkeys(made))
             self.families.append(_Family(f_locals, held))
             self.there += held
         self.by_row: dict[str, list[Guard]] = {name: [] for name in ROWS}
@@ -135,112 +128,3 @@ class Catalogue:
             if lost:
                 self.lasting[name] += lost
                 family.drop(lost)
-
-
-#: Of how many changes of a row it is asked which facts notice them.
-CHANGES = 12
-#: How many programs are kept for one object of a frame, and at least for one kind of facts.
-ENOUGH, RARE = 4, 60
-#: Guards that facts of their own stand for, beside those on the way to what they ask about.
-_ASKED = {
-    *(Test.EXISTS, Test.TYPE_IS, Test.TENSOR, Test.NO_ATTR, Test.LENGTH, Test.IS_TARGET, Test.DIM_MARKING, Test.EQUALS),
-    *(Test.GLOBAL_STATE, Test.DUAL_LEVEL, Test.DEFAULT_DEVICE),
-}
-
-
-def _object_of(item: Guard) -> Source:
-    """What lies a few steps below the frame, on the way to what a guard asks about."""
-    return [*item.source.steps()][max(-4, -1 - item.source.depth)]
-
-
-class Moved:
-    """Which kinds of facts notice each row of the table: what had moved when programs on everything were checked.
-
-    Attributes:
-        by_row: of each row, the kinds.
-        recorded: all kinds that some witness had a fact of.
-    """
-
-    def __init__(self) -> None:
-        self.episode = engine.Episode(0, sets=0)
-        world = self.episode.world
-        # Each with one guard: what fails keeps what comes later from being looked at.
-        self.below: dict[Any, Source] = {}
-        self.programs: dict[Callable[[], Locals], list[Any]] = {}
-        for f_locals, guards in every_guard(world):
-            self._add(f_locals, [item for item in guards if item.test in _ASKED])
-        # Of objects that nobody has asked for a dict.
-        for root in (1, 4):
-            self._add(functools.partial(world.inline_locals, root), self._asked_of_inlines(world))
-        self._settle()
-        self._rest()
-        self.recorded = {
-            kind for made in self.programs.values() for each in made for kind in each.witness["fact_kinds"]
-        }
-        self.by_row: dict[str, set[str]] = {name: set() for name in ROWS}
-        for name in ROWS:
-            found = [
-                change for row, change in zip(self.episode.names, self.episode.changes, strict=True) if row == name
-            ]
-            for change in found[:: max(len(found) // CHANGES, 1)]:
-                self.by_row[name] |= self._try(change)
-        self.episode.close()
-
-    @staticmethod
-    def _asked_of_inlines(world: World) -> list[Guard]:
-        one = Source.frame().child(Access.LOCAL, "self")
-        values = vars(world.classes.Inline())
-        made = [guard(Test.NO_ATTR, (one,), ("extra",))]
-        return made + [guard(Test.EXISTS, (one.child(Access.ATTR, name),)) for name in values]
-
-    def _add(self, f_locals: Callable[[], Locals], guards: list[Guard]) -> None:
-        made = [engine.native(lower(GuardSet([(item, Provenance("fuzz"))]))) for item in guards]
-        self.programs.setdefault(f_locals, []).extend(made)
-        self.below.update(zip(made, map(_object_of, guards), strict=True))
-
-    def _try(self, change: Change) -> set[str]:
-        before = _C.moved_facts()
-        self.episode._do(change.change)
-        self._check()
-        after = _C.moved_facts()
-        if change.restore is not None:
-            self.episode._do(change.restore)
-        self._settle()
-        self._drop()
-        return {kind for kind, count in after.items() if count > before[kind]}
-
-    def _check(self) -> None:
-        for get, checkers in self.programs.items():
-            f_locals = get()
-            for each in checkers:
-                each.check(f_locals)
-
-    def _settle(self) -> None:
-        """Until every witness is recorded and nothing moves."""
-        for _ in range(6):
-            before = _C.moved_facts()
-            self._check()
-            if _C.moved_facts() == before:
-                break
-
-    def _drop(self) -> None:
-        """What a change made fail for good would move with every other."""
-        for get, checkers in self.programs.items():
-            f_locals = get()
-            self.programs[get] = [each for each in checkers if each.check(f_locals)]
-
-    def _rest(self) -> None:
-        """Keeps what holds and finds everything as it was, some of each kind."""
-        counts: collections.Counter[object] = collections.Counter()
-        for get, checkers in self.programs.items():
-            kept = []
-            for each in checkers:
-                before = _C.moved_facts()
-                if not each.check(get()) or _C.moved_facts() != before:
-                    continue
-                kinds = set(each.witness["fact_kinds"]) | ({"tensor"} if each.witness["tensors"] else set())
-                keys = {(get, self.below[each]), *(kinds or {"state"})}
-                if any(counts[key] < (RARE if isinstance(key, str) else ENOUGH) for key in keys):
-                    counts.update(keys)
-                    kept.append(each)
-            self.programs[get] = kept

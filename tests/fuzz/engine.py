@@ -12,7 +12,6 @@ import random
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
@@ -21,15 +20,11 @@ from unified_guards.ir import GuardSet, Source
 from unified_guards.lower import Program, lower
 from unified_guards.simplify import simplify
 
-from . import oracle
 from .guards import Maker, by_type
 from .mutations import ROWS, Change
 from .world import ROOTS, World
 
 Locals = Callable[[int], dict[str, Any]]
-
-#: Guards of which we say no where torch says yes, and docs/guards.md says why.
-STRICTER: frozenset[str] = frozenset()
 
 
 class Checker(Protocol):
@@ -55,13 +50,11 @@ class Frame:
         family, roots, f_locals: which calls it is asked about.
         guard_set: as it was made, for the reference.
         meaning: what each row of the checker's program stands for.
-        oracle: torch's own verdict, where Dynamo made the set: it has to be the same.
-        tree: torch's tree of those of the guards that torch has, otherwise.
+        oracle: torch's own verdict, where there is one.
         kept: what must live as long as the guards.
     """
 
     oracle: Evaluate | None = None
-    tree: oracle.Tree | None = None
     kept: object = None
 
     def __init__(
@@ -78,21 +71,17 @@ class Frame:
             raise Disagreement(self, f"exact() says {found}, torch {not found}", self.failing() or str(guard))
         return found
 
-    def failed(self) -> Any:
-        """What the last miss stopped at: a guard, or a source with nothing there."""
-        at = getattr(self.checker, "last_failure", None)
-        return None if at is None else self.meaning[at]
-
     def failing(self) -> str:
-        """The same in words."""
-        found = self.failed()
-        return "" if found is None else str(found)
+        """What the last miss stopped at."""
+        at = self.checker.last_failure
+        return "" if at is None else str(self.meaning[at])
 
     def failing_kind(self) -> str:
         """The kind of what the last miss stopped at."""
-        found = self.failed()
-        if found is None:
+        at = getattr(self.checker, "last_failure", None)
+        if at is None:
             return "?"
+        found = self.meaning[at]
         return f"{found.access.name} is missing" if isinstance(found, Source) else str(found.test.name)
 
 
@@ -119,15 +108,12 @@ class Statistics:
 
     def __init__(self) -> None:
         self.steps = self.checks = self.passes = self.referenced = self.sprung = self.remade = 0
-        self.asked_torch = self.in_torch = self.guards = 0  # checks; guards that torch's trees have, of all
         self.seconds = 0.0
         self.tests: collections.Counter[str] = collections.Counter()
         self.accesses: collections.Counter[str] = collections.Counter()
         self.flips: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.taken: collections.Counter[str] = collections.Counter()
         self.errors: collections.Counter[str] = collections.Counter()
-        self.stricter: collections.Counter[str] = collections.Counter()
-        self.done: collections.Counter[str] = collections.Counter()
 
     def add(self, other: Statistics) -> None:
         for name, value in vars(other).items():
@@ -148,15 +134,13 @@ class Statistics:
 
 # An action is (what, arguments); the log of an episode is a list of them.
 Action = tuple[Any, ...]
-CHANGE, RESTORE, CHECK, REFER, THREAD, TOGETHER, ARM, SETTLE, REMAKE, TORCH = range(10)
-_NAMES = ("change", "restore", "check", "refer", "thread", "together", "arm", "settle", "remake", "torch")
+CHANGE, RESTORE, CHECK, REFER, THREAD, TOGETHER, ARM, SETTLE, REMAKE = range(9)
+_NAMES = ("change", "restore", "check", "refer", "thread", "together", "arm", "settle", "remake")
 
 #: How much more often a change is drawn that some guard set of the episode notices.
 NOTICED = 4
 #: How many steps between two sweeps, in which everything is put back and every checker must pass again.
 SWEEP = 2000
-#: Of how many checks torch is asked, too.
-TORCH_SHARE = 0.1
 #: What is drawn for a step, and how often.
 _KINDS = ("round trip", "there and back", "leave", "settle", "storm", "refer", "thread", "together", "arm", "quiet")
 _WEIGHTS = (40, 18, 24, 6, 1.5, 0.4, 0.2, 0.02, 1.0, 6)
@@ -188,11 +172,6 @@ class Episode:
         self.choose = random.Random(seed)
         self.statistics = statistics if statistics is not None else Statistics()
         self.make = make
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some kinds of tensors are in beta, and have attributes that warn
-            self._build(sets, compiled, learn)
-
-    def _build(self, sets: int, compiled: Callable[[World], list[Frame]] | None, learn: bool) -> None:
         self.world = World()
         self.known: dict[str, list[list[Source]]] = {}
         self.names: list[str] = []  # of the row that each change belongs to
@@ -236,11 +215,7 @@ class Episode:
         self.statistics.note(lowered)
         program = lower(lowered)
         asked = 1 if family == "space" else ROOTS
-        frame = Frame(family, asked, f_locals, made, self.make(program), program.meaning)
-        frame.tree = oracle.made_for(made, f_locals(0))
-        self.statistics.guards += len(made)
-        self.statistics.in_torch += len(frame.tree.expressed) if frame.tree is not None else 0
-        return frame
+        return Frame(family, asked, f_locals, made, self.make(program), program.meaning)
 
     @staticmethod
     def _is_trapped(at: int) -> bool:
@@ -336,29 +311,6 @@ class Episode:
         guard = failing or str(reference.explain_failure(probe.frame.guard_set, f_locals))
         raise Disagreement(probe.frame, f"check() says {found}, exact() {not found} of root {probe.root}", guard)
 
-    def ask_torch(self, number: int) -> None:
-        """Asks torch's tree, too: it has to say yes where we do, and may where no guard of it is what we stopped at."""
-        probe = self.probes[number]
-        tree = probe.frame.tree
-        if tree is None:
-            return
-        f_locals = probe.f_locals(probe.root)
-        found = probe.check(f_locals)
-        failed = None if found else probe.frame.failed()
-        self.statistics.asked_torch += 1
-        if tree.holds(f_locals) is found:
-            return
-        if found:
-            raise Disagreement(
-                probe.frame, f"check() says True, torch False of root {probe.root}", tree.failing(f_locals)
-            )
-        if failed not in tree.expressed and failed not in tree.sources:
-            return
-        kind = probe.frame.failing_kind()
-        if kind not in STRICTER:
-            raise Disagreement(probe.frame, f"check() says False, torch True of root {probe.root}", str(failed))
-        self.statistics.stricter[kind] += 1
-
     def refer(self, number: int) -> None:
         """Asks the evaluator that is slow, too."""
         probe = self.probes[number]
@@ -379,29 +331,23 @@ class Episode:
         other.join()
 
     def together(self, numbers: tuple[int, ...], probes: tuple[int, ...]) -> None:
-        """Another thread changes things while this one and a third check. What they say is open until it has ended."""
+        """Another thread changes things while this one checks. What each check says is open until that has ended."""
         interval = sys.getswitchinterval()
         sys.setswitchinterval(1e-6)
         other = threading.Thread(target=self._churn, args=(numbers,))
         asked = [self.probes[at] for at in probes]
-        third = threading.Thread(target=self._ask_while, args=(other, asked))
         try:
             other.start()
-            third.start()
-            self._ask_while(other, asked)
+            while other.is_alive():
+                for probe in asked:
+                    f_locals = probe.f_locals(probe.root)
+                    probe.check(f_locals)
+                    probe.exact(f_locals)
         finally:
             other.join()
-            third.join()
             sys.setswitchinterval(interval)
         for probe in asked:
             self.ask(probe)
-
-    def _ask_while(self, other: threading.Thread, asked: list[Probe]) -> None:
-        while other.is_alive():
-            for probe in asked:
-                f_locals = probe.f_locals(probe.root)
-                probe.check(f_locals)
-                probe.exact(f_locals)
 
     def _churn(self, numbers: tuple[int, ...]) -> None:
         for number in numbers:
@@ -409,33 +355,12 @@ class Episode:
             self.restore(number)
 
     def arm(self, number: int, probe: int) -> None:
-        """User code that a guard runs changes things in the middle of a check, the first time that any runs.
-
-        What was read before that is open, in either tier. But a check may not pass where evaluating all, from the same
-        state, fails.
-        """
-        asked = self.probes[probe]
-        self.restore(number)
-        asked.check(asked.f_locals(asked.root))  # so that there are facts
-        verdicts = []
-        for evaluate in (asked.exact, asked.check, asked.exact):
-            verdicts.append(self._armed(evaluate, asked, number))
-            self.restore(number)
-        if verdicts == [False, True, False]:
-            guard = str(reference.explain_failure(asked.frame.guard_set, asked.f_locals(asked.root)) or "")
-            raise Disagreement(
-                asked.frame,
-                f"check() says True of root {asked.root} where code of the user's changed something, exact() False",
-                guard,
-            )
-
-    def _armed(self, evaluate: Evaluate, asked: Probe, number: int) -> bool:
-        traps = self.world.traps
-        traps.action = lambda: self.change(number)
-        try:
-            return evaluate(asked.f_locals(asked.root))
-        finally:
-            traps.action = None
+        """User code that a guard runs changes things in the middle of a check. What that check says is open."""
+        traps, asked = self.world.traps, self.probes[probe]
+        for evaluate in (asked.check, asked.exact):
+            traps.action = lambda: self.change(number)
+            evaluate(asked.f_locals(asked.root))
+        traps.action = None
 
     def settle(self) -> None:
         """Everything is put back, and every call is asked about."""
@@ -469,12 +394,10 @@ class Episode:
         numbers = draw.choices(range(len(self.changes)), self.weights, k=count)
         others = draw.choices(self.probes, k=count)
         chances = [draw.random() for _ in range(count)]
-        for_torch = [draw.random() for _ in range(count)]
-        self.statistics.done.update(self.names[number] for number in numbers)
         changes, noticed = self.changes, self.noticed
         checks = passes = 0
         errors = self.statistics.errors
-        for kind, number, other, chance, torch_too in zip(kinds, numbers, others, chances, for_torch, strict=True):
+        for kind, number, other, chance in zip(kinds, numbers, others, chances, strict=True):
             change, restore = changes[number]
             near = noticed[number]
             probe = near[int(chance * len(near) * 1.1)] if near and chance < 0.9 else other
@@ -520,9 +443,6 @@ class Episode:
                 passes += found
             log.append((CHECK, other.number))
             checks += 2
-            if torch_too < TORCH_SHARE:
-                self.take(TORCH, probe.number)
-                self.take(TORCH, other.number)
         self.statistics.checks += checks
         self.statistics.passes += passes
 
@@ -576,7 +496,6 @@ _ACTIONS: list[Callable[..., None]] = [
     Episode.arm,
     Episode.settle,
     Episode.remake,
-    Episode.ask_torch,
 ]
 
 
@@ -634,7 +553,7 @@ def told(episode: Episode, actions: Iterable[Action]) -> list[str]:
             words += f" {episode.names[rest[0]]}[{first}]"
         elif kind == TOGETHER:
             words += f" {sorted({episode.names[number] for number in rest[0]})}"
-        if kind in (CHECK, REFER, ARM, TORCH):
+        if kind in (CHECK, REFER, ARM):
             probe = episode.probes[rest[-1]]
             words += f" frame {episode.frames.index(probe.frame)} ({probe.frame.family}), root {probe.root}"
         lines.append(words)

@@ -14,7 +14,6 @@ import ctypes
 import functools
 import gc
 import itertools
-import sys
 import threading
 import types
 import weakref
@@ -26,7 +25,6 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils import _device
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from .world import Color, Point, World
 
@@ -225,12 +223,10 @@ def setattr_inline(w: World) -> Iterator[Change]:
 
 @row()
 def inline_attribute_deleted(w: World) -> Iterator[Change]:
-    def missing(one: Any) -> None:
-        if hasattr(one, "c"):
-            del one.c
-
     for one in w.inlines:
-        yield Change(functools.partial(missing, one), put(one, "c", None))
+        yield Change(
+            lambda one=one: vars(type(one)) and one.__delattr__("c") if "c" in dir(one) else None, put(one, "c", None)
+        )
 
 
 @row()
@@ -350,7 +346,7 @@ def class_assigned(w: World) -> Iterator[Change]:
     made = w.classes
     for thing in plain_objects(w):
         yield Change(put(thing, "__class__", made.Twin), put(thing, "__class__", made.Thing))
-    for one in w.inlines[2:]:  # it makes the dict of the object, and some are to keep their values inline
+    for one in w.inlines:
         yield Change(put(one, "__class__", made.OtherInline), put(one, "__class__", made.Inline))
     slotted = w.space.slotted
     yield Change(put(slotted, "__class__", made.SlottedTwin), put(slotted, "__class__", made.Slotted))
@@ -1194,19 +1190,6 @@ def tensor_grad(w: World) -> Iterator[Change]:
 
 
 @row(anywhere=False)
-def gradient_swapped(w: World) -> Iterator[Change]:
-    """The gradient is the same to C++, and another object to Python."""
-    for one in w.space.groups[0]["params"]:
-        kept, other = one.grad, torch.ones(3)
-
-        def swap(one: Any = one, kept: Any = kept, other: Any = other) -> None:
-            if one.grad is kept:
-                torch._C._swap_tensor_impl(kept, other)  # swap_tensors() refuses what autograd holds
-
-        yield Change(swap, put(one, "grad", kept))
-
-
-@row(anywhere=False)
 def tensor_attributes(w: World) -> Iterator[Change]:
     noted, marked = w.space.noted, w.space.marked
     before = dict(vars(marked))
@@ -1284,319 +1267,15 @@ def a_tensor_for_every_call(w: World) -> Iterator[Change]:
     yield from in_place(w.kwargs, lambda: w.kwargs.update(mask=torch.zeros(3)))
 
 
-# -- every kind of tensor ----------------------------------------------------------------------------------------------
-
-
-def _graded() -> torch.Tensor:
-    return torch.ones((), requires_grad=True)
-
-
-def _data(tensor: Any, other: Any) -> None:
-    tensor.data = other
-
-
-#: What may happen to a tensor; `make` makes another of its kind.
-_OF_TENSORS: dict[str, Callable[[Any, Any], object]] = {
-    "t_": lambda tensor, make: tensor.t_(),
-    "unsqueeze_": lambda tensor, make: tensor.unsqueeze_(0),
-    "resize_": lambda tensor, make: tensor.resize_(3, 4),
-    "requires_grad_": lambda tensor, make: tensor.requires_grad_(not tensor.requires_grad),
-    "detach_": lambda tensor, make: tensor.detach_(),
-    "times_graded": lambda tensor, make: tensor.mul_(_graded()),
-    "base_times_graded": lambda tensor, make: tensor._base.mul_(_graded()),
-    "data": lambda tensor, make: _data(tensor, make(1)),
-    "set_": lambda tensor, make: tensor.set_(make(1)),
-    "as_strided_": lambda tensor, make: tensor.as_strided_((2, 2), (1, 2)),
-    "no_storage": lambda tensor, make: tensor.untyped_storage().resize_(0),
-    "marked": lambda tensor, make: torch._dynamo.mark_dynamic(tensor, 0),
-    "renamed": lambda tensor, make: tensor.rename_(None),
-    "sparse_resize_": lambda tensor, make: tensor.sparse_resize_((5, 5), 2, 0),
-}
-#: Where torch crashes: the level of a batched one is over, others have no memory or, now and then, no mode.
-_NEVER = {
-    "batched": tuple(_OF_TENSORS),
-    "zero": ("resize_",),
-    "emptied": ("times_graded",),
-    "functional": ("times_graded",),
-}
-
-
-def _may(change: Do) -> bool:
-    try:
-        change()
-    except Exception:
-        return False
-    return True
-
-
-class _Kinds:
-    """The tensors of every kind, each changed once at most before it is put back: torch crashes where one change meets
-    what another left."""
-
-    def __init__(self, w: World) -> None:
-        self.held, self.makers = w.space.kinds, w.kinds()
-        self.changed: dict[str, None] = w.changed_kinds
-
-    def change(self, names: tuple[str, ...], do: Callable[..., object]) -> Change:
-        return Change(functools.partial(self._do, names, do), functools.partial(self._back, names))
-
-    def _do(self, names: tuple[str, ...], do: Callable[..., object]) -> None:
-        if not any(name in self.changed for name in names):
-            self.changed.update(dict.fromkeys(names))
-            with torch.inference_mode(False):
-                do(*(getattr(self.held, name) for name in names))
-
-    def _back(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            with torch.inference_mode(False):
-                born_again(self.held, name, self.makers[name], 0, most=2)
-            self.changed.pop(name, None)
-
-    def born_again(self, name: str, make: Callable[[int], Any], variant: int) -> Change:
-        # The object is not handed on: it is to die.
-        return Change(functools.partial(self._reborn, name, make, variant), functools.partial(self._back, (name,)))
-
-    def _reborn(self, name: str, make: Callable[[int], Any], variant: int) -> None:
-        self.changed[name] = None
-        with torch.inference_mode(False):
-            born_again(self.held, name, make, variant, most=2)
-
-
-@row(3, anywhere=False)
-def tensor_kinds_in_place(w: World) -> Iterator[Change]:
-    """Whatever a tensor of that kind takes."""
-    kinds = _Kinds(w)
-    for name, make in kinds.makers.items():
-        for what, change in _OF_TENSORS.items():
-            if "base" in what or what in _NEVER.get(name, ()):
-                continue
-            if _may(lambda make=make, change=change: change(make(0), make)):
-                yield kinds.change((name,), lambda tensor, make=make, change=change: change(tensor, make))
-
-
-@row(2, anywhere=False)
-def base_comes_to_require_grad(w: World) -> Iterator[Change]:
-    """A view's own fields stay as they are."""
-    kinds, change = _Kinds(w), _OF_TENSORS["base_times_graded"]
-    for name, make in kinds.makers.items():
-        if name != "batched" and _may(lambda make=make: change(make(0), make)):
-            yield kinds.change((name,), lambda tensor, make=make: change(tensor, make))
-
-
-@row(anywhere=False)
-def tensor_kinds_swapped(w: World) -> Iterator[Change]:
-    """A tensor comes to stand for one of another kind, at its own address."""
-    kinds = _Kinds(w)
-    names = list(kinds.makers)
-    for pair in [*((name, "plain") for name in names if name != "plain"), *zip(names, names[7:], strict=False)]:
-        first, second = (kinds.makers[name](0) for name in pair)
-        if _may(lambda first=first, second=second: torch.utils.swap_tensors(first, second)):
-            yield kinds.change(pair, torch.utils.swap_tensors)
-
-
-@row(2)
-def tensor_kinds_replaced(w: World) -> Iterator[Change]:
-    """Another of the same kind, of which something may differ, where the first was; one of another kind."""
-    kinds = _Kinds(w)
-    names = list(kinds.makers)
-    for at, (name, make) in enumerate(kinds.makers.items()):
-        yield kinds.born_again(name, make, 1)
-        yield kinds.born_again(name, kinds.makers[names[(at + 5) % len(names)]], 0)
-
-
-# -- what answers for itself -------------------------------------------------------------------------------------------
-
-
-@row(2)
-def foreign_descriptors(w: World) -> Iterator[Change]:
-    """The descriptor of another class's field, which has nothing to say about objects of this one."""
-    made = w.strange
-    for name in ("a", "b"):
-        own = vars(made.Borrower)[name]
-        yield Change(put(made.Borrower, name, vars(made.Lender)[name]), put(made.Borrower, name, own))
-        yield Change(put(made.Borrower, name, vars(types.FunctionType)["__code__"]), put(made.Borrower, name, own))
-    slot = vars(w.classes.Slotted)["a"]
-    yield Change(put(w.classes.Slotted, "a", vars(made.Lender)["a"]), put(w.classes.Slotted, "a", slot))
-    yield Change(put(w.classes.Thing, "own", vars(made.Lender)["a"]), without(w.classes.Thing, "own"))
-    borrower = w.space.borrower
-    yield from attribute(borrower, "a", number)
-
-
-@row(2)
-def overriding_containers(w: World) -> Iterator[Change]:
-    space = w.space
-    one, two, three = space.over_dict, space.over_list, space.over_set
-    yield from in_place(
-        one,
-        lambda: one.__setitem__("a", number()),
-        lambda: dict.__setitem__(one, "a", number()),
-        lambda: one.pop("b", None),
-        lambda: one.__setitem__("extra", 1),
-        lambda: one.clear(),
-    )
-    yield from in_place(two, lambda: two.append(3), lambda: two.__setitem__(0, number()), lambda: two.clear())
-    yield from in_place(three, lambda: three.add("absent"), lambda: three.discard(1), lambda: three.clear())
-    yield from attribute(space, "over_tuple", lambda: w.strange.OverTuple([1]), lambda: (1, [2]))
-    yield from attribute(space, "over_dict", lambda: {"a": 1, "b": [1]})
-    yield from attribute(space, "over_list", lambda: [1, [2]])
-
-
-@row()
-def overriding_methods(w: World) -> Iterator[Change]:
-    """What the overrides say, or whether there is one."""
-    made = w.strange
-    for kind, name in (
-        *((made.OverDict, "__getitem__"), (made.OverDict, "keys"), (made.OverDict, "__len__")),
-        *((made.OverList, "__getitem__"), (made.OverList, "__len__"), (made.OverSet, "__iter__")),
-        *((made.OverTuple, "__getitem__"), (made.OverTuple, "__len__"), (made.OverSet, "__len__")),
-    ):
-        before = vars(kind)[name]
-        yield Change(put(kind, name, lambda *_: 7), put(kind, name, before))
-        yield Change(put(kind, name, getattr(kind.__base__, name)), put(kind, name, before))
-    yield Change(put(w.classes.PlainList, "__len__", lambda self: 7), without(w.classes.PlainList, "__len__"))
-    for name in ("__getitem__", "__len__"):
-        yield Change(put(w.classes.Attributes, name, lambda *_: 7), without(w.classes.Attributes, name))
-
-
-@row(2)
-def mro_of_its_own(w: World) -> Iterator[Change]:
-    """A class that is found in the mro and is no base: what happens to it moves no version."""
-    # The interpreter's own cache of attributes is not told either, and keeps nothing alive.
-    made = w.strange
-    first, second, other = object(), object(), property(lambda self: 77)
-    kept = w.kept.setdefault("of Extra", [first, second, other, *vars(made.Extra).values()])
-    yield from attribute(made.Extra, "extra_scale", lambda: kept[0], lambda: kept[1])
-    yield Change(setter(made.MroMade, "extra_scale", number), without(made.MroMade, "extra_scale"))
-    yield Change(put(made.Extra, "extra", first), without(made.Extra, "extra"))
-    yield Change(put(made.Extra, "own", other), without(made.Extra, "own"))
-    yield from attribute(w.space.mro_made, "own", number)
-    before = vars(made.MroMeta)["mro"]
-    again = lambda: setattr(made.MroMade, "__bases__", made.MroMade.__bases__)  # noqa: E731
-    yield Change(
-        then(put(made.MroMeta, "mro", lambda cls: type.mro(cls)), again), then(put(made.MroMeta, "mro", before), again)
-    )
-
-
-@row()
-def metaclass_that_answers(w: World) -> Iterator[Change]:
-    made = w.strange
-    yield from attribute(made.Answered, "shared", number)
-    before = vars(made.Answering)["__getattribute__"]
-    yield Change(
-        put(made.Answering, "__getattribute__", lambda cls, name: 77 if name == "shared" else before(cls, name)),
-        put(made.Answering, "__getattribute__", before),
-    )
-
-
-@row(2)
-def instance_dict_of_another_kind(w: World) -> Iterator[Change]:
-    """A subclass of dict as ``__dict__``; then it changes, by way of the object and past it."""
-    made = w.strange
-    for thing in (w.things[0], w.things[2], w.layers[0].inner, w.layers[1].norm):
-        before = vars(thing)
-        yield Change(
-            lambda thing=thing: setattr(thing, "__dict__", made.SlyDict(vars(thing))), put(thing, "__dict__", before)
-        )
-        yield Change(
-            lambda thing=thing: setattr(thing, "__dict__", made.SlyDict(vars(thing), own=number(), training=False)),
-            put(thing, "__dict__", before),
-        )
-    sneaky = w.space.sneaky
-    held = vars(sneaky)
-    yield from in_place(
-        held,
-        lambda: dict.__setitem__(held, "own", number()),
-        lambda: held.pop("own", None),
-        lambda: held.__setitem__("extra", 1),
-    )
-    yield from attribute(sneaky, "own", number)
-    yield Change(lambda: setattr(sneaky, "__dict__", dict(vars(sneaky))), put(sneaky, "__dict__", held))
-
-
-@row()
-def class_level_dict(w: World) -> Iterator[Change]:
-    """What a property shows as the ``__dict__``, and the one that is there."""
-    masked = w.space.masked
-    stash = w.strange.Masked.stash
-    yield from in_place(stash, lambda: stash.update(shown=number()), lambda: stash.update(own=number(), extra=1))
-    yield Change(lambda: object.__setattr__(masked, "own", number()), lambda: object.__setattr__(masked, "own", 1))
-    yield from attribute(w.strange.Masked, "stash", lambda: {"shown": number()})
-
-
-@row()
-def modules_with_a_class(w: World) -> Iterator[Change]:
-    module = w.space.own_module
-    back = put(module, "_level", 3)
-    yield Change(setter(module, "_level", number), back)
-    yield Change(lambda: vars(module).__setitem__("_level", number()), back)
-    yield Change(put(module, "__class__", w.strange.OtherModule), put(module, "__class__", w.strange.OwnModule))
-    yield Change(put(module, "__class__", types.ModuleType), put(module, "__class__", w.strange.OwnModule))
-    yield Change(lambda: vars(module).__setitem__("made", number()), lambda: vars(module).pop("made", None))
-
-
-@row(2)
-def keys_with_a_python_eq(w: World) -> Iterator[Change]:
-    """Beside the guarded key, one of the same hash whose equality is Python code."""
-    keys, kind = w.space.equal_keys, w.strange.EqualKey
-    yield from in_place(
-        keys,
-        lambda: keys.__setitem__("kk", number()),
-        lambda: keys.pop("kk", None),
-        lambda: keys.__setitem__("kk", keys.pop("kk", 2)),
-        lambda: keys.__setitem__("k" + "k", 2),
-    )
-    before = vars(kind)["__eq__"]
-    yield Change(put(kind, "__eq__", lambda self, other: True), put(kind, "__eq__", before))
-    words = w.space.words
-    sly = kind()
-    yield from in_place(words, lambda: words.__setitem__(sly, 1))
-
-
-@row()
-def proxies(w: World) -> Iterator[Change]:
-    things = w.things
-    yield from attribute(
-        w.space, "proxy", lambda: weakref.proxy(things[0]), lambda: things[1], lambda: weakref.proxy(w.classes.Inline())
-    )
-    yield from attribute(things[1], "own", number)
-    target = w.classes.Thing()
-    kept = [target]
-
-    def dies() -> None:
-        made = w.classes.Thing()
-        w.space.proxy = weakref.proxy(made)
-
-    yield Change(dies, put(w.space, "proxy", w.space.proxy))
-    yield Change(lambda: setattr(w.space, "proxy", weakref.proxy(kept[0])), put(w.space, "proxy", w.space.proxy))
-
-
-@row()
-def behind_code_of_the_users(w: World) -> Iterator[Change]:
-    """What properties and ``__bool__`` read."""
-    posted, fleeting = w.space.posted, w.space.fleeting
-    yield from attribute(posted, "_price", number)
-    yield Change(put(w.strange.Posted, "price", 5), put(w.strange.Posted, "price", vars(w.strange.Posted)["price"]))
-    yield from attribute(fleeting, "own", number)
-    yield Change(
-        put(w.strange.Fleeting, "dying", property(lambda self: 3)),
-        put(w.strange.Fleeting, "dying", vars(w.strange.Fleeting)["dying"]),
-    )
-
-
-@row(0.2, neutral=True)
-def type_cache_cleared(w: World) -> Iterator[Change]:
-    yield Change(sys._clear_type_cache)
-
-
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def born_again(owner: Any, name: str, make: Callable[[int], Any], variant: int, most: int = 12) -> None:
+def born_again(owner: Any, name: str, make: Callable[[int], Any], variant: int) -> None:
     """Lets an attribute's object die and has another one made, at the same address where that can be had."""
     address = id(getattr(owner, name, None))
     setattr(owner, name, None)
     kept = []
-    for _ in range(most):
+    for _ in range(12):
         made = make(variant)
         if id(made) == address:
             break
@@ -1613,23 +1292,6 @@ def freed_and_made_again(w: World) -> Iterator[Change]:
         yield Change(restore, restore)
 
 
-@row(0.02)
-def class_freed_and_made_again(w: World) -> Iterator[Change]:
-    """A class refers to itself, so that it takes a collection to free it."""
-    mortal, make = w.space.mortal, w.mortals()["klass"]
-
-    def again(variant: int) -> None:
-        address, mortal.klass = id(getattr(mortal, "klass", None)), None
-        gc.collect()
-        mortal.klass = make(variant)
-        kept = []
-        while id(mortal.klass) != address and len(kept) < 20:
-            kept.append(mortal.klass)
-            mortal.klass = make(variant)
-
-    yield Change(functools.partial(again, 1), functools.partial(again, 0))
-
-
 @row(2)
 def mortals_in_place(w: World) -> Iterator[Change]:
     """Changes of what was freed and made again; it is another object each time."""
@@ -1641,7 +1303,6 @@ def mortals_in_place(w: World) -> Iterator[Change]:
         )
 
     yield of("thing", lambda one: setattr(one, "a", number()))
-    yield of("thing", vars)  # its values move into a dict
     yield of("slotted", lambda one: setattr(one, "a", number()))
     yield of("function", lambda one: setattr(one, "__defaults__", (number(),)))
     yield of("klass", lambda one: setattr(one, "number", number()))
@@ -1652,24 +1313,6 @@ def mortals_in_place(w: World) -> Iterator[Change]:
     yield of("cell", lambda one: setattr(one, "cell_contents", number()))
     yield of("name_space", lambda one: setattr(one, "k", number()))
     yield of("tensor", lambda one: torch._dynamo.mark_dynamic(one, 0))
-    yield of("over_dict", lambda one: one.update(k=number()))
-    yield of("over_list", lambda one: one.append(1))
-    yield of("mro_class", lambda one: setattr(one, "number", number()))
-    yield of("borrower", lambda one: setattr(one, "a", number()))
-    yield of("own_module", lambda one: vars(one).update(_level=number()))
-    yield of("sneaky", lambda one: setattr(one, "own", number()))
-
-    def method_of(function: Callable[[], Any]) -> Change:
-        """A bound method where one was that is over another function, or over no function at all."""
-
-        def change() -> None:
-            born_again(mortal, "method", lambda _: types.MethodType(function(), w.inlines[0]), 1)
-
-        return Change(change, functools.partial(born_again, mortal, "method", makers["method"], 0))
-
-    yield method_of(lambda: w.classes.Inline)
-    yield method_of(lambda: functools.partial(len))
-    yield method_of(lambda: lambda self: 3)
 
 
 @row(0.5, neutral=True)
@@ -1697,21 +1340,6 @@ class Mode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Visible(TorchDispatchMode):
-    """Guards see the keys of Python code under it."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
-class Hidden(Visible):
-    """Guards do not."""
-
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        return True
-
-
 def _here(do: Do) -> Do:
     """Only in the thread that the world was made in: the state belongs to a thread, and the restore runs there."""
     thread = threading.get_ident()
@@ -1723,6 +1351,10 @@ def state_of_the_thread(w: World) -> Iterator[Change]:
     def pair(change: Do, back: Do) -> Change:
         return Change(_here(change), _here(back))
 
+    yield pair(lambda: torch.set_grad_enabled(False), lambda: torch.set_grad_enabled(True))
+    yield pair(lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32))
+    yield pair(lambda: torch.use_deterministic_algorithms(True), lambda: torch.use_deterministic_algorithms(False))
+    yield pair(lambda: torch.set_autocast_enabled("cpu", True), lambda: torch.set_autocast_enabled("cpu", False))
     inference: list[Any] = []
 
     def enter() -> None:
@@ -1734,11 +1366,6 @@ def state_of_the_thread(w: World) -> Iterator[Change]:
         if inference:
             inference.pop().__exit__(None, None, None)
 
-    # Leaving it puts back the gradient mode that it came into.
-    yield pair(lambda: torch.set_grad_enabled(False), then(leave, lambda: torch.set_grad_enabled(True)))
-    yield pair(lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32))
-    yield pair(lambda: torch.use_deterministic_algorithms(True), lambda: torch.use_deterministic_algorithms(False))
-    yield pair(lambda: torch.set_autocast_enabled("cpu", True), lambda: torch.set_autocast_enabled("cpu", False))
     yield pair(enter, leave)
     yield pair(lambda: setattr(forward_ad, "_current_level", 0), lambda: setattr(forward_ad, "_current_level", -1))
     yield pair(
@@ -1756,10 +1383,6 @@ def modes_and_hooks(w: World) -> Iterator[Change]:
         modes.append(Mode())
         modes[-1].__enter__()
 
-    def enter(mode: Any) -> None:
-        modes.append(mode())
-        modes[-1].__enter__()
-
     def pop() -> None:
         while modes:
             modes.pop().__exit__(None, None, None)
@@ -1773,8 +1396,6 @@ def modes_and_hooks(w: World) -> Iterator[Change]:
             hooks.pop().__exit__(None, None, None)
 
     yield Change(_here(push), _here(pop))
-    for mode in (Hidden, Visible):
-        yield Change(_here(functools.partial(enter, mode)), _here(pop))
     yield Change(_here(hook), _here(unhook))
     no_function: list[Any] = []
 

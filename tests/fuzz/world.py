@@ -11,15 +11,12 @@ import dataclasses
 import enum
 import functools
 import types
-import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch._C import _functorch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 #: How many objects share one guard set: the layers of a model that have one ``forward``.
 ROOTS = 6
@@ -249,200 +246,6 @@ def make_classes(traps: Traps) -> types.SimpleNamespace:
     return types.SimpleNamespace(**{name: value for name, value in locals().items() if name != "traps"})
 
 
-def make_strange_classes(traps: Traps) -> types.SimpleNamespace:
-    """Siblings of what guards are usually about, of which each answers for itself what is usually read in memory."""
-
-    class Extra:
-        extra_scale = 3
-
-    class MroMeta(type):
-        """Puts a class into the mro that is no base."""
-
-        def mro(cls) -> Any:
-            found = super().mro()
-            return [*found[:-1], Extra, found[-1]]
-
-    class MroMade(metaclass=MroMeta):
-        def __init__(self) -> None:
-            self.own = 1
-
-    class Answering(type):
-        def __getattribute__(cls, name: str) -> Any:
-            traps.spring()
-            return type.__getattribute__(cls, name)
-
-    class Answered(metaclass=Answering):
-        shared = 1
-
-    class OverDict(dict):  # type: ignore[type-arg]
-        def __getitem__(self, key: Any) -> Any:
-            traps.spring()
-            return dict.__getitem__(self, key)
-
-        def __contains__(self, key: Any) -> bool:
-            traps.spring()
-            return dict.__contains__(self, key)
-
-        def __len__(self) -> int:
-            traps.spring()
-            return dict.__len__(self)
-
-        def keys(self) -> Any:
-            traps.spring()
-            return dict.keys(self)
-
-    class OverList(list):  # type: ignore[type-arg]
-        def __getitem__(self, at: Any) -> Any:
-            traps.spring()
-            return list.__getitem__(self, at)
-
-        def __len__(self) -> int:
-            traps.spring()
-            return list.__len__(self)
-
-    class OverTuple(tuple):  # type: ignore[type-arg]
-        def __getitem__(self, at: Any) -> Any:
-            traps.spring()
-            return tuple.__getitem__(self, at)
-
-        def __len__(self) -> int:
-            traps.spring()
-            return tuple.__len__(self)
-
-    class OverSet(set):  # type: ignore[type-arg]
-        def __contains__(self, item: Any) -> bool:
-            traps.spring()
-            return set.__contains__(self, item)
-
-        def __iter__(self) -> Any:
-            traps.spring()
-            return set.__iter__(self)
-
-        def __len__(self) -> int:
-            traps.spring()
-            return set.__len__(self)
-
-    class Lender:
-        __slots__ = ("a", "b")
-
-    class Borrower:
-        """Laid out as :class:`Lender`, whose descriptors have nothing to say about it."""
-
-        __slots__ = ("a", "b")
-
-        def __init__(self) -> None:
-            self.a, self.b = 1, [1]
-
-    class SlyDict(dict):  # type: ignore[type-arg]
-        """To be an instance's ``__dict__``: the interpreter goes past what it overrides, Python code does not."""
-
-        def __contains__(self, key: Any) -> bool:
-            traps.spring()
-            return dict.__contains__(self, key)
-
-        def __getitem__(self, key: Any) -> Any:
-            traps.spring()
-            return dict.__getitem__(self, key)
-
-    class Sneaky:
-        def __init__(self) -> None:
-            self.__dict__ = SlyDict(own=1, items=[1])
-
-    class Masked:
-        """What it shows as its ``__dict__`` is another dict than the one it has."""
-
-        stash: dict[str, Any] = {"shown": 1}
-
-        def __init__(self) -> None:
-            object.__setattr__(self, "own", 1)
-
-        @property
-        def __dict__(self) -> Any:  # type: ignore[override]
-            return Masked.stash
-
-    class OwnModule(types.ModuleType):
-        @property
-        def level(self) -> Any:
-            traps.spring()
-            return self.__dict__.get("_level")
-
-        def __getattr__(self, name: str) -> Any:
-            traps.spring()
-            if name == "made":
-                return self.__dict__["_level"]
-            raise AttributeError(name)
-
-    class OtherModule(OwnModule):
-        pass
-
-    class EqualKey:
-        """A key that a lookup of the guarded one comes by, of the same hash."""
-
-        def __hash__(self) -> int:
-            return hash("kk")
-
-        def __eq__(self, other: object) -> bool:
-            traps.spring()
-            return False
-
-    class Posted:
-        def __init__(self) -> None:
-            self._price = 5
-
-        @property
-        def price(self) -> Any:
-            traps.spring()
-            return self._price
-
-        def __bool__(self) -> bool:
-            traps.spring()
-            return self._price == 5
-
-    class Dying:
-        def __del__(self) -> None:
-            traps.spring()
-
-    watches: list[Any] = [None]  # what is changed by a guard must not be what a guard reads
-
-    class Fleeting:
-        """Makes objects whose end, right after the guard that looked at them, runs code."""
-
-        def __init__(self) -> None:
-            self.own = 1
-
-        @property
-        def dying(self) -> Any:
-            return Dying()
-
-        @property
-        def mourned(self) -> Any:
-            made = Posted()
-            watches[0] = weakref.ref(made, lambda _: traps.spring())
-            return made
-
-    class Telling(torch.Tensor):
-        @classmethod
-        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            traps.spring()
-            return super().__torch_function__(func, types, args, kwargs or {})
-
-    class Wrapper(torch.Tensor):
-        """A tensor without memory of its own."""
-
-        @staticmethod
-        def __new__(cls, inner: torch.Tensor) -> Any:
-            return torch.Tensor._make_wrapper_subclass(cls, inner.size(), dtype=inner.dtype)
-
-        def __init__(self, inner: torch.Tensor) -> None:
-            self.inner = inner
-
-        @classmethod
-        def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            return NotImplemented
-
-    return types.SimpleNamespace(**{name: value for name, value in locals().items() if name != "traps"})
-
-
 def make_functions() -> types.SimpleNamespace:
     """Functions with everything that a function has, and others to take fields from."""
     scale: Any = 2
@@ -466,7 +269,7 @@ class World:
 
     Attributes:
         traps: what the user code that guards run is armed with.
-        classes, strange, functions: see :func:`make_classes`, :func:`make_strange_classes`, :func:`make_functions`.
+        classes, functions: see :func:`make_classes` and :func:`make_functions`.
         layers, things, inlines: each a group of objects that one guard set is for.
         space: everything else, below one object.
         scope: what plays the globals.
@@ -475,10 +278,8 @@ class World:
 
     def __init__(self) -> None:
         self.traps = Traps()
-        self.changed_kinds: dict[str, None] = {}  # of the tensors of every kind, those that are not as they were
         self.advanced = 1  # how far the iterators among the inputs are
         self.classes = made = make_classes(self.traps)
-        self.strange = make_strange_classes(self.traps)
         self.functions = make_functions()
         self.layers = [made.Layer() for _ in range(ROOTS)]
         self.things = [made.Thing() for _ in range(ROOTS)]
@@ -486,10 +287,9 @@ class World:
         self.space: Any = types.SimpleNamespace()
         self._containers()
         self._objects()
-        self._strange()
         self._tensors()
         target = made.Thing()
-        self.kept: dict[str, Any] = {"target": target}
+        self.kept = {"target": target}
         self.scope: dict[str, Any] = {"number": 3, "items": [1, 2], "step": 0, "helper": self.functions.helper}
         self.scope["ref"] = weakref.ref(target)
         self.scope["layer_ref"] = weakref.ref(self.layers[0])
@@ -538,7 +338,7 @@ class World:
 
     def mortals(self) -> dict[str, Callable[[int], Any]]:
         """Makers of objects that die and come again, as they should be (0) or otherwise (1)."""
-        made, strange = self.classes, self.strange
+        made = self.classes
 
         def thing(variant: int) -> Any:
             new = made.Inline()
@@ -581,102 +381,10 @@ class World:
             "ordered": lambda variant: collections.OrderedDict(k=variant),
             "name_space": lambda variant: types.SimpleNamespace(k=variant),
             "instance": lambda variant: (made.OtherInline if variant else made.Inline)(),
-            "method": lambda variant: types.MethodType(function(variant), self.inlines[0]),
-            "partial": lambda variant: functools.partial(self.functions.helper, a=variant),
-            "reference": lambda variant: weakref.ref(self.things[variant]),
-            "proxy": lambda variant: weakref.proxy(self.things[variant]),
-            "mro_class": lambda variant: strange.MroMeta("Made", (), {"number": variant}),
-            "over_dict": lambda variant: strange.OverDict(k=variant),
-            "over_list": lambda variant: strange.OverList([variant, 1]),
-            "over_tuple": lambda variant: strange.OverTuple([variant, 1]),
-            "over_set": lambda variant: strange.OverSet({variant, 70}),
-            "sneaky": lambda variant: strange.Sneaky() if variant == 0 else made.Inline(),
-            "borrower": lambda variant: (strange.Lender if variant else strange.Borrower)(),
-            "own_module": lambda variant: (strange.OtherModule if variant else strange.OwnModule)("made"),
-        }
-
-    def _strange(self) -> None:
-        space, made = self.space, self.strange
-        space.over_dict, space.over_list = made.OverDict(a=1, b=[1]), made.OverList([1, [2]])
-        space.over_tuple, space.over_set = made.OverTuple([1, [2]]), made.OverSet({1, 50})
-        space.mro_made, space.answered, space.borrower = made.MroMade(), made.Answered, made.Borrower()
-        space.sneaky, space.masked, space.posted, space.fleeting = (
-            made.Sneaky(),
-            made.Masked(),
-            made.Posted(),
-            made.Fleeting(),
-        )
-        space.own_module = made.OwnModule("own")
-        space.own_module._level = 3
-        space.equal_keys = {made.EqualKey(): 1, "".join(["k", "k"]): 2}
-        space.proxy = weakref.proxy(self.things[1])
-
-    def kinds(self) -> dict[str, Callable[[int], Any]]:
-        """Makers of every kind of tensor there is, as it should be (0) or otherwise (1)."""
-        strange = self.strange
-
-        def plain(variant: int, dtype: Any = torch.float32) -> torch.Tensor:
-            return torch.ones(2 + 2 * variant, 4, dtype=dtype)
-
-        def inference(variant: int) -> torch.Tensor:
-            with torch.inference_mode():
-                return plain(variant)
-
-        def emptied(variant: int) -> torch.Tensor:
-            made = plain(variant)
-            made.untyped_storage().resize_(0)
-            return made
-
-        def batched(variant: int) -> torch.Tensor:
-            level = _functorch._vmap_increment_nesting(3, "error")
-            try:
-                return _functorch._add_batch_dim(torch.ones(3, 2 + variant, 4), 0, level)
-            finally:
-                _functorch._vmap_decrement_nesting()
-
-        def nested(layout: Any) -> Callable[[int], torch.Tensor]:
-            return lambda variant: torch.nested.nested_tensor(
-                [torch.ones(2 + variant, 4), torch.ones(3, 4)], layout=layout
-            )
-
-        fake = FakeTensorMode()
-        named = {"named": lambda variant: plain(variant).rename_("a", "b")} if hasattr(torch.Tensor, "rename_") else {}
-        return named | {
-            "plain": plain,
-            "view": lambda variant: torch.ones(5, 4)[1 : 3 + variant],
-            "view_of_view": lambda variant: torch.ones(5, 4)[1:].view(16)[: 8 - 4 * variant].view(-1, 4),
-            "multi_view": lambda variant: torch.ones(4 + 2 * variant, 4).chunk(2)[0],
-            "graded_view": lambda variant: torch.ones(5, 4, requires_grad=True)[1 : 3 + variant],
-            "parameter": lambda variant: nn.Parameter(plain(variant)),
-            "conj": lambda variant: plain(variant, torch.complex64).conj(),
-            "neg": lambda variant: plain(variant, torch.complex64).conj().imag,
-            "zero": lambda variant: torch._efficientzerotensor((2 + variant, 4)),
-            "functional": lambda variant: torch._to_functional_tensor(plain(variant)),
-            "coo": lambda variant: plain(variant).to_sparse(),
-            "csr": lambda variant: plain(variant).to_sparse_csr(),
-            "csc": lambda variant: plain(variant).to_sparse_csc(),
-            "bsr": lambda variant: plain(variant).to_sparse_bsr((2, 2)),
-            "bsc": lambda variant: plain(variant).to_sparse_bsc((2, 2)),
-            "quantised": lambda variant: torch.quantize_per_tensor(plain(variant), 1.0, 0, torch.qint8),
-            "mkldnn": lambda variant: plain(variant).to_mkldnn(),
-            "meta": lambda variant: plain(variant).to("meta"),
-            "wrapper": lambda variant: strange.Wrapper(plain(variant)),
-            "telling": lambda variant: plain(variant).as_subclass(strange.Telling),
-            "fake": lambda variant: fake.from_tensor(plain(variant)),
-            "inference": inference,
-            "zero_size": lambda variant: torch.ones(0, 4 + variant),
-            "emptied": emptied,
-            "strided_nested": nested(torch.strided),
-            "jagged": nested(torch.jagged),
-            "batched": batched,
         }
 
     def _tensors(self) -> None:
         space, made = self.space, self.classes
-        # Not kept alive by anything else, as what is mortal.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # some kinds are in beta
-            space.kinds = types.SimpleNamespace(**{name: make(0) for name, make in self.kinds().items()})
         space.ranks = [torch.ones(tuple(range(2, 2 + rank))) for rank in range(7)]
         space.scratch = [torch.ones(2, 3) for _ in range(4)]
         space.param = nn.Parameter(torch.ones(2, 3))
