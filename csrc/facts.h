@@ -27,7 +27,7 @@ struct Fact {
 static_assert(sizeof(Fact) == 16);
 
 // What is believed. docs/soundness.md has a row for each: the words, what must hold for them to be believed, who can
-// change what they stand for, and the mutations of the fuzzer that try it (tests/test_soundness.py compares).
+// change what they stand for, and the mutations of the fuzzer that try it.
 // The first group are words in the stream of facts; the second is read again on every check, in a form of its own.
 #define UG_FACT_KINDS(X)                                                          \
   X(kType, "type")                                 /* ob_type of an object      */ \
