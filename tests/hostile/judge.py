@@ -33,7 +33,9 @@ def seen(kind: str, name: str, variant: str) -> dict[str, Any]:
     assert server.stdin and server.stdout
     print(kind, name, variant, sep="\t", file=server.stdin, flush=True)
     line = server.stdout.readline()
-    assert line, f"the server ended: {server.wait()}"
+    if not line:
+        _server.cache_clear()
+        raise AssertionError(f"the server ended: {server.wait()}")
     found: dict[str, Any] = json.loads(line)
     return found
 

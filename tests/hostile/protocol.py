@@ -22,6 +22,7 @@ from unified_guards.lower import lower, make_checker
 from .programs import KINDS
 
 VARIANTS = ("torch", "install", "verify", "no_witness")
+VERIFIED = ("torch", "verify")
 PLACES = ("argument", "module", "object", "list", "dict", "cell", "global")
 WARM = 6
 
@@ -46,9 +47,11 @@ def _register(body: Callable[..., None], name: str, arguments: dict[str, Any], v
     found[name] = Program(name, body, arguments, variants)
 
 
-def program(*, aot: bool = False, **choices: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def program(
+    *, aot: bool = False, variants: tuple[str, ...] = VARIANTS, **choices: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A program over compiled functions. ``place=PLACES`` makes one for each place, which it gets as ``place``."""
-    variants = (*VARIANTS, "aot") if aot else VARIANTS
+    variants = (*variants, "aot") if aot else variants
 
     def registered(body: Callable[..., None]) -> Callable[..., None]:
         if not choices:
@@ -207,7 +210,7 @@ class Spot:
         self.run.step(self.call, self.eager, name)
 
 
-# ---- guards written by hand, over one local named x ------------------------------------------------------------------
+# ---- guards written by hand, over one local named x ----------------------------------------------------------------
 
 X = Source.frame().child(Access.LOCAL, "x")
 

@@ -1,6 +1,6 @@
 """Runs hostile programs, each in a fork of a process that has torch loaded: a crash ends nothing else.
 
-A request is a line ``KIND PROGRAM VARIANT``, with tabs between them, on standard input; the answer is a line of JSON on
+A request is a line on standard input, ``KIND PROGRAM VARIANT`` with tabs between them; the answer is a line of JSON on
 standard output.
 """
 

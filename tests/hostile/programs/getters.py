@@ -26,7 +26,7 @@ def _in_globals(source: str, **names: Any) -> tuple[Any, dict[str, Any]]:
 
 def _global() -> tuple[Any, Callable[[], None]]:
     box = Box(3)
-    found, _ = _in_globals("def scale(this):\n    return self._scale", self=box)
+    found, _space = _in_globals("def scale(this):\n    return self._scale", self=box)
     return found, lambda: setattr(box, "_scale", 4)
 
 
@@ -83,7 +83,7 @@ def _comprehension() -> tuple[Any, Callable[[], None]]:
     boxes = [Box(3)]
 
     def scale(self: Any) -> Any:
-        return [self._scale for self in boxes][0]  # noqa: RUF015 (the scope is the point)
+        return next(self._scale for self in boxes)
 
     return scale, lambda: setattr(boxes[0], "_scale", 4)
 

@@ -96,7 +96,10 @@ ACTIONS = tuple(name for name, value in vars(Acts).items() if callable(value) an
 def in_a_guard(run: Run, action: str) -> None:
     acts = Acts(run)
     for index in range(6):
-        if acts.function is None:
+        if run.variant != "torch":
+            # What was uninstalled would leave plain torch, which does not survive a reset inside a guard.
+            unified_guards.install()
+        if acts.function is None or action.startswith("uninstall"):
             acts.function = _function()
             acts.compiled = run.compile(acts.function)
         for _ in range(5):
@@ -153,6 +156,6 @@ def the_root_dies(run: Run) -> None:
         cfg = Holder()
         cfg.other = 2 + index % 3
         for _ in range(3):
-            run.step(lambda: compiled(x, cfg), lambda: function(x, cfg), str(index))  # noqa: F821 (deleted below)
+            run.step(lambda cfg=cfg: compiled(x, cfg), lambda cfg=cfg: function(x, cfg), str(index))
         del cfg
         gc.collect()

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..protocol import Holder, Run, program
+from ..protocol import VERIFIED, Holder, Run, program
 
 
 class Colour(enum.Enum):
@@ -266,7 +266,7 @@ CHANGES: dict[str, tuple[str, Callable[[Thing], Any]]] = {
 }
 
 
-@program(change=tuple(CHANGES))
+@program(variants=VERIFIED, change=tuple(CHANGES))
 def changed_undone_changed(run: Run, change: str) -> None:
     which, apply = CHANGES[change]
     use, x, thing = _number[which], torch.ones(2), Thing()

@@ -150,7 +150,7 @@ PAIRS: dict[str, tuple[Any, Callable[[], Any], Callable[[], Any]]] = {
     ),
     "dicts": (_entry, lambda: {"k": 3}, lambda: {"k": 4}),
     "lists": (_element, lambda: [3], lambda: [4]),
-    "tuples": (_element, lambda: tuple([3]), lambda: tuple([4])),  # noqa: C409 (a new one each time)
+    "tuples": (_element, lambda: (3,), lambda: (4,)),
     "dtypes_of_tensors": (lambda x, holder: x + holder.value, lambda: torch.ones(2), lambda: torch.ones(2).double()),
     "modules": (_applied, lambda: nn.Linear(2, 2).apply(_filled), lambda: nn.Identity()),
     "partials": (

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..protocol import Run, program
+from ..protocol import VERIFIED, Run, program
 
 
 def _told(x: Any, v: Any) -> Any:
@@ -137,7 +137,7 @@ UNDO: tuple[Callable[[Any], Any], ...] = (
 PLACES = ("argument", "module", "dict", "cell")
 
 
-@program(change=tuple(CHANGES))
+@program(variants=VERIFIED, change=tuple(CHANGES))
 def changed_and_undone(run: Run, change: str) -> None:
     make, apply = CHANGES[change]
     for place in PLACES:

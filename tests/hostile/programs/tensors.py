@@ -1,4 +1,4 @@
-"""What a tensor says of itself through a virtual call, where its fields say something else: requires_grad of views."""
+"""What a tensor says of itself through a virtual call where its own fields say something else: views, above all."""
 
 from __future__ import annotations
 

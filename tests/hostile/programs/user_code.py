@@ -486,3 +486,80 @@ def guards_that_raise(run: Run, error: Any) -> None:
     Asked.armed = False
     for _ in range(3):
         run.step(lambda: compiled(x, asked), lambda: function(x, asked), "as before")
+
+
+READS: dict[str, Callable[[Any, Any], Any]] = {
+    "attribute": lambda x, cfg: x * cfg.other,
+    "vars": lambda x, cfg: x * cfg.other,
+    "item": lambda x, cfg: x * cfg.values[0],
+    "table": lambda x, cfg: x * cfg.table["k"],
+    "cleared": lambda x, cfg: x * cfg.table.get("k", 3),
+    "resized": lambda x, cfg: x * cfg.tensor.shape[0],
+    "tensor": lambda x, cfg: x * cfg.tensor.shape[0],
+    "inner": lambda x, cfg: x * cfg.inner.deep,
+    "collected": lambda x, cfg: x * cfg.inner.deep,
+}
+LATE = ("property", "getattribute", "hasattr", "descriptor", "inherited", "subclass")
+
+
+@program(way=LATE)
+def code_put_in_after_the_compile(run: Run, way: str) -> None:
+    """Dynamo has traced through no such code. A slot comes to be asked through it, and then it changes what is read
+    next: the call under which that happens misses wherever torch's does."""
+    for action, read in READS.items():
+        torch._dynamo.reset()
+        world = World(action)
+
+        class Parent:
+            pass
+
+        class Slotted(Parent):
+            __slots__ = ("scale",)
+
+            def __getattr__(self, name: str, world: World = world) -> Any:
+                if way == "hasattr":
+                    world.ran()
+                raise AttributeError(name)
+
+        def getter(self: Any, world: World = world) -> int:
+            world.ran()
+            return 3
+
+        class Describes:
+            def __get__(self, instance: Any, owner: Any, world: World = world) -> int:
+                world.ran()
+                return 3
+
+            def __set__(self, instance: Any, value: Any) -> None:
+                raise AttributeError
+
+        def function(x: Any, s: Any, cfg: Any, read: Any = read) -> Any:
+            if hasattr(s, "extra"):
+                return x
+            return read(x * s.scale, cfg)
+
+        def asked(self: Any, name: str, world: World = world) -> Any:
+            if name == "scale":
+                world.ran()
+            return object.__getattribute__(self, name)
+
+        s, x, cfg = Slotted(), torch.ones(2), world.cfg
+        s.scale = 3
+        compiled = run.compile(function)
+        run.warm(lambda: compiled(x, s, cfg))
+        if way == "property":
+            Slotted.scale = property(getter)
+        elif way == "getattribute":
+            Slotted.__getattribute__ = asked
+        elif way == "descriptor":
+            Slotted.scale = Describes()
+        elif way == "inherited":
+            Parent.scale = property(getter)
+            del Slotted.scale
+        elif way == "subclass":
+            s = type("Sub", (Slotted,), {"__slots__": (), "scale": property(getter)})()
+        run.warm(lambda: compiled(x, s, cfg))
+        world.armed = True
+        run.step(lambda: compiled(x, s, cfg), lambda: function(x, s, cfg), f"{action}: the call itself")
+        for _ in range(2):
+            run.step(lambda: compiled(x, s, cfg), lambda: function(x, s, cfg), f"{action}: afterwards")
