@@ -1724,28 +1724,33 @@ def _here(do: Do) -> Do:
     return lambda: do() if threading.get_ident() == thread else None
 
 
+def _enter(w: World, make: Callable[[], Any]) -> Change:
+    """Each of these puts back what it came into, so that all are left, in order, when one is to be."""
+
+    def enter() -> None:
+        made = make()
+        made.__enter__()
+        w.entered.append(made)
+
+    return Change(_here(enter), _here(functools.partial(_leave, w)))
+
+
+def _leave(w: World) -> None:
+    while w.entered:
+        w.entered.pop().__exit__(None, None, None)
+
+
 @row(anywhere=False)
 def state_of_the_thread(w: World) -> Iterator[Change]:
     def pair(change: Do, back: Do) -> Change:
         return Change(_here(change), _here(back))
 
-    inference: list[Any] = []
-
-    def enter() -> None:
-        if not inference:
-            inference.append(torch._C._InferenceMode(True))
-            inference[0].__enter__()
-
-    def leave() -> None:
-        if inference:
-            inference.pop().__exit__(None, None, None)
-
-    # Leaving it puts back the gradient mode that it came into.
+    leave = functools.partial(_leave, w)
     yield pair(lambda: torch.set_grad_enabled(False), then(leave, lambda: torch.set_grad_enabled(True)))
     yield pair(lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_dtype(torch.float32))
     yield pair(lambda: torch.use_deterministic_algorithms(True), lambda: torch.use_deterministic_algorithms(False))
     yield pair(lambda: torch.set_autocast_enabled("cpu", True), lambda: torch.set_autocast_enabled("cpu", False))
-    yield pair(enter, leave)
+    yield _enter(w, lambda: torch._C._InferenceMode(True))
     yield pair(lambda: setattr(forward_ad, "_current_level", 0), lambda: setattr(forward_ad, "_current_level", -1))
     yield pair(
         lambda: setattr(_device, "CURRENT_DEVICE", torch.device("cpu")),
@@ -1755,42 +1760,6 @@ def state_of_the_thread(w: World) -> Iterator[Change]:
 
 @row(anywhere=False)
 def modes_and_hooks(w: World) -> Iterator[Change]:
-    modes: list[Any] = []
-    hooks: list[Any] = []
-
-    def push() -> None:
-        modes.append(Mode())
-        modes[-1].__enter__()
-
-    def enter(mode: Any) -> None:
-        modes.append(mode())
-        modes[-1].__enter__()
-
-    def pop() -> None:
-        while modes:
-            modes.pop().__exit__(None, None, None)
-
-    def hook() -> None:
-        hooks.append(torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x))
-        hooks[-1].__enter__()
-
-    def unhook() -> None:
-        while hooks:
-            hooks.pop().__exit__(None, None, None)
-
-    yield Change(_here(push), _here(pop))
-    for mode in (Hidden, Visible):
-        yield Change(_here(functools.partial(enter, mode)), _here(pop))
-    yield Change(_here(hook), _here(unhook))
-    no_function: list[Any] = []
-
-    def off() -> None:
-        if not no_function:
-            no_function.append(torch._C.DisableTorchFunctionSubclass())
-            no_function[0].__enter__()
-
-    def on() -> None:
-        if no_function:
-            no_function.pop().__exit__(None, None, None)
-
-    yield Change(_here(off), _here(on))
+    for make in (Mode, Hidden, Visible, torch._C.DisableTorchFunctionSubclass):
+        yield _enter(w, make)
+    yield _enter(w, lambda: torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x))

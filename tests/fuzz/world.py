@@ -475,6 +475,7 @@ class World:
 
     def __init__(self) -> None:
         self.traps = Traps()
+        self.entered: list[Any] = []  # the modes that the thread is in
         self.changed_kinds: dict[str, None] = {}  # of the tensors of every kind, those that are not as they were
         self.advanced = 1  # how far the iterators among the inputs are
         self.classes = made = make_classes(self.traps)
