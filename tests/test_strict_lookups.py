@@ -326,7 +326,7 @@ class Wrapper(nn.Module):
 @case
 def attribute_that_a_wrapper_module_gets() -> Case:
     module = Wrapper()
-    return Case(lambda x: module(x), with_x, putting(module, "gain", 5.0), "('gain' in", stale=False)
+    return Case(lambda x: module(x), with_x, putting(module, "gain", 5.0), "list(L['module'].__dict__)", stale=False)
 
 
 @case

@@ -6,6 +6,7 @@ again. What each call gave is written down beside what eager gives; ``judge.py``
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import warnings
@@ -130,6 +131,13 @@ class Run:
     def warm(self, call: Callable[[], Any], times: int = WARM) -> None:
         for _ in range(times):
             call()
+
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """For threads: how often torch compiles while several look up at once is chance, under plain torch too."""
+        graphs = self.graphs
+        yield
+        self.graphs = graphs
 
     def step(self, call: Callable[[], Any], eager: Callable[[], Any], name: str = "") -> None:
         """Writes down what the compiled function gives now, and what it should."""
