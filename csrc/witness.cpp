@@ -85,7 +85,7 @@ void Witness::plan(Program& program) {
   live_.clear();
   approach_.clear();
   apart_ = 0;
-  state_guard_ = -1;
+  state_guards_.clear();
   for (uint32_t at = static_cast<uint32_t>(code.size()); at-- > 0;) {
     const uint32_t parent = program.places_[at].parent;
     const bool is_anchor = facts_.remembered[at].standing == Standing::kAnchor;
@@ -94,7 +94,7 @@ void Witness::plan(Program& program) {
   for (uint32_t at = 0; at < code.size(); at++) {
     const uint32_t parent = program.places_[at].parent;
     if (leads[at]) approach_.push_back({code[at], at, facts_.remembered[at].standing == Standing::kAnchor});
-    if (code[at].op == Op::TORCH_CALL || code[at].op == Op::GLOBAL_STATE) state_guard_ = at;
+    if (code[at].op == Op::TORCH_CALL || code[at].op == Op::GLOBAL_STATE) state_guards_.push_back(at);
     if (facts_.remembered[at].standing != Standing::kLive) continue;
     const bool loads = parent != at && facts_.remembered[parent].standing != Standing::kLive;
     live_.push_back({code[at], at, loads ? parent : kNoLoad});
@@ -105,12 +105,13 @@ void Witness::plan(Program& program) {
 }
 
 Verdict Witness::state_holds(Program& program, Evaluation& evaluation) {
-  if (state_guard_ < 0) return Verdict::kHolds;
+  if (state_guards_.empty()) return Verdict::kHolds;
   const GlobalState now = GlobalState::now();
   if (now == state_) return Verdict::kHolds;
   facts_moved.note(FactKind::kState);
-  if (!evaluation.passes(program.code_[state_guard_], nullptr)) {
-    evaluation.fail(state_guard_);
+  for (const uint32_t at : state_guards_) {
+    if (evaluation.passes(program.code_[at], nullptr)) continue;
+    evaluation.fail(at);
     return Verdict::kFails;
   }
   state_ = now;
@@ -208,7 +209,7 @@ bool Witness::run_live(Evaluation& evaluation, PyObject* locals) {
 }
 
 bool Witness::nothing_moved(Program& program, PyObject* locals) {
-  if (state_guard_ >= 0 && !(GlobalState::now() == state_)) return false;
+  if (!state_guards_.empty() && !(GlobalState::now() == state_)) return false;
   if (!facts_.types.are_alive()) return false;
   PyObject** registers = program.scratch_.registers.data();
   registers[0] = locals;

@@ -62,7 +62,7 @@ class Witness {
   std::vector<LiveStep> live_;
   size_t apart_ = 0;  // how many of them have to be told apart
   bool ready_ = false;
-  int64_t state_guard_ = -1;  // the instruction that `state_` answers
+  std::vector<uint32_t> state_guards_;  // the instructions that `state_` answers
   GlobalState state_{};
   DispatchState dispatch_;  // in which the likenesses of tensors were taken
 };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import sys
@@ -17,6 +18,12 @@ SEED = 20_240
 def pytest_report_header() -> str:
     switches = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("UNIFIED_GUARDS")]
     return f"torch {torch.__version__}, CUDA {torch.cuda.is_available()}, {' '.join(switches) or 'no switches set'}"
+
+
+def pytest_collection_finish() -> None:
+    """A collection looks at what the tests make, not at all of torch each time: many tests and programs collect."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

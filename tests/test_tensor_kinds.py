@@ -14,7 +14,6 @@ import torch
 import torch._dynamo.guards as torch_guards
 from functorch.compile import nop
 from torch._C._dynamo import guards as native
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import unified_guards
 from unified_guards import _C, reference
@@ -23,6 +22,7 @@ from unified_guards.dynamo import tap
 from unified_guards.lower import lower, make_checker
 
 from . import tensor_kinds
+from .modes import Hidden, Visible
 from .tensor_kinds import ASKED, CHANGES, KINDS, made
 
 PLAIN = torch_guards.GuardManagerType.GUARD_MANAGER
@@ -357,19 +357,6 @@ def test_a_functional_wrapper_that_is_transposed_is_compiled_anew() -> None:
 
 
 # -- modes -------------------------------------------------------------------------------------------------------------
-
-
-class Visible(TorchDispatchMode):
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
-class Hidden(Visible):
-    """Of the same keys as the other, which guards do not see."""
-
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        return True
 
 
 def without_python_keys() -> Any:

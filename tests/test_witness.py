@@ -1583,6 +1583,16 @@ def test_the_state_of_the_thread_moves_the_verdict(switch: Callable[[bool], obje
         assert holds(made, {"x": thing})
 
 
+def test_every_guard_on_the_state_of_the_thread_is_asked() -> None:
+    """The second takes any state, as one that torch's own guard judges may; the first does not."""
+    frame, thing = (Source.frame(),), Thing(flag=True)
+    states = [guard(Test.GLOBAL_STATE, frame, (state,)) for state in (_C.GlobalState(), _C.GlobalState(lambda: True))]
+    made = recorded(checker(*states, equals(item("flag"), True)), {"x": thing})
+    with torch.no_grad():
+        assert not made.exact({"x": thing})
+        assert not made.check({"x": thing})
+
+
 def test_the_keys_of_tensors_follow_the_state_of_the_thread() -> None:
     weight = torch.ones(2)
     made = recorded(checker(tensor_like(item("weight"), weight)), shown := {"x": Thing(weight=weight)})

@@ -180,7 +180,8 @@ def test_the_attributes_of_a_tuple_with_a_dict_are_asked() -> None:
 # -- classes -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_class_whose_metaclass_computes_its_mro_is_asked() -> None:
+def _kind_with_an_mro_of_its_own() -> tuple[Any, Any, Any]:
+    """A class, its metaclass, and a class in its mro that is none of its bases."""
     extra: Any = type("Extra", (), {"scale": 3})
 
     class Meta(type):
@@ -188,7 +189,12 @@ def test_a_class_whose_metaclass_computes_its_mro_is_asked() -> None:
             base = super().mro()
             return [*base[:-1], extra, *base[-1:]]
 
-    thing = Meta("Kind", (Thing,), {})(other=1)
+    return Meta("Kind", (Thing,), {}), Meta, extra
+
+
+def test_a_class_whose_metaclass_computes_its_mro_is_asked() -> None:
+    kind, _, extra = _kind_with_an_mro_of_its_own()
+    thing = kind(other=1)
     made = recorded(checker(equals(attr("scale"), 3)), {"x": thing})
     extra.scale = 4
     sys._clear_type_cache()
@@ -196,15 +202,9 @@ def test_a_class_whose_metaclass_computes_its_mro_is_asked() -> None:
 
 
 def test_a_class_in_the_mro_that_is_no_base_is_asked_when_the_metaclass_forgets() -> None:
-    extra: Any = type("Extra", (), {"scale": 3})
-
-    class Meta(type):
-        def mro(cls) -> list[type]:
-            base = super().mro()
-            return [*base[:-1], extra, *base[-1:]]
-
-    thing = Meta("Kind", (Thing,), {})(other=1)
-    del Meta.mro
+    kind, meta, extra = _kind_with_an_mro_of_its_own()
+    thing = kind(other=1)
+    del meta.mro
     made = recorded(checker(equals(attr("scale"), 3)), {"x": thing})
     extra.scale = 4
     sys._clear_type_cache()

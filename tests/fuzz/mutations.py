@@ -26,8 +26,8 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils import _device
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..modes import Hidden, Visible
 from .world import Color, Point, World
 
 Do = Callable[[], object]
@@ -1701,21 +1701,6 @@ def full_collection(w: World) -> Iterator[Change]:
 class Mode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
-
-
-class Visible(TorchDispatchMode):
-    """Guards see the keys of Python code under it."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
-class Hidden(Visible):
-    """Guards do not."""
-
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        return True
 
 
 def _here(do: Do) -> Do:
