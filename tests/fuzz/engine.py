@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
+import torch
+
 from unified_guards import _C, reference
 from unified_guards.ir import GuardSet, Source
 from unified_guards.lower import Program, lower
@@ -163,6 +165,22 @@ _KINDS = ("round trip", "there and back", "leave", "settle", "storm", "refer", "
 _WEIGHTS = (40, 18, 24, 6, 1.5, 0.4, 0.2, 0.02, 1.0, 6)
 
 
+Keys = tuple[torch._C.DispatchKeySet, torch._C.DispatchKeySet]
+_forced: list[Any] = []
+
+
+def _keys_of_thread() -> Keys:
+    return torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+
+
+def _put_back_keys(before: Keys) -> None:
+    """Where an operator fails in Python code of torch's, its frames hold guards on the keys of the thread. When the
+    exception dies, the last one puts back what was in the middle of it (torch 2.15, fake tensors)."""
+    if [keys.raw_repr() for keys in before] != [keys.raw_repr() for keys in _keys_of_thread()]:
+        _forced.append(torch._C._ForceDispatchKeyGuard(*before))
+        _forced[-1].__enter__()  # and never left
+
+
 class Episode:
     """A world, checkers over it, and what happens to both.
 
@@ -303,10 +321,14 @@ class Episode:
 
     def _do(self, do: Callable[[], object]) -> None:
         """An earlier mutation may have taken away what this one changes."""
+        before, failed = _keys_of_thread(), False
         try:
             do()
         except Exception as error:
             self.statistics.errors[type(error).__name__] += 1
+            failed = True
+        if failed:  # and the frames of the exception are gone
+            _put_back_keys(before)
 
     # -- actions -------------------------------------------------------------------------------------------------------
 
@@ -347,7 +369,11 @@ class Episode:
         found = probe.check(f_locals)
         failed = None if found else probe.frame.failed()
         self.statistics.asked_torch += 1
-        if tree.holds(f_locals) is found:
+        verdict = tree.holds(f_locals)
+        if tree.spoilt:
+            probe.frame.tree = None
+            return
+        if verdict is found:
             return
         if found:
             raise Disagreement(

@@ -174,6 +174,8 @@ class Tree:
     Attributes:
         expressed: those.
         sources: what they are about, and everything on the way there.
+        spoilt: whether torch has found more tensors in a relation than there are, left by a check before. It has no
+            verdict any more.
     """
 
     def __init__(self, guard_set: GuardSet, f_locals: Locals) -> None:
@@ -192,6 +194,7 @@ class Tree:
             except Exception:  # no such guard, or one that torch refuses to make
                 continue
             self.expressed.add(item)
+        self.spoilt = False
         self.sources = with_bases(source for item in self.expressed for source in item.sources)
         del self.f_locals
 
@@ -200,7 +203,8 @@ class Tree:
         before = _C.torch_function_state()
         try:
             return bool(self.root.check(f_locals))
-        except Exception:
+        except Exception as error:
+            self.spoilt |= "_overlapping" in str(error)
             self._forget()
             return False
         finally:
@@ -217,7 +221,8 @@ class Tree:
             _C.set_torch_function_state(before)
 
     def _forget(self) -> None:
-        """What relations have collected stays after an exception; a check that fails at once clears it."""
+        """What relations have collected stays after an exception. A check that fails at once clears it, unless torch
+        comes to the tensors first: then it throws for good."""
         try:
             self.root.check({})
         except Exception:
