@@ -28,7 +28,6 @@ import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
 from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import unified_guards
 from unified_guards import _C, reference
@@ -39,6 +38,7 @@ from unified_guards.lower import lower, make_checker
 from unified_guards.serialize import dumps, loads
 from unified_guards.simplify import simplify
 
+from .modes import Function, Hidden, Visible
 from .shapes import shape
 
 PLAIN = torch_guards.GuardManagerType.GUARD_MANAGER
@@ -989,26 +989,10 @@ def tensor_match_on_another_state_of_the_thread() -> Case:
     case.show("inference mode", f_locals, False, under=torch.inference_mode)
     case.show("below autograd", f_locals, False, under=torch._C._AutoDispatchBelowAutograd)
     case.show("no grad", f_locals, True, under=torch.no_grad)
-    case.show("dispatch mode", f_locals, False, under=PlainDispatchMode)
-    case.show("dispatch mode of the compiler", f_locals, True, under=CompilerDispatchMode)
-    case.show("torch function mode", f_locals, True, under=PlainFunctionMode)
+    case.show("dispatch mode", f_locals, False, under=Visible)
+    case.show("dispatch mode of the compiler", f_locals, True, under=Hidden)
+    case.show("torch function mode", f_locals, True, under=Function)
     return case.show("forward mode", f_locals, True, under=forward_ad.dual_level)
-
-
-class PlainDispatchMode(TorchDispatchMode):
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
-class CompilerDispatchMode(PlainDispatchMode):
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        return True
-
-
-class PlainFunctionMode(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
 
 
 class ForbiddingFunctionMode(TorchFunctionMode):
@@ -1135,20 +1119,20 @@ def some_default_device() -> Case:
 @kind("add_torch_function_mode_stack_guard")
 def empty_mode_stack() -> Case:
     case = Case(lambda root: add(root, "add_torch_function_mode_stack_guard", [])).show("passes", {}, True)
-    return case.show("a mode", {}, False, under=PlainFunctionMode)
+    return case.show("a mode", {}, False, under=Function)
 
 
 @kind("add_torch_function_mode_stack_guard")
 def mode_stack_of_one() -> Case:
-    case = Case(lambda root: add(root, "add_torch_function_mode_stack_guard", [PlainFunctionMode()]))
-    case.show("none", {}, False).show("same type", {}, True, under=PlainFunctionMode)
-    case.show("subclass", {}, False, under=type("Derived", (PlainFunctionMode,), {}))
+    case = Case(lambda root: add(root, "add_torch_function_mode_stack_guard", [Function()]))
+    case.show("none", {}, False).show("same type", {}, True, under=Function)
+    case.show("subclass", {}, False, under=type("Derived", (Function,), {}))
     return case.show("two", {}, False, under=two_modes)
 
 
 @contextlib.contextmanager
 def two_modes() -> Iterator[None]:
-    with PlainFunctionMode(), PlainFunctionMode():
+    with Function(), Function():
         yield
 
 

@@ -24,10 +24,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.autograd import forward_ad
-from torch.overrides import TorchFunctionMode
 from torch.utils import _device
 
-from ..modes import Hidden, Visible
+from ..modes import Function, Hidden, Visible
 from .world import Color, Point, World
 
 Do = Callable[[], object]
@@ -1698,11 +1697,6 @@ def full_collection(w: World) -> Iterator[Change]:
 # -- the state of the thread -------------------------------------------------------------------------------------------
 
 
-class Mode(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
 def _here(do: Do) -> Do:
     """Only in the thread that the world was made in: the state belongs to a thread, and the restore runs there."""
     thread = threading.get_ident()
@@ -1745,6 +1739,6 @@ def state_of_the_thread(w: World) -> Iterator[Change]:
 
 @row(anywhere=False)
 def modes_and_hooks(w: World) -> Iterator[Change]:
-    for make in (Mode, Hidden, Visible, torch._C.DisableTorchFunctionSubclass):
+    for make in (Function, Hidden, Visible, torch._C.DisableTorchFunctionSubclass):
         yield _enter(w, make)
     yield _enter(w, lambda: torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x))

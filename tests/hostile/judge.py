@@ -11,19 +11,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @functools.cache
 def _server() -> subprocess.Popen[str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("UNIFIED_GUARDS")}
     return subprocess.Popen(
-        [sys.executable, "-m", "hostile.server"],
+        [sys.executable, "-m", "tests.hostile.server"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=tempfile.gettempdir(),
-        env=kept | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
+        env=kept | {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1", "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"},
     )
 
 

@@ -8,26 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from ...modes import Function, Hidden, Visible
 from ..protocol import Run, program
-
-
-class Visible(TorchDispatchMode):
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
-class Hidden(Visible):
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        return True
-
-
-class Function(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
 
 
 class OtherFunction(Function):
