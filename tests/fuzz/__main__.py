@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import importlib
 import logging
 import multiprocessing
@@ -184,6 +185,9 @@ def _prepare() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)  # fake tensors report what they cannot do, which is no news here
     torch.set_num_threads(1)
+    # A collection, of which some changes need one, is to look at what an episode makes and not at all of torch.
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> int:

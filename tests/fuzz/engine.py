@@ -8,7 +8,6 @@ taken again: :func:`replay` does, and :func:`shrink` finds a shorter list that s
 from __future__ import annotations
 
 import collections
-import gc
 import random
 import sys
 import threading
@@ -666,8 +665,3 @@ def told(episode: Episode, actions: Iterable[Action]) -> list[str]:
             words += f" frame {episode.frames.index(probe.frame)} ({probe.frame.family}), root {probe.root}"
         lines.append(words)
     return lines
-
-
-# A collection, of which some changes need one, is to look at what an episode makes and not at all of torch.
-gc.collect()
-gc.freeze()
