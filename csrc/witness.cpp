@@ -228,7 +228,8 @@ bool Witness::is_idle(const Program& program) const {
 }
 
 size_t Witness::bytes() const {
-  return sizeof *this + facts_.bytes() + approach_.capacity() * sizeof(Approach) + live_.capacity() * sizeof(LiveStep);
+  return sizeof *this + facts_.bytes() + approach_.capacity() * sizeof(Approach) + live_.capacity() * sizeof(LiveStep) +
+         state_guards_.capacity() * sizeof(uint32_t);
 }
 
 // ---- all roots ---------------------------------------------------------------------------------------------------
