@@ -431,10 +431,22 @@ struct InlineSlot {
   Word holder, slot;
 };
 
-inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
 #if UG_DICT_LAYOUT == 311
-  if (!words_known || !PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_MANAGED_DICT)) return {nullptr, nullptr};
-  if (instance_dict(object).state != DictState::kNotMade) return {nullptr, nullptr};
+inline StrEntry* names_of(DictKeys* keys) {
+  return reinterpret_cast<StrEntry*>(keys->indices + (static_cast<size_t>(1) << keys->log2_index_bytes));
+}
+
+// The attributes of an object whose dict has not been made: names that instances of the class share, values of its own.
+struct InlineAttributes {
+  DictKeys* keys;  // null where there are none, or where they are kept in a way that is not known
+  Word holder;
+  Values* values;
+};
+
+inline InlineAttributes inline_attributes(PyObject* object) {
+  constexpr InlineAttributes none{nullptr, nullptr, nullptr};
+  if (!words_known || !PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_MANAGED_DICT)) return none;
+  if (instance_dict(object).state != DictState::kNotMade) return none;
 #if PY_VERSION_HEX < 0x030C0000
   Word holder = word_at(object) - 4;
   auto* values = reinterpret_cast<Values*>(*holder);
@@ -444,13 +456,21 @@ inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
 #else
   Word holder = word_at(reinterpret_cast<char*>(object) + Py_TYPE(object)->tp_basicsize);
   auto* values = const_cast<Values*>(reinterpret_cast<const Values*>(holder));
-  if (!PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_INLINE_VALUES) || !values->valid) return {nullptr, nullptr};
+  if (!PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_INLINE_VALUES) || !values->valid) return none;
 #endif
   auto* keys = reinterpret_cast<DictKeys*>(reinterpret_cast<PyHeapTypeObject*>(Py_TYPE(object))->ht_cached_keys);
-  if (keys == nullptr || keys->kind != 2) return {nullptr, nullptr};
-  auto* entries = reinterpret_cast<StrEntry*>(keys->indices + (static_cast<size_t>(1) << keys->log2_index_bytes));
-  for (Py_ssize_t i = 0; i < keys->nentries; i++) {
-    if (entries[i].key == name) return {holder, word_at(values->values + i)};
+  if (keys == nullptr || keys->kind != 2) return none;
+  return {keys, holder, values};
+}
+#endif
+
+inline InlineSlot inline_slot(PyObject* object, PyObject* name) {
+#if UG_DICT_LAYOUT == 311
+  const InlineAttributes found = inline_attributes(object);
+  if (found.keys == nullptr) return {nullptr, nullptr};
+  const StrEntry* names = names_of(found.keys);
+  for (Py_ssize_t i = 0; i < found.keys->nentries; i++) {
+    if (names[i].key == name) return {found.holder, word_at(found.values->values + i)};
   }
 #else
   (void)object;
@@ -558,7 +578,27 @@ class Uncollected {
 struct Found {
   bool certain;     // false when only code of a user's could tell
   PyObject* value;  // borrowed; null when there is none
+
+  bool is_absent() const { return certain && value == nullptr; }
 };
+
+#if UG_DICT_LAYOUT == 311
+// Looks a name up among few others without hashing: of two interned strings that are equal there is one. Uncertain
+// where there are many, or where one of them is not interned. `values` is null where the entries have them.
+inline Found find_among_few(DictKeys* keys, Values* values, PyObject* name) {
+  constexpr Py_ssize_t kFew = 16;
+  constexpr Found unknown{false, nullptr};
+  if (keys->kind == 0 || keys->nentries > kFew) return unknown;
+  if (!PyUnicode_CheckExact(name) || !PyUnicode_CHECK_INTERNED(name)) return unknown;
+  const StrEntry* entries = names_of(keys);
+  for (Py_ssize_t at = 0; at < keys->nentries; at++) {
+    PyObject* key = entries[at].key;  // null where it was deleted
+    if (key == name) return {true, values != nullptr ? values->values[at] : entries[at].value};
+    if (key != nullptr && !PyUnicode_CHECK_INTERNED(key)) return unknown;
+  }
+  return {true, nullptr};
+}
+#endif
 
 inline Found find_purely(PyObject* dict, PyObject* key, Slot& slot) {
   if (layouts_known && slot != kNoSlot) {
@@ -569,15 +609,42 @@ inline Found find_purely(PyObject* dict, PyObject* key, Slot& slot) {
   return {true, dict_get(dict, key, slot)};
 }
 
+inline Found find_among_few(PyObject* dict, PyObject* name) {
+#if UG_DICT_LAYOUT == 311
+  auto* object = reinterpret_cast<PyDictObject*>(dict);
+  if (layouts_known) {
+    return find_among_few(reinterpret_cast<DictKeys*>(object->ma_keys), reinterpret_cast<Values*>(object->ma_values),
+                          name);
+  }
+#else
+  (void)dict;
+  (void)name;
+#endif
+  return {false, nullptr};
+}
+
+// The same of the attributes of an object whose dict has not been made.
+inline Found inline_value(PyObject* object, PyObject* name) {
+#if UG_DICT_LAYOUT == 311
+  const InlineAttributes attributes = inline_attributes(object);
+  if (attributes.keys != nullptr) return find_among_few(attributes.keys, attributes.values, name);
+#else
+  (void)object;
+  (void)name;
+#endif
+  return {false, nullptr};
+}
+
 inline Found find_purely(PyObject* dict, PyObject* key) {
+  const Found found = find_among_few(dict, key);
+  if (found.certain) return found;
   Slot nowhere = kNoSlot;
   return find_purely(dict, key, nowhere);
 }
 
 // Whether a dict is certain not to have a key.
 inline bool lacks_purely(PyObject* dict, PyObject* key) {
-  const Found found = find_purely(dict, key);
-  return found.certain && found.value == nullptr;
+  return find_purely(dict, key).is_absent();
 }
 
 // ---- what code objects carry ------------------------------------------------------------------------------------

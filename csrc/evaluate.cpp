@@ -625,7 +625,7 @@ bool Evaluation::dependent_marking_matches(const Instruction& i, PyObject* objec
 }
 
 // A tensor that carries a marking: what is marked must be no more than what was marked when the frame was compiled.
-bool Evaluation::marking_matches(const Instruction& i, PyObject* object) {
+bool Evaluation::marking_matches(Instruction& i, PyObject* object) {
   PyObject* expected = PyTuple_GET_ITEM(i.object, 1);
   PyObject* absent = PyTuple_GET_ITEM(i.object, 2);
   PyObject* dependent = PyTuple_GET_ITEM(i.object, 3);
@@ -636,7 +636,8 @@ bool Evaluation::marking_matches(const Instruction& i, PyObject* object) {
     const Ref marked = attribute_or_null(i, object, name);
     if (marked && !is_subset(i, marked.get(), value)) return false;
   }
-  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(absent); at++) {
+  const bool lacks_all = lacks_purely(object, absent, i.arg);
+  for (Py_ssize_t at = 0; !lacks_all && at < PyList_GET_SIZE(absent); at++) {
     if (attribute_or_null(i, object, PyList_GET_ITEM(absent, at))) return false;
   }
   cursor = 0;
@@ -646,7 +647,7 @@ bool Evaluation::marking_matches(const Instruction& i, PyObject* object) {
   return true;
 }
 
-bool Evaluation::dim_marking_matches(const Instruction& i, PyObject* object) {
+bool Evaluation::dim_marking_matches(Instruction& i, PyObject* object) {
   return !attribute_or_null(i, object, PyTuple_GET_ITEM(i.object, 0)) || marking_matches(i, object);
 }
 

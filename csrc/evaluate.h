@@ -111,8 +111,8 @@ class Evaluation {
   Ref attribute_or_null(const Instruction& i, PyObject* object, PyObject* name);
   bool is_subset(const Instruction& i, PyObject* marked, PyObject* expected);
   bool dependent_marking_matches(const Instruction& i, PyObject* object, PyObject* name, PyObject* value_and_gate);
-  bool marking_matches(const Instruction& i, PyObject* object);
-  bool dim_marking_matches(const Instruction& i, PyObject* object);
+  bool marking_matches(Instruction& i, PyObject* object);
+  bool dim_marking_matches(Instruction& i, PyObject* object);
   bool dynamic_indices_match(const Instruction& i, PyObject* object);
   bool gather(uint32_t index, PyObject* value);
   bool overlap(const Instruction& i);

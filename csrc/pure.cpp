@@ -66,6 +66,27 @@ PureAttribute attribute_of_class(PyObject* object, PyObject* name) {
   return found_or_unknown(PyObject_GetAttr(object, name));
 }
 
+bool class_lacks(PyTypeObject* type, PyObject* names, unsigned int& version) {
+  if (version != 0 && version == type->tp_version_tag) return true;
+  if (!cpython::looks_up_purely(type)) return false;
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(names); at++) {
+    PyObject* name = PyList_GET_ITEM(names, at);
+    if (!PyUnicode_CheckExact(name) || _PyType_Lookup(type, name) != nullptr) return false;
+  }
+  version = cpython::type_version_word(type) != nullptr ? type->tp_version_tag : 0;
+  return true;
+}
+
+bool instance_lacks(PyObject* object, PyObject* name) {
+  const cpython::InstanceDict instance = cpython::instance_dict(object);
+  switch (instance.state) {
+    case DictState::kNone: return true;
+    case DictState::kReady: return cpython::lacks_purely(instance.dict, name);
+    case DictState::kNotMade: return cpython::inline_value(object, name).is_absent();
+    default: return false;
+  }
+}
+
 }  // namespace
 
 PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& slot) {
@@ -78,18 +99,32 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
   if (of_type != nullptr && !is_given_purely(of_type, object)) return unknown;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kOther) return unknown;
+  cpython::Found found{true, nullptr};
   if (instance.state == DictState::kReady) {
-    const cpython::Found found = cpython::find_purely(instance.dict, name, slot);
+    found = slot == cpython::kNoSlot ? cpython::find_purely(instance.dict, name)
+                                     : cpython::find_purely(instance.dict, name, slot);
     if (!found.certain) return unknown;
-    if (found.value != nullptr && of_type == nullptr) return {true, found.value, false};
+  } else if (instance.state == DictState::kNotMade) {
+    found = cpython::inline_value(object, name);
   }
   const bool has_last_word = type->tp_getattro != PyObject_GenericGetAttr;  // a __getattr__, also of a module
-  if (of_type == nullptr && instance.state != DictState::kNotMade) return {!has_last_word, nullptr, false};
+  if (of_type == nullptr && found.certain) {
+    return {found.value != nullptr || !has_last_word, found.value, false};
+  }
   const cpython::Uncollected uncollected;
   PyObject* value = PyObject_GenericGetAttr(object, name);
   if (value != nullptr) return {true, value, true};
   PyErr_Clear();
   return {!has_last_word, nullptr, false};
+}
+
+bool lacks_purely(PyObject* object, PyObject* names, unsigned int& version) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (type->tp_getattro != PyObject_GenericGetAttr || !class_lacks(type, names, version)) return false;
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(names); at++) {
+    if (!instance_lacks(object, PyList_GET_ITEM(names, at))) return false;
+  }
+  return true;
 }
 
 bool is_immutable(PyObject* value) {

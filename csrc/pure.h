@@ -17,6 +17,10 @@ struct PureAttribute {
 // getattr(object, name).
 PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& slot);
 
+// Whether an object certainly has none of a list of attributes. `version` is a memory of the caller's for these names:
+// the version of a class that was found to have none of them (see cpython::looks_up_purely).
+bool lacks_purely(PyObject* object, PyObject* names, unsigned int& version);
+
 // Whether it never changes, nor what it holds, and comparing it with another such value runs no code of a user's.
 // A tuple of many items, or a deep one, is taken for one that may.
 bool is_immutable(PyObject* value);
