@@ -350,6 +350,89 @@ def test_a_class_with_other_bases() -> None:
     )
 
 
+# ---- names that are found whatever object they are ----------------------------------------------------------------
+
+MARKS = ["_dynamo_static_indices", "_dynamo_weak_dynamic_indices"]
+FLAG = "_has_dynamo_dim_marking"
+
+
+class Name(str):
+    """A key that is no plain string."""
+
+
+def another(name: str) -> str:
+    """An equal string that is another object, and not interned."""
+    return "".join(list(name))
+
+
+def without_marks() -> _C.Checker:
+    return checker(guard(Test.DIM_MARKING, (X,), ({"_dynamo_dynamic_indices": {0}}, MARKS, {})))
+
+
+def without_a_name() -> _C.Checker:
+    return checker(guard(Test.NO_ATTR, (X,), (MARKS[0],)))
+
+
+def set_in_dict(make: Callable[[str], str]) -> Callable[[Any], None]:
+    def add(thing: Any) -> None:
+        thing.__dict__[make(MARKS[0])] = {0}
+
+    return add
+
+
+def set_among_many(thing: Any) -> None:
+    for at in range(40):
+        setattr(thing, f"many_{at}", at)
+    setattr(thing, MARKS[0], {0})
+
+
+def set_on_class(thing: Any) -> None:
+    setattr(type(thing), MARKS[0], {0})
+
+
+def set_on_base(thing: Any) -> None:
+    setattr(type(thing).__mro__[1], MARKS[0], {0})
+
+
+def given_a_getattr(thing: Any) -> None:
+    type(thing).__getattr__ = lambda self, name: {0}
+
+
+WAYS = {
+    "interned": set_in_dict(str),
+    "another object": set_in_dict(another),
+    "a subclass of str": set_in_dict(Name),
+    "set": lambda thing: setattr(thing, MARKS[0], {0}),
+    "set by another string": lambda thing: setattr(thing, another(MARKS[0]), {0}),
+    "among many": set_among_many,
+    "on the class": set_on_class,
+    "on its base": set_on_base,
+    "by a __getattr__": given_a_getattr,
+}
+
+
+@pytest.mark.parametrize("has_dict", [False, True], ids=["inline", "dict"])
+@pytest.mark.parametrize("make", [without_marks, without_a_name])
+@pytest.mark.parametrize("way", WAYS)
+def test_an_absent_name_that_comes(way: str, make: Callable[[], _C.Checker], has_dict: bool) -> None:
+    class Below:
+        pass
+
+    class Marked(Below):
+        def __init__(self) -> None:
+            setattr(self, FLAG, True)
+
+    made = make()
+    for _ in range(3):
+        thing = Marked()
+        assert vars(thing) if has_dict else True
+        assert made.exact({"x": thing})
+        assert made.check({"x": thing})
+    WAYS[way](thing)
+    assert not made.exact({"x": thing})
+    assert not made.check({"x": thing})
+
+
 # ---- what is remembered at all ------------------------------------------------------------------------------------
 
 
