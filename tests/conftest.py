@@ -12,12 +12,18 @@ import pytest
 import torch
 import torch._dynamo
 
+from .compiles import measure_no_guards
+
 SEED = 20_240
 
 
 def pytest_report_header() -> str:
     switches = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("UNIFIED_GUARDS")]
     return f"torch {torch.__version__}, CUDA {torch.cuda.is_available()}, {' '.join(switches) or 'no switches set'}"
+
+
+def pytest_configure() -> None:
+    measure_no_guards()
 
 
 def pytest_collection_finish() -> None:

@@ -19,6 +19,7 @@ import torch._dynamo
 
 import unified_guards
 
+from ..compiles import measure_no_guards
 from .protocol import Run, all_programs, programs_of
 
 SECONDS = 40
@@ -27,6 +28,7 @@ ENVIRONMENT = {"verify": {"UNIFIED_GUARDS_VERIFY": "1"}, "no_witness": {"UNIFIED
 
 def _warm() -> None:
     """Loads what Dynamo loads late, so that no fork has to."""
+    measure_no_guards()
     with unified_guards.installed():
         torch.compile(lambda x, module: module(x) * 2, backend="eager")(torch.ones(2), torch.nn.Linear(2, 2))
     torch._dynamo.reset()
