@@ -643,9 +643,7 @@ inline Found find_purely(PyObject* dict, PyObject* key) {
 }
 
 // Whether a dict is certain not to have a key.
-inline bool lacks_purely(PyObject* dict, PyObject* key) {
-  return find_purely(dict, key).is_absent();
-}
+inline bool lacks_purely(PyObject* dict, PyObject* key) { return find_purely(dict, key).is_absent(); }
 
 // ---- what code objects carry ------------------------------------------------------------------------------------
 
