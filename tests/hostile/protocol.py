@@ -132,14 +132,14 @@ class Run:
         for _ in range(times):
             call()
 
-    def spring(self, call: Callable[[], Any]) -> None:
-        """A call in which code of the user's changes something. In the middle of a compilation it makes torch refuse
-        what it has just compiled, under plain torch, too."""
-        try:
-            call()
-        except AssertionError as error:
-            if "Guard failed on the same frame it was created" not in str(error):
-                raise
+    def spring(self, call: Callable[[], Any], name: str = "") -> None:
+        """A call in which code of the user's changes something: what it returns may be from before or after. In the
+        middle of a compilation it makes torch refuse what it has just compiled; plain torch has to do so, too."""
+        value, text = outcome(call)
+        found = value if str(value).startswith("raises") else "returns"
+        self.steps.append(
+            {"name": name, "value": found, "text": text, "eager": "returns", "missed": 0, "graphs": 0, "ran": 0}
+        )
 
     @contextlib.contextmanager
     def uncounted(self) -> Iterator[None]:

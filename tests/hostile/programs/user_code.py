@@ -289,7 +289,7 @@ def guard_changes_another_fact(run: Run, way: str) -> None:
                 run.warm(lambda: compiled(x, asked, cfg))
                 world.armed = True
                 # Torch's own verdict may come before the change or after: what is right is what the next call says.
-                run.spring(lambda: compiled(x, asked, cfg))
+                run.spring(lambda: compiled(x, asked, cfg), f"{action} {order}, armed")
                 world.armed = False
                 for _ in range(2):
                     run.step(lambda: compiled(x, asked, cfg), lambda: function(x, asked, cfg), f"{action} {order}")
