@@ -35,9 +35,9 @@ from unified_guards.bench.runner import environment, markdown
 from unified_guards.dynamo.lift import lift
 from unified_guards.dynamo.provenance import Origins
 from unified_guards.dynamo.tap import LAMBDA_PARTS, recording
-from unified_guards.ir import GuardSet, Test
-from unified_guards.lower import Program, lower, make_checker
-from unified_guards.simplify import simplify
+from unified_guards.guards.ir import GuardSet, Test
+from unified_guards.lower.rows import Program, lower, make_checker
+from unified_guards.simplify.driver import simplify
 
 COUNTS = (500, 1_000, 2_000, 5_000)
 GUARDS_A_SYMBOL = 10

@@ -12,8 +12,8 @@ import torch._dynamo.guards as torch_guards
 from torch.fx.experimental.symbolic_shapes import SYMPY_INTERP
 
 from unified_guards.dynamo import compat
-from unified_guards.ir import Guard, Source
-from unified_guards.shapes import expression, numbered, parse
+from unified_guards.guards.expressions import expression, numbered, parse
+from unified_guards.guards.ir import Guard, Source
 
 
 def shape(text: str, *sources: Source) -> Guard:

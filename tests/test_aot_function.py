@@ -66,7 +66,7 @@ CONSTANTS = {
     "frozenset": (frozenset({1}), frozenset({2})),
     "function": (torch.sin, torch.cos),
     "type": (int, float),
-    "enum": (unified_guards.ir.Access.ATTR, unified_guards.ir.Access.TYPE),
+    "enum": (unified_guards.guards.ir.Access.ATTR, unified_guards.guards.ir.Access.TYPE),
 }
 
 

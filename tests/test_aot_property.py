@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
 import unified_guards
-from unified_guards import reference
+from unified_guards.guards import semantics
 
 #: More for a longer search, on other examples: UNIFIED_GUARDS_EXAMPLES=2000 UNIFIED_GUARDS_RANDOM=1.
 EXAMPLES = int(os.environ.get("UNIFIED_GUARDS_EXAMPLES", "100"))
@@ -248,7 +248,7 @@ def assert_reference_agrees(compiled: Any, source: str, scope: dict[str, Any]) -
     scope["K"] = names["K"]
     frame = {"args": names["args"], "kwargs": {}}
     with torch.set_grad_enabled(names["grad"]):
-        fits = [entry for entry in compiled._keys() if reference.evaluate(entry.guard_set, frame)]
+        fits = [entry for entry in compiled._keys() if semantics.evaluate(entry.guard_set, frame)]
         assert (compiled._find(names["args"], {}) is not None) == bool(fits)
         assert not fits or compiled._keys()[0] in fits
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unified_guards.ir import Access, Guard, Test, guard
+from unified_guards.guards.ir import Access, Guard, Test, guard
 
 from .test_witness import Thing, Y, attr, checker, equals, item
 

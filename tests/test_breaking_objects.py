@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from unified_guards.ir import Test, guard
+from unified_guards.guards.ir import Test, guard
 
 from .test_witness import CHECKOUT, Thing, attr, checker, equals
 

@@ -22,8 +22,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import unified_guards
-from unified_guards import simplify
-from unified_guards.ir import Test
+from unified_guards.guards.ir import Test
+from unified_guards.simplify import driver
 
 Row = Callable[[], Iterator[Any]]
 PYTHON: dict[str, Row] = {}
@@ -1280,6 +1280,6 @@ def test_the_matrix_is_as_wide_as_was_agreed() -> None:
 
 
 def test_the_matrix_sees_a_false_hit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(simplify.RULES, "wrong on purpose", lambda work: ((g, None) for g in work.all(Test.EQUALS)))
+    monkeypatch.setitem(driver.RULES, "wrong on purpose", lambda work: ((g, None) for g in work.all(Test.EQUALS)))
     with pytest.raises(AssertionError, match="as users run it"):
         compare(PYTHON["attribute_int"], monkeypatch)

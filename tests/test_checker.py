@@ -13,8 +13,8 @@ import torch
 from torch._C._dynamo import guards as native
 
 from unified_guards import _C
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import CannotLower, lower, make_checker
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import CannotLower, lower, make_checker
 
 X = Source.frame().child(Access.LOCAL, "x")
 

@@ -160,7 +160,7 @@ def test_cuda_graphs() -> None:
 
 
 def test_self_test_of_doctor() -> None:
-    from unified_guards import selftest
+    from unified_guards.cli import selftest
 
     found = selftest.run("cuda:0")
     assert found.wrong == ()

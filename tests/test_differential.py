@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unified_guards
-from unified_guards import _C, reference
+from unified_guards import _C
 from unified_guards.dynamo.install import UnifiedGuardManagerWrapper
-from unified_guards.ir import GuardSet
-from unified_guards.lower import lower, make_checker
+from unified_guards.guards import semantics
+from unified_guards.guards.ir import GuardSet
+from unified_guards.lower.rows import lower, make_checker
 
 from .corpus import ENTRIES, Example
 from .property import repeatable
@@ -63,8 +64,8 @@ class Frame:
         return {
             "native": frame.checker.check(self.f_locals),
             "native, unsimplified": self.unsimplified.check(self.f_locals),
-            "reference": reference.evaluate(frame.checked, self.f_locals),
-            "reference, unsimplified": reference.evaluate(self.guard_set, self.f_locals),
+            "reference": semantics.evaluate(frame.checked, self.f_locals),
+            "reference, unsimplified": semantics.evaluate(self.guard_set, self.f_locals),
             "torch": self.torchs(),
         }
 
@@ -92,7 +93,7 @@ def replay(name: str, mutations: list[str]) -> list[bool]:
 def _agreed(frame: Frame, name: str, mutations: list[str]) -> bool:
     verdicts = frame.verdicts()
     if len(set(verdicts.values())) > 1:
-        failing = reference.explain_failure(frame.guard_set, frame.f_locals)
+        failing = semantics.explain_failure(frame.guard_set, frame.f_locals)
         pytest.fail(
             f"the evaluators disagree: {verdicts}\n"
             f"native stops at: {frame.wrapper.frame.last_failure}\n"

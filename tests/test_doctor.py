@@ -280,7 +280,7 @@ class TestSelfTest:
         assert checks_of(done)["self-test cpu"]["state"] == "ok", done.stderr
 
     def test_wrong_decision_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from unified_guards import selftest
+        from unified_guards.cli import selftest
 
         # A model whose flag nothing reads is not compiled again when the flag changes.
         monkeypatch.setattr(selftest._Layer, "forward", lambda self, x: x * self.scale)

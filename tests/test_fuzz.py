@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from unified_guards import reference
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import Program, lower
+from unified_guards.guards import semantics
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import Program, lower
 
 from .fuzz import __main__ as fuzz
 from .fuzz import compiled, engine
@@ -130,7 +130,7 @@ def test_functions_that_are_compiled_are_hit_as_compiled() -> None:
     for frame in made.frames:
         for root in range(frame.roots):
             f_locals = frame.f_locals(root)
-            assert frame.exact(f_locals), (frame.family, root, reference.explain_failure(frame.guard_set, f_locals))
+            assert frame.exact(f_locals), (frame.family, root, semantics.explain_failure(frame.guard_set, f_locals))
     noticed = collections.Counter(probe.frame.family for found in made.noticed for probe in found)
     assert set(noticed) == {frame.family for frame in made.frames}
     made.close()

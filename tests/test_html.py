@@ -18,9 +18,9 @@ import torch
 import torch._dynamo
 
 import unified_guards
-from unified_guards import profile
-from unified_guards.html import model
-from unified_guards.html.page import render
+from unified_guards.report import costs
+from unified_guards.report.html import model
+from unified_guards.report.html.page import render
 
 BASE, WITNESS, VOLATILE, TORCH, REMOVED = model.BASE, model.WITNESS, model.VOLATILE, model.TORCH, model.REMOVED
 
@@ -142,8 +142,8 @@ def test_what_is_remembered_has_facts(data):
 
 def test_a_guard_that_torch_or_python_evaluates_is_left_to_torch():
     (frame,) = explained(lambda x: x + 1, once, once).frames
-    item = unified_guards.ir.guard(
-        unified_guards.ir.Test.TORCH_LEAF, (unified_guards.Source.frame(),), (object(), "a guard of torch's")
+    item = unified_guards.guards.ir.guard(
+        unified_guards.guards.ir.Test.TORCH_LEAF, (unified_guards.Source.frame(),), (object(), "a guard of torch's")
     )
     assert model._state(item, frame) == TORCH
 
@@ -264,7 +264,7 @@ def test_what_measures_asks_the_oracle_too():
         return x * 2
 
     frame, told = frame_of(double), []
-    oracle = profile.watch(frame, None, lambda f_locals, verdict: told.append(verdict))
+    oracle = costs.watch(frame, None, lambda f_locals, verdict: told.append(verdict))
     for verdict in (True, False):
         oracle({"x": torch.ones(2, 4)}, verdict)
     assert told == [True, False]

@@ -24,11 +24,12 @@ from torch import nn
 from torch._C._dynamo import guards as native
 
 import unified_guards
-from unified_guards import _C, ir, reference
+from unified_guards import _C
 from unified_guards.dynamo import compat
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
-from unified_guards.lower import CannotLower, lower, make_checker
-from unified_guards.serialize import VERSION, dumps, loads
+from unified_guards.guards import ir, semantics
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.guards.serialize import VERSION, dumps, loads
+from unified_guards.lower.rows import CannotLower, lower, make_checker
 
 from .corpus import ENTRIES, Color, Frozen, global_helper
 from .shapes import shape
@@ -456,7 +457,7 @@ def test_an_opaque_guard_is_refused_with_its_reason() -> None:
 
 
 def test_every_test_but_the_opaque_one_can_be_lowered_or_is_a_relation() -> None:
-    from unified_guards.lower import _ROWS
+    from unified_guards.lower.rows import _ROWS
 
     elsewhere = ir.RELATIONAL | {Test.EXISTS, Test.SHAPE}
     assert set(_ROWS) | elsewhere == set(Test)
@@ -501,12 +502,12 @@ def test_a_gathered_source_without_a_guard_is_reached() -> None:
 def test_a_negative_index_is_never_there() -> None:
     guard_set = set_of(equals(local().child(Access.LIST_ITEM, -1), 3))
     assert not make_checker(lower(guard_set)).check({"x": [3]})
-    assert not reference.evaluate(guard_set, {"x": [3]})
+    assert not semantics.evaluate(guard_set, {"x": [3]})
 
 
 def test_the_empty_set_holds() -> None:
     assert make_checker(lower(GuardSet([]))).check({})
-    assert reference.evaluate(GuardSet([]), {})
+    assert semantics.evaluate(GuardSet([]), {})
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------
@@ -571,7 +572,7 @@ def test_json_gives_back_the_very_guard(name: str) -> None:
 def test_json_alone_is_enough_to_make_the_guard_again(name: str) -> None:
     """Not only while the guard that was written is still alive."""
     text = dumps(set_of(PORTABLE[name]))
-    from unified_guards import serialize
+    from unified_guards.guards import serialize
 
     serialize._written.clear()
     (made,) = loads(text)
@@ -625,8 +626,8 @@ def test_what_cannot_travel_becomes_opaque_with_the_reason(name: str) -> None:
 
 def test_an_opaque_guard_never_holds() -> None:
     loaded = loads(dumps(set_of(STAYING["a lambda"])))
-    assert reference.evaluate(set_of(STAYING["a lambda"]), {"x": 1})
-    assert not reference.evaluate(loaded, {"x": 1})
+    assert semantics.evaluate(set_of(STAYING["a lambda"]), {"x": 1})
+    assert not semantics.evaluate(loaded, {"x": 1})
 
 
 def test_a_value_that_contains_itself_is_opaque() -> None:
@@ -662,10 +663,10 @@ def test_captured_globals_stand_for_the_given_ones() -> None:
     guard_set = set_of(equals(item("g", Source.frame().child(Access.GLOBALS, scope)), 3))
     text = dumps(guard_set)
     loaded = loads(text)
-    assert reference.evaluate(guard_set, {})
-    assert not reference.evaluate(loaded, {})
-    assert reference.evaluate(loaded, {}, {"g": 3})
-    assert not reference.evaluate(loaded, {}, {"g": 4})
+    assert semantics.evaluate(guard_set, {})
+    assert not semantics.evaluate(loaded, {})
+    assert semantics.evaluate(loaded, {}, {"g": 3})
+    assert not semantics.evaluate(loaded, {}, {"g": 4})
     assert dumps(loaded) == text
 
 
@@ -688,12 +689,13 @@ def test_a_set_means_the_same_in_another_process() -> None:
     guard_set = lifted(golden, torch.ones(2, 3), True, {"a": 3, "b": ["text"]})
     script = """
         import sys, torch
-        from unified_guards import GuardSet, reference
+        from unified_guards import GuardSet
+        from unified_guards.guards import semantics
         guard_set = GuardSet.from_json(sys.stdin.read())
         good = {"x": torch.ones(2, 3), "flag": True, "d": {"a": 3, "b": ["text"]}}
-        assert reference.evaluate(guard_set, good), reference.explain_failure(guard_set, good)
+        assert semantics.evaluate(guard_set, good), semantics.explain_failure(guard_set, good)
         for name, other in {"x": torch.ones(3, 3), "flag": False, "d": {"a": 4, "b": ["text"]}}.items():
-            assert not reference.evaluate(guard_set, {**good, name: other}), name
+            assert not semantics.evaluate(guard_set, {**good, name: other}), name
         print(guard_set.to_json(), end="")
     """
     done = subprocess.run(

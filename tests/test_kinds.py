@@ -30,13 +30,14 @@ from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 
 import unified_guards
-from unified_guards import _C, reference
+from unified_guards import _C
 from unified_guards.dynamo import compat, tap
 from unified_guards.dynamo import lift as lifting
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import lower, make_checker
-from unified_guards.serialize import dumps, loads
-from unified_guards.simplify import simplify
+from unified_guards.guards import semantics
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.guards.serialize import dumps, loads
+from unified_guards.lower.rows import lower, make_checker
+from unified_guards.simplify.driver import simplify
 
 from .modes import Function, Hidden, Visible
 from .shapes import shape
@@ -81,7 +82,7 @@ class Built:
             "native": self.checkers[0].check(f_locals),
             "native, simplified": self.checkers[1].check(f_locals),
             "native, once more": self.checkers[0].check(f_locals),
-            "reference": reference.evaluate(self.guard_set, f_locals),
+            "reference": semantics.evaluate(self.guard_set, f_locals),
         }
         if ask_torch:
             found["torch"] = self.root.check(f_locals)
@@ -2386,7 +2387,7 @@ def test_native_and_reference_agree(name: str, label: str) -> None:
     loaded = loads(dumps(guard_set))
     verdicts = {
         "native": make_checker(lower(guard_set)).check(f_locals),
-        "reference": reference.evaluate(guard_set, f_locals),
+        "reference": semantics.evaluate(guard_set, f_locals),
     }
     if all(item.test is not Test.OPAQUE for item in loaded):
         verdicts["from JSON"] = make_checker(lower(loaded)).check(f_locals)
@@ -2457,7 +2458,7 @@ def test_a_set_from_json_never_accepts_what_the_set_rejects(make: Callable[[], C
     loaded = loads(dumps(built.guard_set))
     for shown in case.shown.values():
         with shown.under():
-            assert shown.holds or not reference.evaluate(loaded, shown.f_locals)
+            assert shown.holds or not semantics.evaluate(loaded, shown.f_locals)
 
 
 def test_every_guard_and_accessor_of_this_torch_is_exercised() -> None:
@@ -2562,7 +2563,7 @@ def test_a_python_guard_below_the_frame_runs_without_torch_functions() -> None:
         add(local(root), "add_lambda_guard", lambda x: seen.append(torch._C._is_torch_function_enabled()) or True)
 
     built = Built(build)
-    for ask in (built.root.check, built.checkers[0].check, lambda f: reference.evaluate(built.guard_set, f)):
+    for ask in (built.root.check, built.checkers[0].check, lambda f: semantics.evaluate(built.guard_set, f)):
         seen.clear()
         assert ask({"x": 1})
         assert seen == [True, False]
@@ -2575,13 +2576,13 @@ def test_the_first_guard_that_fails_is_explained() -> None:
 
     built = Built(build)
     first, second = built.guard_set
-    assert reference.explain_failure(built.guard_set, {"x": 1.0, "y": 4}) is first
-    assert reference.explain_failure(built.guard_set, {"x": 1, "y": 4}) is second
-    assert reference.explain_failure(built.guard_set, {"x": 1, "y": 3}) is None
+    assert semantics.explain_failure(built.guard_set, {"x": 1.0, "y": 4}) is first
+    assert semantics.explain_failure(built.guard_set, {"x": 1, "y": 4}) is second
+    assert semantics.explain_failure(built.guard_set, {"x": 1, "y": 3}) is None
 
 
 def test_given_globals_replace_the_captured_ones() -> None:
     built = a_global().built()
-    assert reference.evaluate(built.guard_set, {})
-    assert not reference.evaluate(built.guard_set, {}, {"g": 4})
-    assert reference.evaluate(built.guard_set, {}, {"g": 3})
+    assert semantics.evaluate(built.guard_set, {})
+    assert not semantics.evaluate(built.guard_set, {}, {"g": 4})
+    assert semantics.evaluate(built.guard_set, {}, {"g": 3})

@@ -14,8 +14,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from unified_guards import _C
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import lower
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import lower
 
 ARGS = Source.frame().child(Access.LOCAL, "args")
 KWARGS = Source.frame().child(Access.LOCAL, "kwargs")

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 import unified_guards
 from unified_guards.dynamo import provenance
-from unified_guards.ir import Guard, Provenance, Test
+from unified_guards.guards.ir import Guard, Provenance, Test
 
 Entries = list[tuple[Guard, Provenance]]
 

@@ -525,10 +525,10 @@ class TestEnvironment:
         """A simplifier that is wrong on purpose makes the native checker accept what torch's tree does not."""
         text = """
         import torch, unified_guards
-        from unified_guards import simplify
-        from unified_guards.ir import Test
+        from unified_guards.simplify import driver
+        from unified_guards.guards.ir import Test
 
-        simplify.RULES["wrong on purpose"] = lambda work: ((g, None) for g in work.all(Test.EQUALS))
+        driver.RULES["wrong on purpose"] = lambda work: ((g, None) for g in work.all(Test.EQUALS))
         unified_guards.install()
         run = torch.compile(lambda x, mode: x * 2 if mode == "twice" else x * 3, backend="eager")
         run(torch.ones(3), "twice")

@@ -21,12 +21,10 @@ from torch.fx.experimental.symbolic_shapes import ShapeGuardPythonPrinter, _Shap
 from torch.utils._sympy import functions as torch_sympy
 
 import unified_guards
-from unified_guards import _C, reference
+from unified_guards import _C
 from unified_guards.dynamo import compat
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import lower, make_checker
-from unified_guards.lower_shapes import lower_shapes
-from unified_guards.shapes import (
+from unified_guards.guards import semantics
+from unified_guards.guards.expressions import (
     Kind,
     NotAnExpression,
     Op,
@@ -39,6 +37,9 @@ from unified_guards.shapes import (
     replaced,
     written,
 )
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import lower, make_checker
+from unified_guards.lower.shape_code import lower_shapes
 
 from .shapes import MATH_FUNCTIONS, Random, shape, torchs_lambda
 
@@ -144,14 +145,14 @@ def test_a_source_may_be_any_text() -> None:
 
 
 def test_equal_terms_are_one_object_and_die_together() -> None:
-    from unified_guards import shapes
+    from unified_guards.guards import expressions
 
-    before = len(shapes._terms)
+    before = len(expressions._terms)
     made = parsed("v0 + 12345 < v1 * 54321")
     assert parsed("v0 + 12345 < v1 * 54321") is made
-    assert len(shapes._terms) > before
+    assert len(expressions._terms) > before
     del made
-    assert len(shapes._terms) == before
+    assert len(expressions._terms) == before
 
 
 def test_numbers_of_different_types_are_different_terms() -> None:
@@ -212,7 +213,7 @@ def verdicts(text: str, values: dict[str, Any]) -> dict[str, bool]:
     for name, asked in (("on its own", None), ("with torch's function", torchs)):
         guard_set = typed(expression(made, asked))
         found[f"native, {name}"] = make_checker(lower(guard_set)).check(values)
-        found[f"reference, {name}"] = reference.evaluate(guard_set, values)
+        found[f"reference, {name}"] = semantics.evaluate(guard_set, values)
     found["native, kinds unknown"] = make_checker(lower(set_of(expression(made)))).check(values)
     return found
 
@@ -484,7 +485,7 @@ def test_numbers_of_a_tensor_are_read_in_place(name: str, tensor: Any, holds: bo
     guard_set = set_of(shape("v0 == 4 and v1 == 3 and v2 == 0", SIZE, STRIDE, OFFSET))
     checker = make_checker(lower(guard_set))
     assert checker.check({"x": tensor}) is holds
-    assert reference.evaluate(guard_set, {"x": tensor}) is holds
+    assert semantics.evaluate(guard_set, {"x": tensor}) is holds
     assert checker.counts[3] == (name == "no tensor")
 
 
@@ -507,7 +508,7 @@ def test_a_tensor_that_computes_its_sizes_is_asked_for_them() -> None:
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
     guard_set = set_of(shape("v0 == 2", SIZE))
     checker = make_checker(lower(guard_set))
-    assert checker.check({"x": nested}) is reference.evaluate(guard_set, {"x": nested})
+    assert checker.check({"x": nested}) is semantics.evaluate(guard_set, {"x": nested})
     assert checker.counts[3] == 1
 
 

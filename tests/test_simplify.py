@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import unified_guards
-from unified_guards import integers, reference, shapes
 from unified_guards.aot.lifting import tensor_facts
-from unified_guards.integers import Integer, fits
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import lower, make_checker
-from unified_guards.shapes import Op, Term, const, expression, read, term
-from unified_guards.simplify import RULES, Removed, simplify
+from unified_guards.guards import expressions, semantics
+from unified_guards.guards.expressions import Op, Term, const, expression, read, term
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import lower, make_checker
+from unified_guards.simplify.driver import RULES, Removed, integers, simplify
+from unified_guards.simplify.integers import Integer, fits
 
 from .corpus import ENTRIES
 from .shapes import shape
@@ -343,7 +343,7 @@ def holds(guards: Iterable[Guard], values: dict[Source, int]) -> bool:
     """Whether all expressions are true; one that raises is not."""
     try:
         return all(
-            shapes.evaluate(each.params[0], values.__getitem__) for each in guards if each.test is Test.EXPRESSION
+            expressions.evaluate(each.params[0], values.__getitem__) for each in guards if each.test is Test.EXPRESSION
         )
     except Exception:
         return False
@@ -485,7 +485,7 @@ def test_what_is_known_of_a_result_fits_every_result(op: Op) -> None:
         found = integers.Integers(known.get).value(made)
         for values in itertools.product(*(numbers(known[source]) for source in made.sources)):
             try:
-                value = shapes.evaluate(made, dict(zip(made.sources, values, strict=True)).__getitem__)
+                value = expressions.evaluate(made, dict(zip(made.sources, values, strict=True)).__getitem__)
             except (ArithmeticError, ValueError):
                 assert found is None
             else:
@@ -558,7 +558,7 @@ def random_guards(rng: random.Random) -> list[Guard]:
 def verdicts(guard_set: GuardSet, frames: list[dict[str, Any]]) -> list[bool]:
     checker = make_checker(lower(guard_set))
     found = [checker.check(frame) for frame in frames]
-    assert found == [reference.evaluate(guard_set, frame) for frame in frames], guard_set
+    assert found == [semantics.evaluate(guard_set, frame) for frame in frames], guard_set
     return found
 
 
@@ -571,7 +571,7 @@ def test_random_sets_hold_on_the_same_frames(seed: int) -> None:
     for _ in range(60):
         frames = [random_frame(rng) for _ in range(40)]
         guards = [each for _ in range(4) for each in random_guards(rng)]
-        passed = [each for each in guards if reference.evaluate(set_of(each), frames[0])]
+        passed = [each for each in guards if semantics.evaluate(set_of(each), frames[0])]
         for chosen in (passed, guards[:6]):
             guard_set = set_of(*chosen)
             found = simplify(guard_set)

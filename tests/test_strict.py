@@ -17,9 +17,9 @@ import torch
 from torch import nn
 
 import unified_guards
-from unified_guards import reference
 from unified_guards.dynamo import install
-from unified_guards.ir import GuardSet, Test
+from unified_guards.guards import semantics
+from unified_guards.guards.ir import GuardSet, Test
 from unified_guards.statistics import tally
 
 pytest.register_assert_rewrite("tests.behaviour")
@@ -551,8 +551,8 @@ def test_both_evaluators_agree(each: Case) -> None:
     for wrapper in wrappers:
         for f_locals in seen:
             native = wrapper.frame.checker.check(f_locals)
-            assert reference.evaluate(wrapper.frame.guard_set, f_locals) is native
-            assert reference.evaluate(wrapper.frame.checked, f_locals) is native
+            assert semantics.evaluate(wrapper.frame.guard_set, f_locals) is native
+            assert semantics.evaluate(wrapper.frame.checked, f_locals) is native
 
 
 def test_without_strict_the_decision_is_torchs(each: Case) -> None:

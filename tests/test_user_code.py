@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from unified_guards.ir import Access, Guard, Test, guard
-from unified_guards.siblings import program_of
+from unified_guards.guards.ir import Access, Guard, Test, guard
+from unified_guards.lower.discriminators import program_of
 
 from .test_witness import Thing, X, Y, attr, checker, equals, item, says_yes, tensor_like, told, without
 

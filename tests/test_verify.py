@@ -14,8 +14,8 @@ import unified_guards
 from unified_guards import _C, verify
 from unified_guards._environment import Problem, share_to_verify
 from unified_guards.cli import doctor
-from unified_guards.ir import Access, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import lower, make_checker
+from unified_guards.guards.ir import Access, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import lower, make_checker
 from unified_guards.statistics import tally
 
 pytest.register_assert_rewrite("tests.behaviour")
@@ -25,10 +25,10 @@ from . import behaviour  # noqa: E402
 WRONG = """
 import warnings
 import torch, unified_guards
-from unified_guards import simplify
-from unified_guards.ir import Test
+from unified_guards.simplify import driver
+from unified_guards.guards.ir import Test
 
-simplify.RULES["wrong on purpose"] = lambda work: ((g, None) for g in work.all(Test.EQUALS))
+driver.RULES["wrong on purpose"] = lambda work: ((g, None) for g in work.all(Test.EQUALS))
 unified_guards.install()
 
 def compiled(function):

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from unified_guards import _C
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import lower, make_checker
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import lower, make_checker
 
 X = Source.frame().child(Access.LOCAL, "x")
 #: So often that the interpreter has specialised the code that makes the change, and another object has the address.

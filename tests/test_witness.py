@@ -19,9 +19,10 @@ import pytest
 import torch
 
 import unified_guards
-from unified_guards import _C, attribute_hooks
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
-from unified_guards.lower import Program, lower, make_checker
+from unified_guards import _C
+from unified_guards.dynamo import attribute_getters
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.lower.rows import Program, lower, make_checker
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 X = Source.frame().child(Access.LOCAL, "x")
@@ -836,7 +837,7 @@ def config_class() -> type:
 def config() -> Any:
     made = config_class()()
     vars(made)
-    attribute_hooks.learn([made])
+    attribute_getters.learn([made])
     return made
 
 
@@ -930,7 +931,7 @@ def unless_class() -> type:
 def an_instance_gets_somebody_who_answers_for_it() -> Iterator[Step]:
     made = unless_class()()
     vars(made)
-    attribute_hooks.learn([made])
+    attribute_getters.learn([made])
     yield {"x": made}, [equals(attr("flag"), True)]
     made.delegate = Thing(flag=False)
 
@@ -950,7 +951,7 @@ def property_class() -> type:
 def wrapped() -> Any:
     made = property_class()()
     vars(made)
-    attribute_hooks.learn([made], ["flag"])
+    attribute_getters.learn([made], ["flag"])
     return made
 
 
@@ -987,7 +988,7 @@ def what_a_property_returns_becomes_a_property_itself() -> Iterator[Step]:
 def _module_gets(by: Callable[[Any], object]) -> Change:
     def changes() -> Iterator[Step]:
         net = type("Net", (torch.nn.Linear,), {})(2, 2)
-        attribute_hooks.learn([net])
+        attribute_getters.learn([net])
         yield {"x": net}, [without(X, "extra")]
         by(net)
 
@@ -1124,7 +1125,7 @@ def test_another_root_at_the_same_address_is_noticed() -> None:
 
 
 def known(kind: type, name: str = "__getattribute__") -> bool:
-    attribute_hooks.learn([kind()], ["flag"])
+    attribute_getters.learn([kind()], ["flag"])
     found = vars(kind)[name]
     return _C.knows_attribute_hook((found.fget if isinstance(found, property) else found).__code__)
 
@@ -1133,7 +1134,7 @@ def test_each_form_is_known() -> None:
     assert known(config_class())
     assert known(unless_class())
     assert known(property_class(), "flag")
-    attribute_hooks.learn([torch.nn.Linear(1, 1)])
+    attribute_getters.learn([torch.nn.Linear(1, 1)])
     assert _C.knows_attribute_hook(torch.nn.Module.__getattr__.__code__)
 
 
@@ -1228,7 +1229,7 @@ def test_what_only_looks_like_a_form_is_not_known(kind: type, name: str) -> None
 def test_a_hook_with_another_default_answers_right() -> None:
     thing: Any = TakesMore()
     vars(thing)["flag"] = True
-    attribute_hooks.learn([thing])
+    attribute_getters.learn([thing])
     made = recorded(checker(equals(attr("flag"), True)), {"x": thing})
     assert holds(made, {"x": thing})
     TakesMore.attribute_map = {"flag": "other"}

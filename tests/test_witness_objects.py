@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from unified_guards import _C, attribute_hooks
-from unified_guards.ir import Access
+from unified_guards import _C
+from unified_guards.dynamo import attribute_getters
+from unified_guards.guards.ir import Access
 
 from .test_witness import (
     CHECKOUT,
@@ -94,7 +95,7 @@ def test_an_instance_dict_of_a_subclass_is_asked() -> None:
 
     net: Any = torch.nn.ReLU()
     net.__dict__ = Sneaky(net.__dict__)
-    attribute_hooks.learn([net])
+    attribute_getters.learn([net])
     made = recorded(checker(without(X, "extra")), {"x": net})
     found["extra"] = torch.ones(1)
     assert not holds(made, {"x": net})
@@ -111,7 +112,7 @@ def test_parameters_in_a_dict_of_a_subclass_are_asked() -> None:
             return 1
 
     net: Any = torch.nn.ReLU()
-    attribute_hooks.learn([net])
+    attribute_getters.learn([net])
     made = recorded(checker(without(X, "extra")), {"x": net})
     net.__dict__["_parameters"] = Sneaky()
     assert holds(made, {"x": net})
@@ -140,7 +141,7 @@ def test_a_dict_that_is_not_the_instances_is_asked(where: Callable[[Any], Any]) 
     for i in range(40):
         setattr(thing, f"a{i}", i)  # more than fit without a dict
     made = checker(equals(attr("flag"), True))
-    attribute_hooks.learn([thing])
+    attribute_getters.learn([thing])
     recorded(made, {"x": thing})
     stash["delegate"] = Thing(flag=False)
     assert not holds(made, {"x": thing})
@@ -149,7 +150,7 @@ def test_a_dict_that_is_not_the_instances_is_asked(where: Callable[[Any], Any]) 
 def test_a_dict_getter_of_another_class_is_asked() -> None:
     foreign = vars(type("Foreign", (), {}))["__dict__"]
     thing: Any = Deferred()
-    attribute_hooks.learn([thing])
+    attribute_getters.learn([thing])
     made = recorded(checker(equals(attr("flag"), True)), {"x": thing})
     thing.__class__ = type("Derived", (Deferred,), {"__dict__": foreign})
     assert not holds(made, {"x": thing})
@@ -159,7 +160,7 @@ def test_a_dict_getter_of_another_class_is_asked() -> None:
 def test_a_hook_that_looks_in_the_instance_dict_is_remembered() -> None:
     thing = Deferred()
     vars(thing)["delegate"] = None
-    attribute_hooks.learn([thing])
+    attribute_getters.learn([thing])
     made = recorded(checker(equals(attr("flag"), True)), {"x": thing})
     assert held_by(made, {"x": thing})
     vars(thing)["delegate"] = Thing(flag=False)
@@ -311,7 +312,7 @@ class Generates:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_getter_is_known_by_where_its_names_come_from(kind: type, name: str) -> None:
-    attribute_hooks.learn([object.__new__(kind)], ["flag"])
+    attribute_getters.learn([object.__new__(kind)], ["flag"])
     found: Any = vars(kind)[name]
     assert not _C.knows_attribute_hook((found.fget if isinstance(found, property) else found).__code__)
 
@@ -340,7 +341,7 @@ def test_a_property_that_reads_itself_is_not_followed(name: str) -> None:
     thing = kind()
     for slot in kind.__slots__:
         setattr(thing, slot, True)
-    attribute_hooks.learn([Ready()], ["ready", "on", "one", "other"])
+    attribute_getters.learn([Ready()], ["ready", "on", "one", "other"])
     made = recorded(checker(equals(attr(name), True)), {"x": thing})
     for slot in kind.__slots__:
         setattr(kind, slot, vars(Ready)[slot])
@@ -378,7 +379,7 @@ def test_a_deep_comparison_ends(made_by: str) -> None:
         import sys
         from tests.test_witness import X, checker
         from tests.test_witness_objects import doubled, nested
-        from unified_guards.ir import Test, guard
+        from unified_guards.guards.ir import Test, guard
         sys.setrecursionlimit(10**7)
         one, two = {made_by}, {made_by}
         assert not checker(guard(Test.DEEP_EQUALS, (X,), (one,))).check({{"x": two}})
@@ -418,7 +419,7 @@ def test_a_property_made_anew_with_other_globals_is_asked() -> None:
     def with_globals(scope: dict[str, Any]) -> Any:
         return types.FunctionType(getter.__code__, scope)
 
-    attribute_hooks.learn([Layers()], ["flag"])
+    attribute_getters.learn([Layers()], ["flag"])
     scopes: list[Any] = [{"__builtins__": __builtins__}, {"__builtins__": __builtins__, "all": lambda found: False}]
     kind: Any = type("Kind", (Layers,), {"flag": property(with_globals(scopes[0]))})
     thing = kind()

@@ -27,8 +27,8 @@ if not _environment.is_command_line():
         is_installed,
         uninstall,
     )
-    from unified_guards.ir import Guard, GuardSet, Provenance, Source
-    from unified_guards.report import FrameReport, Report, explain
+    from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source
+    from unified_guards.report.explain import FrameReport, Report, explain
     from unified_guards.statistics import Stats, stats
     from unified_guards.verify import GuardDisagreement
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from unified_guards.ir import Access, Test
+from unified_guards.guards.ir import Access, Test
 
 from . import compiled, engine
 from .mutations import ROWS

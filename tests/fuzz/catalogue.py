@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from unified_guards import _C
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import lower
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import lower
 
 from . import engine
 from .guards import Maker, ambient, in_order, reached, relations, shape_function, tests_of

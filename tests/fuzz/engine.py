@@ -18,10 +18,11 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from unified_guards import _C, reference
-from unified_guards.ir import GuardSet, Source
-from unified_guards.lower import Program, lower
-from unified_guards.simplify import simplify
+from unified_guards import _C
+from unified_guards.guards import semantics
+from unified_guards.guards.ir import GuardSet, Source
+from unified_guards.lower.rows import Program, lower
+from unified_guards.simplify.driver import simplify
 
 from . import oracle
 from .guards import Maker, by_type
@@ -76,7 +77,7 @@ class Frame:
         """What ``check()`` must say: what ``exact()`` does, if torch has no objection."""
         found = self.checker.exact(f_locals)
         if self.oracle is not None and self.oracle(f_locals) is not found:
-            guard = reference.explain_failure(self.guard_set, f_locals)
+            guard = semantics.explain_failure(self.guard_set, f_locals)
             raise Disagreement(self, f"exact() says {found}, torch {not found}", self.failing() or str(guard))
         return found
 
@@ -355,7 +356,7 @@ class Episode:
 
     def disagree(self, probe: Probe, found: bool, f_locals: dict[str, Any]) -> None:
         failing = probe.frame.failing() if found else ""
-        guard = failing or str(reference.explain_failure(probe.frame.guard_set, f_locals))
+        guard = failing or str(semantics.explain_failure(probe.frame.guard_set, f_locals))
         raise Disagreement(probe.frame, f"check() says {found}, exact() {not found} of root {probe.root}", guard)
 
     def ask_torch(self, number: int) -> None:
@@ -390,7 +391,7 @@ class Episode:
         probe = self.probes[number]
         f_locals = probe.f_locals(probe.root)
         found = probe.check(f_locals)
-        failing = reference.explain_failure(probe.frame.guard_set, f_locals)
+        failing = semantics.explain_failure(probe.frame.guard_set, f_locals)
         if found is not (failing is None):
             verdicts = f"check() says {found}, the reference {not found} of root {probe.root}"
             raise Disagreement(probe.frame, verdicts, str(failing) if found else probe.frame.failing())
@@ -448,7 +449,7 @@ class Episode:
             verdicts.append(self._armed(evaluate, asked, number))
             self.restore(number)
         if verdicts == [False, True, False]:
-            guard = str(reference.explain_failure(asked.frame.guard_set, asked.f_locals(asked.root)) or "")
+            guard = str(semantics.explain_failure(asked.frame.guard_set, asked.f_locals(asked.root)) or "")
             raise Disagreement(
                 asked.frame,
                 f"check() says True of root {asked.root} where code of the user's changed something, exact() False",

@@ -23,9 +23,10 @@ from torch._C._dynamo import guards as native
 from torch.autograd import forward_ad
 from torch.utils import _device
 
-from unified_guards import _C, reference
-from unified_guards.ir import AMBIENT, Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
-from unified_guards.shapes import expression, numbered, parse
+from unified_guards import _C
+from unified_guards.guards import semantics
+from unified_guards.guards.expressions import expression, numbered, parse
+from unified_guards.guards.ir import AMBIENT, Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 
 from .world import World
 
@@ -449,7 +450,7 @@ def reached(f_locals: dict[str, Any], scope: Any, deepest: int = 9) -> Iterator[
                 for step in children(value):
                     child = source.child(*step)
                     try:
-                        below.append((child, reference._ACCESSES[child.access](value, child.key)))
+                        below.append((child, semantics._ACCESSES[child.access](value, child.key)))
                     except Exception:
                         continue
         level = below
@@ -501,7 +502,7 @@ class Maker:
         *sources, _frame = self.choose.choice(self.choose.choice(self.known)).steps()
         f_locals = self.f_locals(at)
         try:
-            return [(source, reference.resolve(source, f_locals)) for source in reversed(sources)]
+            return [(source, semantics.resolve(source, f_locals)) for source in reversed(sources)]
         except Exception:
             return []  # what was there died, and what came in its place has no such thing
 
@@ -521,7 +522,7 @@ class Maker:
                 step = self.choose.choice(deeper if deeper and self.choose.random() < 0.9 else steps)
             source = source.child(*step)
             try:
-                value = reference._ACCESSES[source.access](value, source.key)
+                value = semantics._ACCESSES[source.access](value, source.key)
             except Exception:
                 break
             found.append((source, value))
@@ -586,7 +587,7 @@ class Maker:
         frames = [self.f_locals(at) for at in range(self.roots)]
         kept = []
         for item in guards:
-            if not all(reference.holds(item, frame) for frame in frames) or not reference.holds(item, self.f_locals(0)):
+            if not all(semantics.holds(item, frame) for frame in frames) or not semantics.holds(item, self.f_locals(0)):
                 continue
             if item.test in IDENTITIES and _is_made_anew(item.source, frames[0]):
                 continue
@@ -600,7 +601,7 @@ def _dies(source: Source) -> bool:
 
 def _is_made_anew(source: Source, f_locals: dict[str, Any]) -> bool:
     """Whether each look finds another object, such as a bound method: its address is up to the allocator."""
-    one, two = reference.resolve(source, f_locals), reference.resolve(source, f_locals)
+    one, two = semantics.resolve(source, f_locals), semantics.resolve(source, f_locals)
     return one is not two
 
 

@@ -16,9 +16,10 @@ import torch
 from torch._C._dynamo import guards as native
 from torch._dynamo.guards import GuardManagerType
 
-from unified_guards import _C, reference
+from unified_guards import _C
 from unified_guards.dynamo import compat
-from unified_guards.ir import RELATIONAL, Access, Guard, GuardSet, Source, Test, with_bases
+from unified_guards.guards import semantics
+from unified_guards.guards.ir import RELATIONAL, Access, Guard, GuardSet, Source, Test, with_bases
 
 Locals = dict[str, Any]
 _TupleIterator = type(iter(()))
@@ -248,7 +249,7 @@ class Tree:
             made = getattr(base, method)(**({} if name is None else {name: source.key}), **given)
         else:  # a key or value by position: torch has them only below a manager that guards all keys of a dict
             assert source.access in (Access.DICT_KEY_AT, Access.DICT_VALUE_AT), source
-            made = base.lambda_manager(python_lambda=functools.partial(reference.follow, source), **given)
+            made = base.lambda_manager(python_lambda=functools.partial(semantics.follow, source), **given)
         self.managers[source] = made
         return made
 
@@ -261,7 +262,7 @@ class Tree:
             return
         if item.test not in _LEAVES:
             raise Inexpressible
-        value = reference.resolve(item.source, self.f_locals)
+        value = semantics.resolve(item.source, self.f_locals)
         if item.test is Test.MAPPING_KEYS:  # torch would crash where keys() gives no sequence
             manager.add_lambda_guard(lambda found: _iterates(found.keys()), ["safety"], None)
         method, *arguments = _LEAVES[item.test](value, item.params, item.source)

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 import unified_guards
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import lower, make_checker
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.lower.rows import lower, make_checker
 
 from .programs import KINDS
 

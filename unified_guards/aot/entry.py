@@ -21,11 +21,11 @@ from unified_guards import _C, verify
 from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported, storage_of
 from unified_guards.aot.shapes import shape_guards
 from unified_guards.aot.state import State, defined_at
-from unified_guards.failures import describe, failing_of
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower import Program, lower
-from unified_guards.reference import explain_failure
-from unified_guards.simplify import Removed, simplify
+from unified_guards.guards.describe import describe, failing_of
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
+from unified_guards.guards.semantics import explain_failure
+from unified_guards.lower.rows import Program, lower
+from unified_guards.simplify.driver import Removed, simplify
 from unified_guards.statistics import tally
 
 ARGS = Source.frame().child(Access.LOCAL, "args")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unified_guards.ir import Guard, Provenance
+from unified_guards.guards.ir import Guard, Provenance
 
 
 class GuardError(RuntimeError):

@@ -17,7 +17,7 @@ from unified_guards.aot.errors import GuardError, Unguardable
 from unified_guards.aot.lifting import Dimensions, Leaf, Role, keep_shared_memory_static
 from unified_guards.aot.shapes import fake_mode_for, make_fake
 from unified_guards.aot.stand_in import StandIn
-from unified_guards.ir import GuardSet, Test, guard
+from unified_guards.guards.ir import GuardSet, Test, guard
 
 _ON_FAILURE = ("raise", "retrace", "ignore")
 

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from unified_guards import _C
 from unified_guards.aot.errors import Unguardable
 from unified_guards.dynamo.lift import described
-from unified_guards.ir import Access, Guard, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.guards.ir import Access, Guard, Provenance, Source, TensorFacts, Test, guard
 
 
 class Role(enum.Enum):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from unified_guards.report import FrameReport, Report
-from unified_guards.siblings import shared
+from unified_guards.lower.discriminators import shared
+from unified_guards.report.explain import FrameReport, Report
 
 if TYPE_CHECKING:
     from unified_guards.aot.cache import CacheInfo, Recompile, UnifiedCache

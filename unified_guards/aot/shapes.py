@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from unified_guards.aot.errors import Unguardable
 from unified_guards.aot.lifting import Leaf
 from unified_guards.dynamo.lift import PROPERTIES
-from unified_guards.ir import Guard, Provenance, Source
-from unified_guards.shapes import NotAnExpression, Op, Term, const, expression, parse, parts_of, read, term
+from unified_guards.guards.expressions import NotAnExpression, Op, Term, const, expression, parse, parts_of, read, term
+from unified_guards.guards.ir import Guard, Provenance, Source
 
 
 def fake_mode_for(values: list[Any], *, symbolic: bool, **options: Any) -> FakeTensorMode:

@@ -39,7 +39,7 @@ from unified_guards.aot.places import (
     memo_place,
     set_place,
 )
-from unified_guards.ir import Access, Provenance, Source, Test
+from unified_guards.guards.ir import Access, Provenance, Source, Test
 
 _OWN_PACKAGES = frozenset({"torch", "functorch", "numpy", "unified_guards", "builtins"}) | sys.stdlib_module_names
 #: What `torch.nn.Module.__call__` looks at beside `forward`.

@@ -279,7 +279,7 @@ _REPORT = "Report it, with the output of: python -m unified_guards doctor --json
 def _self_test(device: str) -> Finding:
     name = f"self-test {device}"
     try:
-        from unified_guards import selftest
+        from unified_guards.cli import selftest
 
         result = selftest.run(device)
     except Exception as error:

@@ -13,8 +13,8 @@ import torch
 
 from unified_guards.dynamo.lift import described
 from unified_guards.dynamo.reads import Reads
-from unified_guards.ir import Access, Guard, GuardSet, Source, Test, guard
-from unified_guards.reference import follow
+from unified_guards.guards.ir import Access, Guard, GuardSet, Source, Test, guard
+from unified_guards.guards.semantics import follow
 
 
 class Extra(NamedTuple):

@@ -26,17 +26,19 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.output_graph import OutputGraph
 from torch._guards import CompileContext, TracingContext
 
-from unified_guards import _C, attribute_hooks, profile, reference, verify
+from unified_guards import _C, verify
 from unified_guards._environment import is_set
-from unified_guards.dynamo import compat, reads, strict
+from unified_guards.dynamo import attribute_getters, compat, reads, strict
 from unified_guards.dynamo.lift import CannotLift, lift
 from unified_guards.dynamo.provenance import Origins, Watch, collecting
 from unified_guards.dynamo.tap import Tap, recording
-from unified_guards.failures import describe, failing_of
-from unified_guards.ir import Access, Guard, GuardSet, Source
-from unified_guards.lower import CannotLower, Program, lower, make_checker
-from unified_guards.siblings import introduce, program_of
-from unified_guards.simplify import Removed, simplify
+from unified_guards.guards import semantics
+from unified_guards.guards.describe import describe, failing_of
+from unified_guards.guards.ir import Access, Guard, GuardSet, Source
+from unified_guards.lower.discriminators import introduce, program_of
+from unified_guards.lower.rows import CannotLower, Program, lower, make_checker
+from unified_guards.report import costs
+from unified_guards.simplify.driver import Removed, simplify
 from unified_guards.statistics import tally
 
 
@@ -99,7 +101,7 @@ class Frame:
         self.compiled_at = time.time()
         self.telling: list[Guard] = []
         self.checker: _C.Checker
-        self.measured: profile.Measured | None = None
+        self.measured: costs.Measured | None = None
 
     def build(self, oracle: Callable[[dict[str, Any], bool], bool | None] | None, share: float = 1) -> None:
         """Lowers what is to be checked; ``oracle`` is told of that share of the checks."""
@@ -145,7 +147,7 @@ class Frame:
     def failing_extra(self, f_locals: dict[str, Any]) -> str | None:
         """The first such guard that does not hold, as :func:`describe` tells it."""
         extras = self.extras
-        failing = reference.explain_failure(extras, f_locals)
+        failing = semantics.explain_failure(extras, f_locals)
         return None if failing is None else describe(failing, extras.provenance(failing), f_locals)
 
     def note_miss(self, f_locals: dict[str, Any]) -> None:
@@ -293,15 +295,15 @@ def _unify(wrapper: Any, code: types.CodeType, output_graph: Any, records: list[
     if not len(frame.guard_set):
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
         return
-    attribute_hooks.learn(
+    attribute_getters.learn(
         (kwargs["example_value"] for _, _, _, kwargs, _ in records if "example_value" in kwargs),
         {source.key for source in frame.checked.sources() if source.access is Access.ATTR},
     )
     share = verify.share()
     judge = verify.Judge(share, f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})", "torch's guard tree")
     oracle = _oracle(wrapper, wrapper.root, judge) if share > 0 else None
-    if profile.is_on():
-        frame.build(profile.watch(frame, wrapper.root, oracle))  # every check is measured, and compared on the way
+    if costs.is_on():
+        frame.build(costs.watch(frame, wrapper.root, oracle))  # every check is measured, and compared on the way
     else:
         frame.build(oracle, share)
     introduce(frame, frames_of(code), Frame.tell)
@@ -313,7 +315,7 @@ def _unify(wrapper: Any, code: types.CodeType, output_graph: Any, records: list[
     wrapper.frame = frame
     wrapper.__class__ = UnifiedGuardManagerWrapper
     tally.lifted += 1
-    profile.note(code, frame)
+    costs.note(code, frame)
 
 
 def _finish(manager: Any, code: types.CodeType, output_graph: Any, records: list[Any], origins: Origins) -> None:
@@ -333,7 +335,7 @@ def _finish(manager: Any, code: types.CodeType, output_graph: Any, records: list
                 stacklevel=2,
             )
     tally.left(why)
-    profile.note(code, None, why)
+    costs.note(code, None, why)
     if is_set("UNIFIED_GUARDS_NO_FALLBACK"):
         raise FallbackError(f"the guards of {code.co_name} ({code.co_filename}) stay torch's: {why}")
 

@@ -26,8 +26,8 @@ from unified_guards import _C
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.provenance import Origins
 from unified_guards.dynamo.tap import LAMBDA_PARTS, TENSOR_FACTS
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
-from unified_guards.shapes import NotAnExpression, expression, parse, parts_of
+from unified_guards.guards.expressions import NotAnExpression, expression, parse, parts_of
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 from unified_guards.statistics import tally
 
 

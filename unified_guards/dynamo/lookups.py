@@ -23,7 +23,7 @@ from torch import nn
 from unified_guards.dynamo.extras import WRAPPERS, Extra, Known, can_change, mro_of, order_of, own_of, same_value
 from unified_guards.dynamo.lift import described
 from unified_guards.dynamo.reads import MISSING, Asked
-from unified_guards.ir import Access, Source, Test, guard
+from unified_guards.guards.ir import Access, Source, Test, guard
 
 _ABSENT = "an attribute that comes to hide another"
 _FOUND = "an attribute of a class"

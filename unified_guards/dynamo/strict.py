@@ -43,7 +43,7 @@ from unified_guards.dynamo.lift import described
 from unified_guards.dynamo.provenance import is_barrier
 from unified_guards.dynamo.reads import taken
 from unified_guards.dynamo.tap import TENSOR_FACTS
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 
 MAKER = "strict"
 

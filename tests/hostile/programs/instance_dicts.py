@@ -186,7 +186,7 @@ def dict_looked_at_as_a_value(run: Run) -> None:
 @direct
 def class_level_dict(run: Run) -> None:
     """A known ``__getattribute__`` looks in ``__dict__``, which is a property that gives another dict."""
-    from unified_guards import attribute_hooks
+    from unified_guards.dynamo import attribute_getters
 
     class Cfg:
         stash: dict[str, Any] = {}
@@ -210,7 +210,7 @@ def class_level_dict(run: Run) -> None:
         flag = False
 
     cfg = Cfg()
-    attribute_hooks.learn([cfg])
+    attribute_getters.learn([cfg])
     made = recorded(checker(equals(attr("flag"), True)), {"x": cfg})
     Cfg.stash["delegate"] = Thing()
     run.expect(made, {"x": cfg}, False, "delegated")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unified_guards import _C
-from unified_guards.ir import Guard, TensorFacts, Test, guard
+from unified_guards.guards.ir import Guard, TensorFacts, Test, guard
 
 from ..protocol import Holder, Run, checker, direct, item, program
 

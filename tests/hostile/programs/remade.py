@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unified_guards.ir import Access, Test, guard
+from unified_guards.guards.ir import Access, Test, guard
 
 from ..protocol import Holder, Run, checker, direct, item, program, recorded
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unified_guards import _C
-from unified_guards.ir import Access, TensorFacts, Test, guard
+from unified_guards.guards.ir import Access, TensorFacts, Test, guard
 
 from ..protocol import Holder, Run, X, attr, checker, direct, equals, item, program
 

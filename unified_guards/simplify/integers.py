@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from unified_guards.ir import Source
-from unified_guards.shapes import COMPARISONS, Op, Term, term
+from unified_guards.guards.expressions import COMPARISONS, Op, Term, term
+from unified_guards.guards.ir import Source
 
 #: A bound: an int, or an infinity.
 Bound = float

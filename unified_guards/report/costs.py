@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unified_guards._environment import is_set
-from unified_guards.ir import Guard, GuardSet, Source, Test
+from unified_guards.guards.ir import Guard, GuardSet, Source, Test
 
 if TYPE_CHECKING:
     from unified_guards.dynamo.install import Frame

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch._C._dynamo import guards as native
 
-from unified_guards import _C, reference
-from unified_guards.ir import RELATIONAL, Access, Guard, GuardSet, Provenance, Source, Test
-from unified_guards.lower_shapes import ShapeCode, lower_shapes
-from unified_guards.shapes import Kind
+from unified_guards import _C
+from unified_guards.guards import semantics
+from unified_guards.guards.expressions import Kind
+from unified_guards.guards.ir import RELATIONAL, Access, Guard, GuardSet, Provenance, Source, Test
+from unified_guards.lower.shape_code import ShapeCode, lower_shapes
 
 Row = tuple[int, int, int, Any, int]
 _OPS: dict[str, int] = _C.OPS
@@ -263,7 +264,7 @@ def _exact(expressions: list[Guard]) -> Callable[[dict[str, Any]], bool]:
         found: Callable[[dict[str, Any]], bool] = asked[0]
         return found
     guard_set = GuardSet((item, Provenance("exact")) for item in expressions)
-    return functools.partial(reference.evaluate, guard_set)
+    return functools.partial(semantics.evaluate, guard_set)
 
 
 def _collect(op: int, arg: int, known: object = None, number: int = 0) -> Callable[[int], Row]:

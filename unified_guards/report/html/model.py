@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from unified_guards.ir import Access, Guard, Provenance, Source, Test
-from unified_guards.report import FrameReport, Report
-from unified_guards.simplify import Removed
+from unified_guards.guards.ir import Access, Guard, Provenance, Source, Test
+from unified_guards.report.explain import FrameReport, Report
+from unified_guards.simplify.driver import Removed
 
 #: Stands in a text for that of another source. Private use: it means nothing in anybody's text.
 BASE = "\ue000"

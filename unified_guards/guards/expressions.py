@@ -16,7 +16,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from unified_guards.ir import Frozen, Guard, Nodes, Source, Test, guard, write
+from unified_guards.guards.ir import Frozen, Guard, Nodes, Source, Test, guard, write
 
 
 class NotAnExpression(ValueError):

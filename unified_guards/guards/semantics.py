@@ -25,8 +25,8 @@ from torch._C._dynamo import guards as native
 from torch.autograd import forward_ad
 from torch.utils import _device, _python_dispatch
 
-from unified_guards.ir import EPILOGUE, RELATIONAL, Access, Guard, GuardSet, Source, TensorFacts, Test
-from unified_guards.shapes import evaluate as value_of_term
+from unified_guards.guards.expressions import evaluate as value_of_term
+from unified_guards.guards.ir import EPILOGUE, RELATIONAL, Access, Guard, GuardSet, Source, TensorFacts, Test
 
 
 class _Missing(Exception):

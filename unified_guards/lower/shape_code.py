@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from unified_guards import _C
-from unified_guards.ir import Guard, Source, Test
-from unified_guards.shapes import COMPARISONS, TRANSCENDENTAL, Kind, Op, Term, const, kind_of, term
+from unified_guards.guards.expressions import COMPARISONS, TRANSCENDENTAL, Kind, Op, Term, const, kind_of, term
+from unified_guards.guards.ir import Guard, Source, Test
 
 _OPS: dict[str, int] = _C.SHAPE_OPS
 _CHECKS = frozenset(number for name, number in _OPS.items() if name.startswith("CHECK"))

@@ -17,9 +17,9 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from unified_guards.integers import ANY, Constraint, Form, Integer, Integers, meet, truth
-from unified_guards.ir import Access, Guard, GuardSet, Source, TensorFacts, Test, guard, with_bases
-from unified_guards.shapes import Op, Term, const, evaluate, expression, read, replaced, term
+from unified_guards.guards.expressions import Op, Term, const, evaluate, expression, read, replaced, term
+from unified_guards.guards.ir import Access, Guard, GuardSet, Source, TensorFacts, Test, guard, with_bases
+from unified_guards.simplify.integers import ANY, Constraint, Form, Integer, Integers, meet, truth
 
 #: Seconds that one compilation may spend here. 5,000 shape guards take a third of it, on a slow machine.
 BUDGET_S = 1.0

@@ -14,10 +14,10 @@ import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards.dynamo.install import Frame, Miss, UnifiedGuardManagerWrapper, frames_of
-from unified_guards.ir import Guard, GuardSet, Source
-from unified_guards.profile import Compiled, Costs, costs_of
-from unified_guards.siblings import shared
-from unified_guards.simplify import Removed
+from unified_guards.guards.ir import Guard, GuardSet, Source
+from unified_guards.lower.discriminators import shared
+from unified_guards.report.costs import Compiled, Costs, costs_of
+from unified_guards.simplify.driver import Removed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Report:
         Raises:
             FileNotFoundError: the folder does not exist.
         """
-        from unified_guards.html.page import write
+        from unified_guards.report.html.page import write
 
         return write(self, path)
 

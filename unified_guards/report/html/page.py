@@ -14,15 +14,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from unified_guards.html.model import gather
-from unified_guards.report import Report
+from unified_guards.report.explain import Report
+from unified_guards.report.html.model import gather
 
 #: In this order, as one script.
 _PROGRAM = ("data.js", "treemap.js", "page.js")
 
 
 def _part(name: str) -> str:
-    return resources.files("unified_guards.html").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("unified_guards.report.html").joinpath(name).read_text(encoding="utf-8")
 
 
 def render(data: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from unified_guards.ir import Guard, GuardSet, Provenance, Source, Test
-from unified_guards.reference import explain_failure, holds, resolve
+from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source, Test
+from unified_guards.guards.semantics import explain_failure, holds, resolve
 
 #: Whose repr() runs no code of the user's.
 _PLAIN = frozenset({int, float, bool, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})

@@ -461,7 +461,7 @@ class GuardSet:
 
     def to_json(self) -> str:
         """The set as JSON text; what only this process can check (addresses, callables) is kept as its reason."""
-        from unified_guards.serialize import dumps
+        from unified_guards.guards.serialize import dumps
 
         return dumps(self)
 
@@ -472,7 +472,7 @@ class GuardSet:
         Raises:
             ValueError: the text is not a GuardSet of this version.
         """
-        from unified_guards.serialize import loads
+        from unified_guards.guards.serialize import loads
 
         return loads(text)
 

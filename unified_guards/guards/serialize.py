@@ -25,8 +25,8 @@ import torch
 from torch._C._dynamo import guards as native
 from torch._functorch._aot_autograd import utils as saved_hooks
 
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
-from unified_guards.shapes import expression, numbered, parse, written
+from unified_guards.guards.expressions import expression, numbered, parse, written
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 
 #: Of the format; a text of another version is refused.
 VERSION = 1

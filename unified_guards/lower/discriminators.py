@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 from unified_guards import _C
-from unified_guards.integers import ANY, Integers
-from unified_guards.ir import Access, Guard, GuardSet, Provenance, Source, Test
-from unified_guards.lower import Program, lower
-from unified_guards.shapes import Op
+from unified_guards.guards.expressions import Op
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test
+from unified_guards.lower.rows import Program, lower
+from unified_guards.simplify.integers import ANY, Integers
 
 
 class Sibling(Protocol):

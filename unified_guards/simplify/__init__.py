@@ -1,0 +1,1 @@
+"""Leaves out the guards that others imply. Entry point: :func:`unified_guards.simplify.driver.simplify`."""
