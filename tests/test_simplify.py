@@ -19,7 +19,8 @@ from unified_guards.guards import expressions, semantics
 from unified_guards.guards.expressions import Op, Term, const, expression, read, term
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
 from unified_guards.lower.rows import lower, make_checker
-from unified_guards.simplify.driver import RULES, Removed, integers, simplify
+from unified_guards.simplify import integers
+from unified_guards.simplify.driver import RULES, Removed, simplify
 from unified_guards.simplify.integers import Integer, fits
 
 from .corpus import ENTRIES
