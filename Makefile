@@ -21,7 +21,7 @@ STAMPS := $(VENV)/.stamps
 PIP := $(PY) -m pip --disable-pip-version-check
 # build/main for .venv, build/3.12-2.15.0 for .venv-3.12-2.15.0.
 BUILD := build/$(if $(filter .venv,$(VENV)),main,$(patsubst .venv-%,%,$(notdir $(VENV))))
-NATIVE := $(wildcard csrc/*.cpp csrc/*.h) CMakeLists.txt pyproject.toml unified_guards/_build.py.in
+NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*.h) CMakeLists.txt pyproject.toml unified_guards/_build.py.in
 say = @printf '\n==> %s\n' "$(1)"
 
 # What is run again with every verdict compared with torch's (`make test-verify` does it for all tests).
@@ -163,13 +163,13 @@ bench-witness: $(STAMPS)/built $(STAMPS)/bench ## what the witness saves: tables
 lint: $(STAMPS)/lint ## ruff, clang-format, mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/clang-format --dry-run -Werror csrc/*.cpp csrc/*.h
+	$(VENV)/bin/clang-format --dry-run -Werror csrc/*/*.cpp csrc/*/*.h
 	$(VENV)/bin/mypy
 
 format: $(STAMPS)/lint ## rewrite the files as the linters want them
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i csrc/*.cpp csrc/*.h
+	$(VENV)/bin/clang-format -i csrc/*/*.cpp csrc/*/*.h
 
 # Neither needs torch: docstrings are read from the source.
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs

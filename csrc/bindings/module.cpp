@@ -1,0 +1,272 @@
+// Registers the extension; conversion only.
+#include "check/checker.h"
+#include "check/global_state.h"
+#include "check/outlive.h"
+#include "check/profile.h"
+#include "check/tensor.h"
+#include "cpython/watch.h"
+#include "lookup/lookup.h"
+#include "program/rows.h"
+#include "witness/attribute_hooks.h"
+#include "witness/witness.h"
+
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <iterator>
+#include <stdexcept>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace unified_guards {
+
+namespace {
+
+PyObject* visibility_probe = nullptr;  // see set_visibility_probe
+
+constexpr const char* kOpNames[] = {
+#define UG_NAME(name) #name,
+    UG_ACCESSORS(UG_NAME) UG_GUARDS(UG_NAME)
+#undef UG_NAME
+};
+
+constexpr const char* kShapeOpNames[] = {
+#define UG_NAME(name) #name,
+    UG_SHAPE_OPS(UG_NAME)
+#undef UG_NAME
+};
+
+constexpr const char* kFactKinds[] = {
+#define UG_NAME(name, text) text,
+    UG_FACT_KINDS(UG_NAME)
+#undef UG_NAME
+};
+
+constexpr const char* kRebuildNames[] = {
+#define UG_NAME(name) #name,
+    UG_REBUILD(UG_NAME)
+#undef UG_NAME
+};
+
+// The number of each name, by its place.
+template <size_t n>
+py::dict numbered(const char* const (&names)[n]) {
+  py::dict numbers;
+  for (size_t i = 0; i < n; i++) numbers[names[i]] = i;
+  return numbers;
+}
+
+std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle, bool witness, double share) {
+  auto checker = std::make_shared<Checker>();
+  add_rows(checker->program, rows.ptr());
+  if (witness) checker->program.keep_witnesses();
+  if (!oracle.is_none()) checker->oracle = oracle.inc_ref().ptr();
+  checker->share.set(share);
+  return checker;
+}
+
+void tell(Checker& checker, const py::list& rows, int64_t first_row) {
+  Program guard;
+  add_rows(guard, rows.ptr());
+  checker.tell(std::make_unique<Telling>(guard, first_row));
+}
+
+// What a tensor guard made now would expect of `tensor`: its part of the facts above that Python cannot read exactly.
+// `keys` is the raw key set to use instead of the tensor's own, or None.
+py::tuple tensor_facts(py::handle tensor, const py::object& keys) {
+  if (!is_tensor(tensor.ptr())) throw py::type_error("expected a torch.Tensor");
+  const at::Tensor& value = tensor_of(tensor.ptr());
+  c10::DispatchKeySet set = value.unsafeGetTensorImpl()->key_set();
+  if (!keys.is_none()) set = c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys.cast<uint64_t>());
+  return py::make_tuple(DispatchState().apply(set), static_cast<int>(c10::typeMetaToScalarType(value.dtype())),
+                        static_cast<int>(value.device().index()), value.requires_grad());
+}
+
+// The fields of a tensor as they stand in memory; None for those that must not be read there (see InPlace).
+py::dict read_in_place(py::handle tensor) {
+  if (!is_tensor(tensor.ptr())) throw py::type_error("expected a torch.Tensor");
+  using words::Peek;
+  const c10::TensorImpl& implementation = *tensor_of(tensor.ptr()).unsafeGetTensorImpl();
+  const InPlace may = reads_in_place(implementation);
+  const c10::impl::SizesAndStrides& dims = Peek::dims(implementation);
+  const torch::autograd::AutogradMeta* autograd = autograd_of(implementation.autograd_meta());
+  const auto shown = [](bool shows, auto read) { return shows ? py::object(read()) : py::none(); };
+  const auto numbers = [&](const int64_t* first) {
+    return py::tuple(py::cast(std::vector(first, first + dims.size())));
+  };
+  py::dict fields;
+  fields["keys"] = shown(may.keys, [&] { return py::int_(Peek::keys(implementation)); });
+  fields["dtype"] =
+      shown(may.dtype, [&] { return py::int_(static_cast<int>(c10::typeMetaToScalarType(implementation.dtype()))); });
+  fields["device"] = shown(may.device, [&] { return py::str(Peek::device(implementation)->str()); });
+  fields["size"] = shown(may.dims, [&] { return numbers(dims.sizes_data()); });
+  fields["stride"] = shown(may.dims, [&] { return numbers(dims.strides_data()); });
+  fields["storage_offset"] = shown(may.dims, [&] { return py::int_(Peek::offset(implementation)); });
+  fields["requires_grad"] = shown(
+      may.gradient, [&] { return py::bool_(autograd != nullptr && (autograd->requires_grad_ || autograd->grad_fn_)); });
+  return fields;
+}
+
+// Keeps what make() returns, called in the dispatch state in which the probe will be asked: torch's guards remember
+// the state that they were made in.
+void set_visibility_probe(const py::function& make) {
+  c10::impl::ForceDispatchKeyGuard no_modes(c10::DispatchKeySet{}, c10::DispatchKeySet{});
+  PyObject* probe = make().release().ptr();
+  Py_XSETREF(visibility_probe, probe);
+}
+
+py::object object_at(uint64_t address) {
+  return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(address));
+}
+
+py::dict moved_facts() {
+  py::dict moved;
+  for (size_t kind = 0; kind < std::size(kFactKinds); kind++) moved[kFactKinds[kind]] = facts_moved.of[kind];
+  return moved;
+}
+
+py::object witness_of(const Checker& checker) {
+  const Witnesses* all = checker.program.witnesses();
+  if (all == nullptr) return py::none();
+  py::dict found;
+  found["roots"] = all->roots();
+  found["facts"] = all->facts();
+  found["tensors"] = all->tensors();
+  found["live"] = all->live();
+  found["live_rows"] = all->live_rows();
+  found["fact_rows"] = all->fact_rows();
+  py::list kinds;
+  for (const FactKind kind : all->fact_kinds()) kinds.append(kFactKinds[static_cast<size_t>(kind)]);
+  found["fact_kinds"] = kinds;
+  found["nbytes"] = all->bytes();
+  found["held"] = all->counts.held;
+  found["repaired"] = all->counts.repaired;
+  found["recorded"] = all->counts.recorded;
+  return found;
+}
+
+py::tuple costs_of(Checker& checker, const py::dict& locals, uint32_t passes) {
+  const Costs costs = profile(checker, locals.ptr(), passes);
+  py::list rows;
+  for (const Costs::Row& row : costs.rows) rows.append(py::make_tuple(row.row, row.ns));
+  return py::make_tuple(costs.check_ns, costs.exact_ns, rows);
+}
+
+py::tuple as_tuple(const Counts& counts) {
+  return py::make_tuple(counts.checks(), counts.hits, counts.misses, counts.python_callbacks);
+}
+
+}  // namespace
+
+// Asking a guard of torch's own is the only way to read this thread-local from outside of libtorch_python. The probe
+// expects an empty key set and is shown {Python}: it passes exactly when Python keys are hidden. Its answer must not
+// depend on what else this thread includes or excludes.
+bool python_keys_are_visible() {
+  if (visibility_probe == nullptr) return true;
+  c10::impl::ForceDispatchKeyGuard no_modes(c10::DispatchKeySet{}, c10::DispatchKeySet{});
+  PyObject* hidden = PyObject_CallNoArgs(visibility_probe);
+  if (hidden == nullptr) {
+    PyErr_Clear();
+    return true;
+  }
+  Py_DECREF(hidden);
+  return hidden != Py_True;
+}
+
+}  // namespace unified_guards
+
+PYBIND11_MODULE(_C, m) {
+  using namespace unified_guards;
+  using TorchFunctionTLS = at::impl::PythonTorchFunctionTLS;
+  m.doc() = "The native checker of unified_guards.";
+  cpython::self_test();
+  if (!kPolicyBits.are_found()) throw std::runtime_error("the fields of torch's tensors are not where they should be");
+  m.attr("TORCH_VERSION") = UG_TORCH_VERSION;
+  m.attr("OPS") = numbered(kOpNames);
+  m.attr("SHAPE_OPS") = numbered(kShapeOpNames);
+  m.attr("REBUILD") = numbered(kRebuildNames);
+  m.attr("DICT_SLOTS") = cpython::layouts_known;
+
+  py::class_<Checker, std::shared_ptr<Checker>>(m, "Checker", "A lowered GuardSet and its callable.")
+      .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none(), py::arg("witness") = true,
+           py::arg("share") = 1.0)
+      .def("callable",
+           [](std::shared_ptr<Checker> self) {
+             PyObject* function = make_callable(std::move(self));
+             if (function == nullptr) throw py::error_already_set();
+             return py::reinterpret_steal<py::object>(function);
+           })
+      // A guard may run code of a user's that drops the checker, and what torch's lookup walks.
+      .def(
+          "check",
+          [](std::shared_ptr<Checker> self, const py::dict& locals) {
+            const Running running(locals.ptr());
+            return self->check(locals.ptr());
+          },
+          py::arg("locals"))
+      .def(
+          "exact",
+          [](std::shared_ptr<Checker> self, const py::dict& locals) {
+            const Running running(locals.ptr());
+            return self->check_exactly(locals.ptr());
+          },
+          py::arg("locals"))
+      .def("tell", &tell, py::arg("rows"), py::arg("first_row"))
+      .def("profile", &costs_of, py::arg("locals"), py::arg("passes"))
+      .def_readonly("last_ns", &Checker::last_ns)
+      .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.counts()); })
+      .def_property_readonly("witness", &witness_of)
+      .def_property_readonly("nbytes", [](const Checker& self) { return self.bytes(); })
+      .def_property_readonly("length", [](const Checker& self) { return self.length(); })
+      .def_property_readonly("last_failure", [](const Checker& self) -> py::object {
+        const int64_t at = self.last_failure();
+        if (at < 0) return py::none();
+        return py::int_(at);
+      });
+  PyObject* lookup = make_lookup_type();
+  if (lookup == nullptr) throw py::error_already_set();
+  m.attr("Lookup") = py::reinterpret_steal<py::object>(lookup);
+  py::class_<StateGuard>(m, "GlobalState", "What decides what operators do, as it was when this was made.")
+      .def(py::init([](const py::object& torchs) { return std::make_unique<StateGuard>(torchs.ptr()); }),
+           py::arg("torchs") = py::none())
+      .def("check", &StateGuard::holds)
+      .def("__eq__", [](const StateGuard& self, const StateGuard& other) { return self.state() == other.state(); })
+      .def("__hash__", [](const StateGuard& self) { return self.state().threads; });
+  m.def("moved_facts", &moved_facts);
+  m.def("counts", [] { return as_tuple(total_counts); });
+  m.def("witness_counts", [] {
+    const WitnessCounts& all = total_witness_counts;
+    return py::make_tuple(all.held, all.repaired, all.recorded);
+  });
+  m.def(
+      "apply_dispatch_state",
+      [](uint64_t keys) { return DispatchState().apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys)); },
+      py::arg("keys"));
+  m.def("torch_function_state", [] { return static_cast<int>(TorchFunctionTLS::get_disabled_state()); });
+  m.def(
+      "set_torch_function_state",
+      [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
+      py::arg("state"));
+  m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
+  m.def("read_in_place", &read_in_place, py::arg("tensor"));
+  m.def(
+      "asks_python", [](py::handle tensor) { return asks_python(*tensor_of(tensor.ptr()).unsafeGetTensorImpl()); },
+      py::arg("tensor"));
+  m.def(
+      "know_attribute_hook",
+      [](py::handle code, const std::string& form, const std::vector<std::string>& names) {
+        know_attribute_hook(code.ptr(), form, names);
+      },
+      py::arg("code"), py::arg("form"), py::arg("names"));
+  m.def("knows_attribute_hook", [](py::handle code) { return knows_attribute_hook(code.ptr()); }, py::arg("code"));
+  m.def("outlive", [](py::handle object) { outlive(object.ptr()); }, py::arg("object"));
+  m.def(
+      "outlive_what_code_carries", [](py::handle code) { return outlive_what_code_carries(code.ptr()); },
+      py::arg("code"));
+  m.def("dicts_are_versioned", &dicts_are_versioned);
+  m.def("object_at", &object_at, py::arg("address"));
+  m.def("python_keys_are_visible", &python_keys_are_visible);
+  m.def("set_visibility_probe", &set_visibility_probe, py::arg("make"));
+}

@@ -1,0 +1,57 @@
+// One guard that tells a cache entry from the others of its code object, asked before the entry's program.
+#pragma once
+
+#include "program/program.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace unified_guards {
+
+// What it reads lies together: when the answer is no, the memory that this touches is what the no costs.
+class alignas(64) Telling {
+ public:
+  static constexpr size_t kMostSteps = 8, kMostRank = 8;
+
+  // `guards` holds one guard, whose rows are numbered from `first_row`. Throws std::invalid_argument when it does not
+  // fit.
+  Telling(const Program& guards, int64_t first_row);
+  Telling(const Telling&) = delete;
+  ~Telling();
+
+  // True when the guard is certain to fail on this dict of locals. Runs no code of a user's and so may stop short of an
+  // answer: false says nothing.
+  bool rules_out(PyObject* locals);
+
+  // The row at which it did so last.
+  int64_t last_failure() const { return first_row_ + rows_[failed_]; }
+
+  size_t length() const { return length_; }
+  size_t bytes() const;
+
+  const void* tensor_line() const { return &tensor_; }
+
+  // Shows the collector every object that is held.
+  int traverse(visitproc visit, void* arg) const;
+
+  std::unique_ptr<Telling> next;
+
+ private:
+  bool fail(uint32_t step, bool merged);
+  bool shapes_fail();
+
+  uint32_t length_ = 0, failed_ = 0;
+  std::array<Instruction, kMostSteps> steps_;
+  alignas(64) TensorSpec tensor_{};
+  std::array<int64_t, 2 * kMostRank> dims_{};
+  std::optional<ShapeCode> shapes_;
+  std::vector<Number> numbers_;                 // the registers of the shape code
+  std::array<uint8_t, kMostSteps + 1> rows_{};  // of each step, and at last that of a merged guard that failed
+  int64_t first_row_;
+};
+
+}  // namespace unified_guards

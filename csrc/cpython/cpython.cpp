@@ -1,0 +1,192 @@
+// The self-test that decides whether the layouts in cpython.h are believed.
+#include "cpython/cpython.h"
+
+namespace unified_guards::cpython {
+
+bool run(const char* code, PyObject* scope) {
+  PyObject* result = PyRun_String(code, Py_file_input, scope, scope);
+  if (result == nullptr) PyErr_Clear();
+  Py_XDECREF(result);
+  return result != nullptr;
+}
+
+PyObject* scope_of(const char* code) {
+  PyObject* scope = PyDict_New();
+  PyDict_SetItemString(scope, "__builtins__", PyEval_GetBuiltins());
+  if (!run(code, scope)) Py_CLEAR(scope);
+  return scope;
+}
+
+namespace {
+
+// The getter of `__dict__` that the interpreter gives to a class written in Python.
+getter usual_dict_getter = PyObject_GenericGetDict;
+
+void find_usual_dict_getter() {
+  PyObject* scope = scope_of("class Usual: pass");
+  PyObject* usual = scope != nullptr ? PyDict_GetItemString(scope, "Usual") : nullptr;
+  PyObject* found = usual != nullptr ? of_type(reinterpret_cast<PyTypeObject*>(usual), "__dict__") : nullptr;
+  if (found != nullptr && Py_TYPE(found) == &PyGetSetDescr_Type) {
+    usual_dict_getter = reinterpret_cast<PyGetSetDescrObject*>(found)->d_getset->get;
+  }
+  Py_XDECREF(scope);
+}
+
+// Every key of a dict is found where entry_at says, with the value that the public API gives.
+bool dict_layout_holds(PyObject* dict) {
+  Py_ssize_t cursor = 0, found = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  const Slot used = entries_used(dict);
+  if (used > 1000) return false;
+  while (PyDict_Next(dict, &cursor, &key, &value)) {
+    for (Slot i = 0; i < used; i++) {
+      Item item = entry_at(dict, i);
+      if (item.key == key && item.value == value) found++;
+    }
+  }
+  return found == PyDict_GET_SIZE(dict);
+}
+
+constexpr const char* kProbe = R"(
+class Plain: pass
+def make(n):
+    made = Plain()
+    for i in range(n):
+        setattr(made, 'a%d' % i, i)
+    return made
+first, second = make(3), make(20)
+made, missing = make(2), Plain()
+made.__dict__
+deleted = {str(i): i for i in range(9)}
+del deleted['4']
+dicts = [{}, {'a': 1}, {1: 2, 'b': 3}, deleted, {str(i): i for i in range(300)}, first.__dict__, second.__dict__]
+)";
+
+bool holds(PyObject* scope) {
+  PyObject* dicts = PyDict_GetItemString(scope, "dicts");
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(dicts); i++) {
+    if (!dict_layout_holds(PyList_GET_ITEM(dicts, i))) return false;
+  }
+  PyObject* made = PyDict_GetItemString(scope, "made");
+  PyObject* dict = PyObject_GenericGetDict(made, nullptr);
+  InstanceDict instance = instance_dict(made);
+  bool same = instance.state == DictState::kReady && instance.dict == dict;
+  Py_XDECREF(dict);
+  return same && instance_dict(PyDict_GetItemString(scope, "missing")).state != DictState::kReady;
+}
+
+// Whether the version of a type is another one after `code`.
+bool version_moves(PyObject* type, const char* code, PyObject* scope) {
+  const Word word = type_version_word(reinterpret_cast<PyTypeObject*>(type));
+  if (word == nullptr) return false;
+  const uint64_t before = *word;
+  return run(code, scope) && *word != before;
+}
+
+bool words_hold(PyObject* scope) {
+  if (!run("class Base: pass\nclass Derived(Base): pass\nplain = make(2)\n", scope)) return false;
+  PyObject* derived = PyDict_GetItemString(scope, "Derived");
+  if (!version_moves(derived, "Derived.a = 1", scope) || !version_moves(derived, "Base.b = 1", scope)) return false;
+  PyObject* plain = PyDict_GetItemString(scope, "plain");
+  if (instance_dict(plain).state != DictState::kNotMade) return true;
+  PyObject* name = PyUnicode_InternFromString("a1");
+  const InlineSlot found = inline_slot(plain, name);
+  Py_DECREF(name);
+  if (found.slot == nullptr) return false;
+  const uint64_t holder = *found.holder;
+  return run("one = object()\nplain.a1 = one", scope) && *found.slot == bits(PyDict_GetItemString(scope, "one")) &&
+         run("plain.__dict__", scope) && (*found.holder != holder || *found.slot != 0);
+}
+
+// ---- what code objects carry ----
+
+#if PY_VERSION_HEX >= 0x030C0000
+Py_ssize_t request_extra_index(freefunc free) { return PyUnstable_Eval_RequestCodeExtraIndex(free); }
+int set_extra(PyObject* code, Py_ssize_t index, void* extra) { return PyUnstable_Code_SetExtra(code, index, extra); }
+#else
+Py_ssize_t request_extra_index(freefunc free) { return _PyEval_RequestCodeExtraIndex(free); }
+int set_extra(PyObject* code, Py_ssize_t index, void* extra) { return _PyCode_SetExtra(code, index, extra); }
+#endif
+
+int freed_first = 0, freed_then = 0;
+void free_first(void*) { freed_first++; }
+void free_then(void*) { freed_then++; }
+
+// An index of our own: the last of those that there are when it is asked for.
+Py_ssize_t own_extra_index() {
+  static const Py_ssize_t index = request_extra_index(free_first);
+  return index;
+}
+
+// The function at our index, found where the interpreter's state has it: an array within the state, behind its length.
+freefunc* find_own_slot(Py_ssize_t index) {
+#if PY_VERSION_HEX < 0x030F0000
+  auto* slot = reinterpret_cast<freefunc*>(PyInterpreterState_Get());
+  constexpr size_t kMostWords = 1 << 20;
+  for (size_t word = 0; word < kMostWords && *slot != free_first; word++) slot++;
+  return *slot == free_first && reinterpret_cast<Py_ssize_t*>(slot)[-index - 1] == index + 1 ? slot : nullptr;
+#else
+  (void)index;
+  return nullptr;
+#endif
+}
+
+// Whether the interpreter calls what is written to the slot.
+bool slot_holds(freefunc* slot, Py_ssize_t index) {
+  PyObject* code = reinterpret_cast<PyObject*>(PyCode_NewEmpty("", "", 1));
+  const int before = freed_then;
+  *slot = free_then;
+  const bool done = code != nullptr && set_extra(code, index, slot) == 0 && set_extra(code, index, nullptr) == 0;
+  *slot = free_first;
+  Py_XDECREF(code);
+  if (PyErr_Occurred()) PyErr_Clear();
+  return done && freed_then > before;
+}
+
+freefunc* own_extra_slot() {
+  const Py_ssize_t index = own_extra_index();
+  if (index < 0) return nullptr;
+  freefunc* slot = find_own_slot(index);
+  return slot != nullptr && slot_holds(slot, index) ? slot : nullptr;
+}
+
+}  // namespace
+
+Py_ssize_t only_extra_of(PyObject* code) {
+  Py_ssize_t found = -1;
+  for (Py_ssize_t index = 0; index < own_extra_index(); index++) {
+    if (extra_of(code, index) == nullptr) continue;
+    if (found >= 0) return -1;
+    found = index;
+  }
+  return found;
+}
+
+freefunc* extra_free_slot(Py_ssize_t index) {
+  static freefunc* const own = own_extra_slot();
+  if (own == nullptr || index < 0 || index >= own_extra_index()) return nullptr;
+  return own - own_extra_index() + index;
+}
+
+bool shows_instance_dict(PyObject* object) {
+  PyObject* found = of_type(Py_TYPE(object), "__dict__");
+  if (found == nullptr || Py_TYPE(found) != &PyGetSetDescr_Type) return false;
+  const getter get = reinterpret_cast<PyGetSetDescrObject*>(found)->d_getset->get;
+  return (get == usual_dict_getter || get == PyObject_GenericGetDict) &&
+         PyObject_TypeCheck(object, PyDescr_TYPE(found));
+}
+
+void self_test() {
+  find_usual_dict_getter();
+#if UG_DICT_LAYOUT
+  if (PyObject* scope = scope_of(kProbe)) {
+    layouts_known = true;  // the helpers ask
+    layouts_known = holds(scope);
+    words_known = layouts_known;
+    words_known = layouts_known && words_hold(scope);
+    Py_DECREF(scope);
+  }
+#endif
+}
+
+}  // namespace unified_guards::cpython

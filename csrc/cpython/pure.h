@@ -1,0 +1,47 @@
+// What can be asked of an object without running code of a user's, and whether it can.
+//
+// Asking Python may run a property, a __getattr__, an __eq__ of another key or a __len__, and such code may change or
+// free whatever else is guarded (see Evaluation::ask). So each question is tried here first.
+#pragma once
+
+#include "cpython/cpython.h"
+
+namespace unified_guards {
+
+struct PureAttribute {
+  bool certain;     // false when only code of a user's could tell
+  PyObject* value;  // null when it is absent
+  bool is_new;      // a new reference; else borrowed
+};
+
+// getattr(object, name).
+PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& slot);
+
+// Whether an object certainly has none of a list of attributes. `version` is a memory of the caller's for these names:
+// the version of a class that was found to have none of them (see cpython::looks_up_purely).
+bool lacks_purely(PyObject* object, PyObject* names, unsigned int& version);
+
+// Whether it never changes, nor what it holds, and comparing it with another such value runs no code of a user's.
+// A tuple of many items, or a deep one, is taken for one that may.
+bool is_immutable(PyObject* value);
+
+// Whether len() of it, and what PySequence_Length says, is a field of its own.
+bool has_plain_length(PyObject* object);
+
+// Whether object[key] is known for an exact list or tuple: `value` is borrowed, null when there is no such item.
+bool item_purely(PyObject* object, PyObject* key, PyObject*& value);
+
+// Whether comparing the keys of an exact dict with these runs no code of a user's.
+bool keys_compare_purely(PyObject* dict, PyObject* expected);
+
+// Of a bound method, written in Python or in C: the object it is bound to, borrowed, to which it holds a reference.
+struct Bound {
+  bool is_bound;
+  PyObject* to;  // null where there is none
+};
+Bound bound_of(PyObject* object);
+
+// Whether nothing of a user's notices that the last reference to it goes, apart from what a bound method is bound to.
+bool dies_quietly(PyObject* object);
+
+}  // namespace unified_guards

@@ -1,0 +1,59 @@
+// See facts.h.
+#include "witness/facts.h"
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+
+namespace unified_guards {
+
+FactsMoved facts_moved;
+
+bool KnownTypes::add(PyTypeObject* type) {
+  if (cpython::is_built_in(type)) return true;
+  const bool is_known =
+      std::any_of(types_.rbegin(), types_.rend(), [&](const Known& known) { return known.type == type; });
+  if (is_known) return true;
+  const bool collects = PyGC_Disable() != 0;  // making an object may start a collection, which runs finalizers
+  PyObject* reference = PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), nullptr);
+  if (collects) PyGC_Enable();
+  if (reference == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  types_.push_back({type, reference});
+  return true;
+}
+
+void Facts::finish() {
+  static constexpr uint64_t nothing = 0;
+  sort_tensors();
+  facts.resize(count() + kAhead, {&nothing, 0});
+  auto* nowhere = static_cast<PyObject*>(Py_None);
+  tensors.resize(tensor_count() + kTensorsAhead, {nowhere, nowhere, nowhere, 0, 0, 0});
+}
+
+// One loop for each kind of tensor takes the same branches again and again.
+void Facts::sort_tensors() {
+  const size_t count = tensor_count();
+  const auto kind = [&](uint32_t at) {
+    const TensorFact& tensor = tensors[at];
+    return std::tuple(uint32_t{tensor.spec}, tensor.type_version, uint32_t{tensor.is_bare});
+  };
+  std::vector<uint32_t> order(count);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return kind(a) < kind(b); });
+  std::vector<TensorFact> sorted;
+  std::vector<uint32_t> sorted_owners;
+  for (const uint32_t at : order) {
+    if (!sorted.empty() && !are_alike(sorted.back(), tensors[at])) runs.push_back(static_cast<uint32_t>(sorted.size()));
+    remembered[tensor_owners[at]].first = static_cast<uint32_t>(sorted.size());
+    sorted.push_back(tensors[at]);
+    sorted_owners.push_back(tensor_owners[at]);
+  }
+  if (count != 0) runs.push_back(static_cast<uint32_t>(count));
+  tensors = std::move(sorted);
+  tensor_owners = std::move(sorted_owners);
+}
+
+}  // namespace unified_guards

@@ -1,0 +1,199 @@
+// What a passing check remembers, so that the next one need not evaluate it again.
+//
+// A fact is a word of memory that was what it was: as long as it is, and the facts before it are, the instruction that
+// owns it gives the same answer. Facts come in the order of the program, parents before children, so that no word is
+// read inside an object of which an earlier fact has not vouched that it is alive. Tensors are not remembered but read
+// again, through the pointers that the facts vouch for: their metadata is checked exactly, in one loop.
+//
+// A word that holds a pointer may come to hold it again for another object, made where the first was freed. So whatever
+// is believed of a value is read from the value itself: its type, then its version, its fields or its items. Only plain
+// immutable values (numbers, strings, tuples of them) are believed by their address; those are kept, so that no other
+// object can come to be there. Nothing else is referenced.
+#pragma once
+
+#include "check/evaluate.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace unified_guards {
+
+struct Fact {
+  cpython::Word word;
+  uint64_t expected;
+};
+static_assert(sizeof(Fact) == 16);
+
+// What is believed. docs/soundness.md has a row for each: the words, what must hold for them to be believed, who can
+// change what they stand for, and the mutations of the fuzzer that try it (tests/test_soundness.py compares).
+// The first group are words in the stream of facts; the second is read again on every check, in a form of its own.
+#define UG_FACT_KINDS(X)                                                          \
+  X(kType, "type")                                 /* ob_type of an object      */ \
+  X(kTypeVersion, "type version")                  /* of a class and its bases  */ \
+  X(kDictVersion, "dict version")                  /* tag or watcher's counter  */ \
+  X(kInstanceDict, "instance dict")                /* where the object keeps it */ \
+  X(kInlineValues, "inline values")                /* the array of them         */ \
+  X(kInlineValue, "inline value")                  /* one of them               */ \
+  X(kSlot, "slot")                                 /* field of a member         */ \
+  X(kCell, "cell")                                 /* contents                  */ \
+  X(kLength, "length")                             /* of a list, tuple or set   */ \
+  X(kListItems, "list items")                      /* the array of them         */ \
+  X(kItem, "item")                                 /* one of them               */ \
+  X(kClassDict, "class dict")                      /* tp_dict                   */ \
+  X(kMro, "mro")                                   /* tp_mro                    */ \
+  X(kClassName, "class name")                      /* __name__, __qualname__    */ \
+  X(kFunctionField, "function field")              /* code, defaults, closure   */ \
+  X(kMethodFunction, "method function")            /* __func__ of a method      */ \
+  X(kWeakref, "weak reference")                    /* its target                */ \
+  X(kTensorImplementation, "tensor implementation") /* TensorImpl               */ \
+  X(kAutogradMetadata, "autograd metadata")        /* of an implementation      */ \
+  X(kGradient, "gradient")                         /* grad of that              */ \
+  X(kGradientObject, "gradient object")            /* its Python object         */ \
+  X(kAnchor, "anchor")                             /* an object in the frame    */ \
+  X(kTensor, "tensor")                             /* metadata, compared        */ \
+  X(kState, "state")                               /* of the thread and process */
+
+enum class FactKind : uint8_t {
+#define UG_FACT_KIND(name, text) name,
+  UG_FACT_KINDS(UG_FACT_KIND)
+#undef UG_FACT_KIND
+      kCount
+};
+
+// How often a fact of each kind was found to have moved, by any program.
+struct FactsMoved {
+  uint64_t of[static_cast<size_t>(FactKind::kCount)] = {};
+
+  void note(FactKind kind) { of[static_cast<size_t>(kind)]++; }
+};
+extern FactsMoved facts_moved;
+
+// A tensor to compare with TensorSpec `spec`. Where its implementation and its autograd metadata were last is only
+// fetched ahead, never read through.
+struct TensorFact {
+  PyObject* tensor;
+  const void* implementation;
+  const void* autograd;
+  uint32_t spec : 31;
+  uint32_t is_bare : 1;   // it has no instance dict
+  uint32_t type_version;  // of its type; 0 when nothing depends on that
+};
+static_assert(sizeof(TensorFact) == 32);
+
+// Tensors that are compared with the same, one after the other.
+inline bool are_alike(const TensorFact& a, const TensorFact& b) {
+  return a.spec == b.spec && a.is_bare == b.is_bare && a.type_version == b.type_version;
+}
+
+// How an instruction is answered.
+enum class Standing : uint8_t {
+  kLive,     // evaluated on every check
+  kCovered,  // by facts
+  kAnchor,   // an accessor read on every check, the value of which is as remembered: facts begin here
+};
+
+struct Remembered {
+  uint32_t first = 0;  // where its facts begin; of a tensor guard: which TensorFact
+  Standing standing = Standing::kLive;
+  uint16_t edges = 0;  // how many of its facts say that an accessor still finds the same value
+  uint8_t has = 0;     // which Needs of the instructions below it its other facts answer
+};
+
+// The classes that objects are known by, which an address names only as long as the class lives: another class may come
+// to be there, and objects of it where objects were. A weak reference of our own to each is asked before all facts.
+class KnownTypes {
+ public:
+  KnownTypes() = default;
+  KnownTypes(KnownTypes&& other) noexcept : types_(std::move(other.types_)) { other.types_.clear(); }
+  KnownTypes& operator=(KnownTypes&& other) noexcept {
+    std::swap(types_, other.types_);
+    return *this;
+  }
+  ~KnownTypes() {
+    for (const Known& known : types_) Py_DECREF(known.reference);
+  }
+
+  // False when there is no memory for a reference. Runs no code of a user's.
+  bool add(PyTypeObject* type);
+
+  bool are_alive() const {
+    return std::all_of(types_.begin(), types_.end(), [](const Known& known) {
+      return *cpython::weakref_word(known.reference) == cpython::bits(known.type);
+    });
+  }
+  size_t bytes() const { return types_.capacity() * sizeof(Known); }
+
+ private:
+  struct Known {
+    PyTypeObject* type;
+    PyObject* reference;
+  };
+  std::vector<Known> types_;
+};
+
+// Plain immutable values that are kept alive, each for one instruction.
+class Kept {
+ public:
+  Kept() = default;
+  Kept(Kept&& other) noexcept : values_(std::move(other.values_)) { other.values_.clear(); }
+  Kept& operator=(Kept&& other) noexcept {
+    std::swap(values_, other.values_);
+    return *this;
+  }
+  ~Kept() {
+    for (const auto& [at, value] : values_) Py_DECREF(value);
+  }
+
+  void add(uint32_t at, PyObject* value) { values_.emplace_back(at, Py_NewRef(value)); }
+  void replace(uint32_t at, PyObject* value) {
+    for (auto& [owner, old] : values_) {
+      if (owner != at) continue;
+      Py_INCREF(value);
+      Py_SETREF(old, value);
+      return;
+    }
+    add(at, value);
+  }
+  size_t bytes() const { return values_.capacity() * sizeof(values_[0]); }
+
+ private:
+  std::vector<std::pair<uint32_t, PyObject*>> values_;
+};
+
+// The facts about one root.
+struct Facts {
+  static constexpr size_t kAhead = 24, kTensorsAhead = 12;
+
+  // The last kAhead facts and kTensorsAhead tensors are of no one: they let the loops fetch ahead without asking.
+  std::vector<Fact> facts;
+  std::vector<uint32_t> owners;  // of each fact: which instruction
+  std::vector<FactKind> kinds;   // of each fact
+  std::vector<TensorFact> tensors;
+  std::vector<uint32_t> tensor_owners;  // of each tensor: which instruction
+  std::vector<uint32_t> runs;           // where runs of tensors that are alike end
+  std::vector<Likeness> likenesses;     // by spec
+  std::vector<Remembered> remembered;   // by instruction
+  std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
+  KnownTypes types;
+  Kept kept;
+  SeenTable apart;  // vouched for, and in a group of UNIQUE with others that are not
+
+  size_t count() const { return owners.size(); }
+  size_t tensor_count() const { return tensor_owners.size(); }
+
+  // When all has been recorded.
+  void finish();
+  void sort_tensors();
+
+  size_t bytes() const {
+    return facts.capacity() * sizeof(Fact) + kinds.capacity() +
+           (owners.capacity() + tensor_owners.capacity() + runs.capacity()) * sizeof(uint32_t) +
+           tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
+           remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) + apart.bytes() +
+           kept.bytes() + types.bytes();
+  }
+};
+
+}  // namespace unified_guards
