@@ -189,11 +189,11 @@ def _trace(
         leaves = [leaf for leaf in lifted.lifting.leaves if leaf.role is Role.ARGUMENT]
         shape_env = _make_inputs(leaves, lifted, tracing_mode, allow_real)
         traced_args, _ = lifted.template({leaf: leaf.fake for leaf in leaves})
-        mode = StandIn({})
+        mode = StandIn({}, {id(leaf.fake): leaf for leaf in leaves})
 
         @functools.wraps(f)
         def watched(*inner: Any) -> Any:
-            with mode:
+            with mode.watching(), mode:
                 return f(*inner)
 
         try:

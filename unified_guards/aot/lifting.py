@@ -45,9 +45,10 @@ class Leaf:
         places: items of a module's dicts that hold it: while tracing they hold the traced one.
         fake: what it was converted to, once.
         maker: the provenance of its guards.
+        absent: of a tensor, the attributes that the function asked for and that it does not have.
     """
 
-    __slots__ = ("dynamic", "fake", "maker", "places", "role", "source", "value")
+    __slots__ = ("absent", "dynamic", "fake", "maker", "places", "role", "source", "value")
 
     def __init__(self, source: Source, value: Any, role: Role, dynamic: tuple[bool, ...], maker: Provenance) -> None:
         self.source = source
@@ -57,6 +58,7 @@ class Leaf:
         self.places: list[tuple[dict[str, Any], str]] = []
         self.fake: Any = None
         self.maker = maker
+        self.absent: set[str] = set()
 
 
 class Dimensions:
@@ -107,6 +109,10 @@ Template = Callable[[dict[Leaf, Any]], Any]
 def is_constant(value: object) -> bool:
     """Whether ``value`` is immutable and stands for itself."""
     return type(value) in _EQUAL or type(value) in _BITS or any(value is known for known in _SINGLETONS)
+
+
+def _is_same_constant(value: object, other: object) -> bool:
+    return type(value) is type(other) and (value is other or repr(value) == repr(other))
 
 
 class _Flatten:
@@ -196,6 +202,7 @@ class Lifting:
     Attributes:
         items: guards with their provenance, and leaves, in the order of their sources.
         leaves: each tensor once, however often it was found.
+        inner: the tensors in those that are wrapper subclasses.
         relations: what holds between several sources.
         kept: objects that a guard knows by address, as weak references where they allow it.
         deaths: told when one of those is gone.
@@ -208,6 +215,7 @@ class Lifting:
         self.static_arguments = static_arguments
         self.items: list[tuple[Guard, Provenance] | Leaf] = []
         self.leaves: list[Leaf] = []
+        self.inner: list[Leaf] = []
         self.relations: list[tuple[Guard, Provenance]] = []
         self.kept: dict[int, Any] = {}
         self.constants: set[int] = set()
@@ -270,7 +278,28 @@ class Lifting:
         dims = (False,) * value.dim() if static else self.dimensions.of_tensor(source, value)
         leaf = self._leaf(source, value, role, dims, maker)
         self._leaf_of[id(value)] = leaf
+        if is_traceable_wrapper_subclass(value):
+            self._wrapper(value, source, role, maker)
         return leaf
+
+    def _wrapper(self, value: Any, source: Source, role: Role, maker: Provenance) -> None:
+        """What a wrapper subclass is beside its inner tensors: 1, True and 1.0 are not interchangeable here either."""
+        try:
+            names, metadata = _inner(value)
+        except Exception as error:
+            raise Unguardable(f"a {type(value).__qualname__} that cannot be taken apart ({source}): {error}") from error
+        parts = source.child(Access.CALL1, _inner)
+        self.add(Test.EQUALS, parts.child(Access.TUPLE_ITEM, 0), (names,), maker)
+        self.exact(metadata, parts.child(Access.TUPLE_ITEM, 1), maker)
+        for name in names:
+            found, below = getattr(value, name), source.child(Access.ATTR, name)
+            if isinstance(found, torch.Tensor):
+                self.inner.append(Leaf(below, found, role, (), maker))
+            if is_traceable_wrapper_subclass(found):
+                self._wrapper(found, below, role, maker)
+        inner = {name: getattr(value, name) for name in names}
+        unflatten = type(value).__tensor_unflatten__
+        self._attributes(value, lambda: unflatten(inner, metadata, value.size(), value.stride()), source, maker)
 
     def _leaf(self, source: Source, value: Any, role: Role, dims: tuple[bool, ...], maker: Provenance) -> Leaf:
         leaf = Leaf(source, value, role, dims, maker)
@@ -322,6 +351,7 @@ class Lifting:
             return lambda traced: tuple([part(traced) for part in parts])
         if kind is list:
             return lambda traced: [part(traced) for part in parts]
+        self._no_attributes(value, source, maker)
         if hasattr(kind, "_make"):
             return lambda traced: kind._make(part(traced) for part in parts)
         return lambda traced: kind([part(traced) for part in parts])
@@ -329,9 +359,18 @@ class Lifting:
     def _mapping(self, value: Any, source: Source, maker: Provenance) -> Template:
         kind, keys = type(value), list(value)
         self.keys(value, source, maker)
+        self._no_attributes(value, source, maker)
         order = {id(key): at for at, key in enumerate(dict.keys(value))}
         parts = [self.argument(value[key], self.item_source(source, key, order[id(key)]), maker) for key in keys]
         return lambda traced: kind(zip(keys, [part(traced) for part in parts], strict=True))
+
+    def _no_attributes(self, value: Any, source: Source, maker: Provenance) -> None:
+        """A tuple or dict of a class that can have attributes is built again without any."""
+        names = getattr(value, "__dict__", None)
+        if names:
+            raise Unguardable(f"a {type(value).__qualname__} with attributes beside its items ({source})")
+        if names is not None:
+            self.add(Test.DICT_LENGTH, source.child(Access.GENERIC_DICT), (0,), maker)
 
     def keys(self, value: dict[Any, Any], source: Source, maker: Provenance) -> None:
         """The exact class and the exact keys of a dict, in order."""
@@ -393,7 +432,26 @@ class Lifting:
         self.add(Test.LENGTH, items, (len(children), True), maker)
         parts = [self.argument(child, items.child(Access.TUPLE_ITEM, at), maker) for at, child in enumerate(children)]
         unflatten = flatten.node.unflatten_fn
+        self._attributes(value, lambda: unflatten(list(children), context), source, maker)
         return lambda traced: unflatten([part(traced) for part in parts], context)
+
+    def _attributes(self, value: Any, rebuild: Callable[[], Any], source: Source, maker: Provenance) -> None:
+        """While tracing, an instance is one that was built again: it must have no attribute that this loses."""
+        names = getattr(value, "__dict__", None)
+        if type(names) is not dict:
+            return
+        try:
+            made = vars(rebuild())
+        except Exception as error:
+            raise Unguardable(f"a {type(value).__qualname__} that cannot be built again ({source}): {error}") from error
+        below = source.child(Access.GENERIC_DICT)
+        self.keys(names, below, maker)
+        for at, (name, item) in enumerate(names.items()):
+            if name not in made or (is_constant(item) and not _is_same_constant(item, made[name])):
+                raise Unguardable(f"a {type(value).__qualname__} with an attribute of its own, {name} ({source})")
+            self.constant(item, self.item_source(below, name, at), maker)
+        if len(made) != len(names):
+            raise Unguardable(f"a {type(value).__qualname__} without some attribute of its own ({source})")
 
     # -- after tracing ---------------------------------------------------------------------------------------------
 
@@ -405,6 +463,7 @@ class Lifting:
             return [] if constant is None else [(guard(Test.EQUALS, (source,), (constant,)), leaf.maker)]
         facts = tensor_facts(value, leaf.fake.size(), leaf.fake.stride())
         found = [(guard(Test.TENSOR, (source,), (facts,)), leaf.maker)]
+        found += [(guard(Test.NO_ATTR, (source,), (name,)), leaf.maker) for name in sorted(leaf.absent)]
         if isinstance(value, FakeTensor):
             mode, device = source.child(Access.ATTR, "fake_mode"), source.child(Access.ATTR, "fake_device")
             self.keep(value.fake_mode)
@@ -417,11 +476,7 @@ class Lifting:
     def _inner_guards(
         self, value: Any, fake: Any, source: Source, maker: Provenance, found: list[tuple[Guard, Provenance]]
     ) -> None:
-        names, metadata = _inner(value)
-        parts = source.child(Access.CALL1, _inner)
-        for at, expected in enumerate((names, metadata)):
-            found.append((guard(Test.EQUALS, (parts.child(Access.TUPLE_ITEM, at),), (expected,)), maker))
-        for name in names:
+        for name in _inner(value)[0]:
             inner, inner_fake = getattr(value, name), getattr(fake, name)
             if not isinstance(inner, torch.Tensor):
                 continue
