@@ -832,6 +832,27 @@ def test_what_a_node_does_not_hand_out_is_not_lost() -> None:
         assert torch.equal(compiled(Node(ones(3), other)), ones(3) + other)
 
 
+class Slotted:
+    __slots__ = ("other", "x")
+
+    def __init__(self, x: torch.Tensor, other: int = 0) -> None:
+        self.x = x
+        self.other = other
+
+
+pytree.register_pytree_node(Slotted, lambda node: ([node.x], None), lambda children, _: Slotted(children[0]))
+
+
+@pytest.mark.parametrize("kind", [Node, Slotted])
+def test_data_that_a_node_does_not_hand_out_is_not_lost(kind: Any) -> None:
+    def function(node: Any) -> Any:
+        return node.x + (node.other if isinstance(node.other, int) else node.other["a"][0])
+
+    compiled = unified_guards.aot_function(function, nop)
+    for other in (0, 3, {"a": [5]}, {"a": [6]}, 0):
+        assert torch.equal(compiled(kind(ones(3), other)), function(kind(ones(3), other)))
+
+
 class Scaled(torch.Tensor):
     @staticmethod
     def __new__(cls, inner: torch.Tensor, scale: Any) -> Any:

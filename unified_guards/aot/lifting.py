@@ -102,6 +102,8 @@ _SINGLETONS = (None, True, False, Ellipsis, NotImplemented)
 #: Of these, keys that are equal and of one type are interchangeable.
 _EXACT_KEYS = frozenset({str, int, bool, bytes, type(None)})
 
+_MISSING = object()
+
 #: Builds a value out of the traced leaves.
 Template = Callable[[dict[Leaf, Any]], Any]
 
@@ -111,8 +113,24 @@ def is_constant(value: object) -> bool:
     return type(value) in _EQUAL or type(value) in _BITS or any(value is known for known in _SINGLETONS)
 
 
-def _is_same_constant(value: object, other: object) -> bool:
-    return type(value) is type(other) and (value is other or repr(value) == repr(other))
+def _is_plain(value: Any, depth: int = 8) -> bool:
+    """Whether it is a constant, or made of constants."""
+    if depth == 0 or is_constant(value):
+        return depth > 0
+    if type(value) is dict:
+        return all(is_constant(key) and _is_plain(item, depth - 1) for key, item in value.items())
+    return type(value) in (tuple, list) and all(_is_plain(item, depth - 1) for item in value)
+
+
+def _is_same_plain(value: object, other: object) -> bool:
+    return value is other or (type(value) is type(other) and repr(value) == repr(other))
+
+
+def slots_of(kind: type) -> list[str]:
+    """The names of the slots of a class and its bases."""
+    declared = [vars(base).get("__slots__", ()) for base in kind.__mro__ if base.__module__ != "builtins"]
+    names = [name for slots in declared for name in ((slots,) if isinstance(slots, str) else slots)]
+    return [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
 
 
 class _Flatten:
@@ -437,21 +455,30 @@ class Lifting:
 
     def _attributes(self, value: Any, rebuild: Callable[[], Any], source: Source, maker: Provenance) -> None:
         """While tracing, an instance is one that was built again: it must have no attribute that this loses."""
-        names = getattr(value, "__dict__", None)
-        if type(names) is not dict:
+        names, slots = getattr(value, "__dict__", None), slots_of(type(value))
+        if type(names) is not dict and not slots:
             return
         try:
-            made = vars(rebuild())
+            made = rebuild()
         except Exception as error:
             raise Unguardable(f"a {type(value).__qualname__} that cannot be built again ({source}): {error}") from error
-        below = source.child(Access.GENERIC_DICT)
-        self.keys(names, below, maker)
-        for at, (name, item) in enumerate(names.items()):
-            if name not in made or (is_constant(item) and not _is_same_constant(item, made[name])):
-                raise Unguardable(f"a {type(value).__qualname__} with an attribute of its own, {name} ({source})")
-            self.constant(item, self.item_source(below, name, at), maker)
-        if len(made) != len(names):
-            raise Unguardable(f"a {type(value).__qualname__} without some attribute of its own ({source})")
+        if type(names) is dict:
+            below = source.child(Access.GENERIC_DICT)
+            self.keys(names, below, maker)
+            for at, name in enumerate(names):
+                found = names[name], vars(made).get(name, _MISSING)
+                self._attribute(value, *found, self.item_source(below, name, at), maker)
+            if len(vars(made)) != len(names):
+                raise Unguardable(f"a {type(value).__qualname__} without some attribute of its own ({source})")
+        for name in slots:
+            found = getattr(value, name, _MISSING), getattr(made, name, _MISSING)
+            self._attribute(value, *found, source.child(Access.ATTR, name), maker)
+
+    def _attribute(self, value: Any, own: Any, other: Any, source: Source, maker: Provenance) -> None:
+        if own is _MISSING or other is _MISSING or (_is_plain(own) and not _is_same_plain(own, other)):
+            raise Unguardable(f"a {type(value).__qualname__} with an attribute of its own ({source})")
+        if _is_plain(own):
+            self.exact(own, source, maker)
 
     # -- after tracing ---------------------------------------------------------------------------------------------
 
