@@ -840,6 +840,7 @@ def context_row(name: str, context: Callable[[], Any], function: Any = lambda x,
 def switch_row(name: str, get: Callable[[], Any], put_back: Callable[[Any], Any], value: Any) -> None:
     def row() -> Iterator[Any]:
         before = get()
+        put_back(before)  # what was never set is not the same to torch as what was set to the default
         try:
             yield lambda x: (x + 1, torch.ones(2)), [torch.ones(2)]
             put_back(value)

@@ -65,7 +65,7 @@ def test_some_guard_notices_this_mutation(name: str, catalogue: Catalogue) -> No
 OTHER_OBJECTS = (
     *("module_to", "tensors_swapped", "weak_target_dies", "freed_and_made_again", "mortals_in_place"),
     *("class_freed_and_made_again", "tensor_kinds_in_place", "tensor_kinds_swapped", "tensor_kinds_replaced"),
-    "base_comes_to_require_grad",
+    *("base_comes_to_require_grad", "mro_of_its_own"),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx as torch_make_fx
 
 import unified_guards
 from unified_guards import GuardError, GuardSet
+from unified_guards.aot.cache import tracing
 
 MODES = ("real", "fake", "symbolic")
 
@@ -364,3 +366,21 @@ def test_gradients_flow_through_the_graph() -> None:
     x = ones(3, requires_grad=True)
     gm(x).backward()
     torch.testing.assert_close(x.grad, ones(3) * 2)
+
+
+def test_one_thread_traces_at_a_time() -> None:
+    def others_may_trace() -> bool:
+        found = tracing.acquire(blocking=False)
+        if found:
+            tracing.release()
+        return found
+
+    def add(x: torch.Tensor, other: int) -> torch.Tensor:
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            seen.append(thread.submit(others_may_trace).result())
+        return x - -other
+
+    seen: list[bool] = []
+    unified_guards.make_fx(lambda x: x + 1, {torch.ops.aten.add.Tensor: add})(ones(2))
+    assert seen == [False]
+    assert others_may_trace()

@@ -500,7 +500,6 @@ class Episode:
         self.statistics.done.update(self.names[number] for number in numbers)
         changes, noticed = self.changes, self.noticed
         checks = passes = 0
-        errors = self.statistics.errors
         for kind, number, other, chance, torch_too in zip(kinds, numbers, others, chances, for_torch, strict=True):
             change, restore = changes[number]
             near = noticed[number]
@@ -509,10 +508,7 @@ class Episode:
                 log.append((CHECK, probe.number))
             elif kind in ("round trip", "there and back", "leave"):
                 log.append((CHANGE, number))
-                try:
-                    change()
-                except Exception as error:
-                    errors[type(error).__name__] += 1
+                self._do(change)
                 if kind != "leave":
                     if kind == "round trip":
                         log.append((CHECK, probe.number))
@@ -524,10 +520,7 @@ class Episode:
                         passes += found
                     log.append((RESTORE, number))
                     if restore is not None:
-                        try:
-                            restore()
-                        except Exception as error:
-                            errors[type(error).__name__] += 1
+                        self._do(restore)
                 elif restore is not None:
                     pending[number] = None
                     if len(pending) > 2:

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _recompiles = getArtifactLogger(__name__, "recompiles")
 
 #: Tracing lets modules hold traced tensors for a while, so one thread traces at a time.
-_tracing = threading.RLock()
+tracing = threading.RLock()
 
 
 class CacheInfo(NamedTuple):
@@ -159,7 +159,7 @@ class UnifiedCache(_C.Lookup):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the version for these arguments without running it, unless there is one already."""
-        with _tracing:
+        with tracing:
             if self._find(args, kwargs) is None:
                 self._compile(args, kwargs)
 
@@ -178,7 +178,7 @@ class UnifiedCache(_C.Lookup):
     def _miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if is_being_traced(args, kwargs):
             return self._target(*args, **kwargs)
-        with _tracing:
+        with tracing:
             compiled = self._find(args, kwargs) is not None or self._compile(args, kwargs)
         return self(*args, **kwargs) if compiled else self._target(*args, **kwargs)
 

@@ -18,7 +18,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from unified_guards import _C, verify
-from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported, storage_of
+from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported, shares_memory, storage_of
 from unified_guards.aot.shapes import shape_guards
 from unified_guards.aot.state import State, defined_at
 from unified_guards.guards.describe import describe, failing_of
@@ -66,6 +66,8 @@ class Lifted:
         for leaf in self.lifting.leaves:
             if isinstance(leaf.value, torch.Tensor):
                 check_supported(leaf.value, leaf.source)
+        if self.lifting.inner and shares_memory([*self.lifting.leaves, *self.lifting.inner]):
+            self.refused = "tensors inside of wrappers share memory"  # each would be taken for one of its own
 
 
 def _users_mode() -> str | None:
@@ -106,10 +108,10 @@ def guard_set_of(lifted: Lifted, shape_env: Any, *, leaves: list[Leaf], storages
     lifting = lifted.lifting
     entries = [*lifted.ambient, *lifting.entries(), *lifting.relations]
     maker = Provenance("aot", "tensors of one call")
-    tensors = [leaf for leaf in lifting.leaves if isinstance(leaf.value, torch.Tensor)]
+    tensors = [leaf for leaf in (*lifting.leaves, *lifting.inner) if isinstance(leaf.value, torch.Tensor)]
     if len(tensors) > 1:
         entries.append((guard(Test.UNIQUE, tuple(leaf.source for leaf in tensors)), maker))
-    if storages:
+    if storages or lifting.inner:
         entries += _storage_guards(tensors, maker)
     if offsets:
         entries += [item for leaf in tensors for item in _offset_guard(leaf)]

@@ -11,7 +11,7 @@ import torch
 from torch.fx.experimental import proxy_tensor
 
 from unified_guards import _C, verify
-from unified_guards.aot.cache import is_being_traced
+from unified_guards.aot.cache import is_being_traced, tracing
 from unified_guards.aot.entry import Entry, Lifted, guard_set_of
 from unified_guards.aot.errors import GuardError, Unguardable
 from unified_guards.aot.lifting import Dimensions, Leaf, Role, keep_shared_memory_static
@@ -158,7 +158,8 @@ def make_fx(
         raise ValueError(f"tracing_mode must be 'real', 'fake' or 'symbolic'; got {tracing_mode!r}")
 
     def trace(*args: Any) -> tuple[torch.fx.GraphModule, Entry]:
-        return _trace(f, args, tracing_mode, on_guard_failure, decomposition_table, _allow_non_fake_inputs, options)
+        with tracing:  # torch patches itself meanwhile, for the whole process
+            return _trace(f, args, tracing_mode, on_guard_failure, decomposition_table, _allow_non_fake_inputs, options)
 
     @functools.wraps(f)
     def wrapped(*args: Any) -> GuardedGraphModule:
@@ -189,11 +190,11 @@ def _trace(
         leaves = [leaf for leaf in lifted.lifting.leaves if leaf.role is Role.ARGUMENT]
         shape_env = _make_inputs(leaves, lifted, tracing_mode, allow_real)
         traced_args, _ = lifted.template({leaf: leaf.fake for leaf in leaves})
-        mode = StandIn({})
+        mode = StandIn({}, {id(leaf.fake): leaf for leaf in leaves})
 
         @functools.wraps(f)
         def watched(*inner: Any) -> Any:
-            with mode:
+            with mode.watching(), mode:
                 return f(*inner)
 
         try:

@@ -45,9 +45,10 @@ class Leaf:
         places: items of a module's dicts that hold it: while tracing they hold the traced one.
         fake: what it was converted to, once.
         maker: the provenance of its guards.
+        absent: of a tensor, the attributes that the function asked for and that it does not have.
     """
 
-    __slots__ = ("dynamic", "fake", "maker", "places", "role", "source", "value")
+    __slots__ = ("absent", "dynamic", "fake", "maker", "places", "role", "source", "value")
 
     def __init__(self, source: Source, value: Any, role: Role, dynamic: tuple[bool, ...], maker: Provenance) -> None:
         self.source = source
@@ -57,6 +58,7 @@ class Leaf:
         self.places: list[tuple[dict[str, Any], str]] = []
         self.fake: Any = None
         self.maker = maker
+        self.absent: set[str] = set()
 
 
 class Dimensions:
@@ -100,6 +102,8 @@ _SINGLETONS = (None, True, False, Ellipsis, NotImplemented)
 #: Of these, keys that are equal and of one type are interchangeable.
 _EXACT_KEYS = frozenset({str, int, bool, bytes, type(None)})
 
+_MISSING = object()
+
 #: Builds a value out of the traced leaves.
 Template = Callable[[dict[Leaf, Any]], Any]
 
@@ -107,6 +111,26 @@ Template = Callable[[dict[Leaf, Any]], Any]
 def is_constant(value: object) -> bool:
     """Whether ``value`` is immutable and stands for itself."""
     return type(value) in _EQUAL or type(value) in _BITS or any(value is known for known in _SINGLETONS)
+
+
+def _is_plain(value: Any, depth: int = 8) -> bool:
+    """Whether it is a constant, or made of constants."""
+    if depth == 0 or is_constant(value):
+        return depth > 0
+    if type(value) is dict:
+        return all(is_constant(key) and _is_plain(item, depth - 1) for key, item in value.items())
+    return type(value) in (tuple, list) and all(_is_plain(item, depth - 1) for item in value)
+
+
+def _is_same_plain(value: object, other: object) -> bool:
+    return value is other or (type(value) is type(other) and repr(value) == repr(other))
+
+
+def slots_of(kind: type) -> list[str]:
+    """The names of the slots of a class and its bases."""
+    declared = [vars(base).get("__slots__", ()) for base in kind.__mro__ if base.__module__ != "builtins"]
+    names = [name for slots in declared for name in ((slots,) if isinstance(slots, str) else slots)]
+    return [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
 
 
 class _Flatten:
@@ -196,6 +220,7 @@ class Lifting:
     Attributes:
         items: guards with their provenance, and leaves, in the order of their sources.
         leaves: each tensor once, however often it was found.
+        inner: the tensors in those that are wrapper subclasses.
         relations: what holds between several sources.
         kept: objects that a guard knows by address, as weak references where they allow it.
         deaths: told when one of those is gone.
@@ -208,6 +233,7 @@ class Lifting:
         self.static_arguments = static_arguments
         self.items: list[tuple[Guard, Provenance] | Leaf] = []
         self.leaves: list[Leaf] = []
+        self.inner: list[Leaf] = []
         self.relations: list[tuple[Guard, Provenance]] = []
         self.kept: dict[int, Any] = {}
         self.constants: set[int] = set()
@@ -270,7 +296,28 @@ class Lifting:
         dims = (False,) * value.dim() if static else self.dimensions.of_tensor(source, value)
         leaf = self._leaf(source, value, role, dims, maker)
         self._leaf_of[id(value)] = leaf
+        if is_traceable_wrapper_subclass(value):
+            self._wrapper(value, source, role, maker)
         return leaf
+
+    def _wrapper(self, value: Any, source: Source, role: Role, maker: Provenance) -> None:
+        """What a wrapper subclass is beside its inner tensors: 1, True and 1.0 are not interchangeable here either."""
+        try:
+            names, metadata = _inner(value)
+        except Exception as error:
+            raise Unguardable(f"a {type(value).__qualname__} that cannot be taken apart ({source}): {error}") from error
+        parts = source.child(Access.CALL1, _inner)
+        self.add(Test.EQUALS, parts.child(Access.TUPLE_ITEM, 0), (names,), maker)
+        self.exact(metadata, parts.child(Access.TUPLE_ITEM, 1), maker)
+        for name in names:
+            found, below = getattr(value, name), source.child(Access.ATTR, name)
+            if isinstance(found, torch.Tensor):
+                self.inner.append(Leaf(below, found, role, (), maker))
+            if is_traceable_wrapper_subclass(found):
+                self._wrapper(found, below, role, maker)
+        inner = {name: getattr(value, name) for name in names}
+        unflatten = type(value).__tensor_unflatten__
+        self._attributes(value, lambda: unflatten(inner, metadata, value.size(), value.stride()), source, maker)
 
     def _leaf(self, source: Source, value: Any, role: Role, dims: tuple[bool, ...], maker: Provenance) -> Leaf:
         leaf = Leaf(source, value, role, dims, maker)
@@ -322,6 +369,7 @@ class Lifting:
             return lambda traced: tuple([part(traced) for part in parts])
         if kind is list:
             return lambda traced: [part(traced) for part in parts]
+        self._no_attributes(value, source, maker)
         if hasattr(kind, "_make"):
             return lambda traced: kind._make(part(traced) for part in parts)
         return lambda traced: kind([part(traced) for part in parts])
@@ -329,9 +377,18 @@ class Lifting:
     def _mapping(self, value: Any, source: Source, maker: Provenance) -> Template:
         kind, keys = type(value), list(value)
         self.keys(value, source, maker)
+        self._no_attributes(value, source, maker)
         order = {id(key): at for at, key in enumerate(dict.keys(value))}
         parts = [self.argument(value[key], self.item_source(source, key, order[id(key)]), maker) for key in keys]
         return lambda traced: kind(zip(keys, [part(traced) for part in parts], strict=True))
+
+    def _no_attributes(self, value: Any, source: Source, maker: Provenance) -> None:
+        """A tuple or dict of a class that can have attributes is built again without any."""
+        names = getattr(value, "__dict__", None)
+        if names:
+            raise Unguardable(f"a {type(value).__qualname__} with attributes beside its items ({source})")
+        if names is not None:
+            self.add(Test.DICT_LENGTH, source.child(Access.GENERIC_DICT), (0,), maker)
 
     def keys(self, value: dict[Any, Any], source: Source, maker: Provenance) -> None:
         """The exact class and the exact keys of a dict, in order."""
@@ -393,7 +450,35 @@ class Lifting:
         self.add(Test.LENGTH, items, (len(children), True), maker)
         parts = [self.argument(child, items.child(Access.TUPLE_ITEM, at), maker) for at, child in enumerate(children)]
         unflatten = flatten.node.unflatten_fn
+        self._attributes(value, lambda: unflatten(list(children), context), source, maker)
         return lambda traced: unflatten([part(traced) for part in parts], context)
+
+    def _attributes(self, value: Any, rebuild: Callable[[], Any], source: Source, maker: Provenance) -> None:
+        """While tracing, an instance is one that was built again: it must have no attribute that this loses."""
+        names, slots = getattr(value, "__dict__", None), slots_of(type(value))
+        if type(names) is not dict and not slots:
+            return
+        try:
+            made = rebuild()
+        except Exception as error:
+            raise Unguardable(f"a {type(value).__qualname__} that cannot be built again ({source}): {error}") from error
+        if type(names) is dict:
+            below = source.child(Access.GENERIC_DICT)
+            self.keys(names, below, maker)
+            for at, name in enumerate(names):
+                found = names[name], vars(made).get(name, _MISSING)
+                self._attribute(value, *found, self.item_source(below, name, at), maker)
+            if len(vars(made)) != len(names):
+                raise Unguardable(f"a {type(value).__qualname__} without some attribute of its own ({source})")
+        for name in slots:
+            found = getattr(value, name, _MISSING), getattr(made, name, _MISSING)
+            self._attribute(value, *found, source.child(Access.ATTR, name), maker)
+
+    def _attribute(self, value: Any, own: Any, other: Any, source: Source, maker: Provenance) -> None:
+        if own is _MISSING or other is _MISSING or (_is_plain(own) and not _is_same_plain(own, other)):
+            raise Unguardable(f"a {type(value).__qualname__} with an attribute of its own ({source})")
+        if _is_plain(own):
+            self.exact(own, source, maker)
 
     # -- after tracing ---------------------------------------------------------------------------------------------
 
@@ -405,6 +490,7 @@ class Lifting:
             return [] if constant is None else [(guard(Test.EQUALS, (source,), (constant,)), leaf.maker)]
         facts = tensor_facts(value, leaf.fake.size(), leaf.fake.stride())
         found = [(guard(Test.TENSOR, (source,), (facts,)), leaf.maker)]
+        found += [(guard(Test.NO_ATTR, (source,), (name,)), leaf.maker) for name in sorted(leaf.absent)]
         if isinstance(value, FakeTensor):
             mode, device = source.child(Access.ATTR, "fake_mode"), source.child(Access.ATTR, "fake_device")
             self.keep(value.fake_mode)
@@ -417,11 +503,7 @@ class Lifting:
     def _inner_guards(
         self, value: Any, fake: Any, source: Source, maker: Provenance, found: list[tuple[Guard, Provenance]]
     ) -> None:
-        names, metadata = _inner(value)
-        parts = source.child(Access.CALL1, _inner)
-        for at, expected in enumerate((names, metadata)):
-            found.append((guard(Test.EQUALS, (parts.child(Access.TUPLE_ITEM, at),), (expected,)), maker))
-        for name in names:
+        for name in _inner(value)[0]:
             inner, inner_fake = getattr(value, name), getattr(fake, name)
             if not isinstance(inner, torch.Tensor):
                 continue

@@ -5,12 +5,20 @@ Entry point: :class:`StandIn`.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.overrides import TorchFunctionMode
 
 from unified_guards.aot.errors import Unguardable
+from unified_guards.aot.lifting import Leaf
 
 _OFFSET_READERS = frozenset(
     {torch.Tensor.storage_offset, torch.Tensor.as_strided, torch.as_strided, torch.Tensor.as_strided_,
@@ -54,15 +62,17 @@ class StandIn(TorchFunctionMode):
 
     Args:
         traced: by the address of the real tensor.
+        leaves: by the address of the traced tensor.
 
     Attributes:
         reads_offset: whether the function looked at where a tensor begins in its storage.
         refused: what it asked for that no guard is about.
     """
 
-    def __init__(self, traced: dict[int, Any]) -> None:
+    def __init__(self, traced: dict[int, Any], leaves: dict[int, Leaf]) -> None:
         super().__init__()
         self.traced = traced
+        self.leaves = leaves
         self.inputs = {id(tensor) for tensor in traced.values()}
         self.reads_offset = False
         self.refused: str | None = None
@@ -92,6 +102,31 @@ class StandIn(TorchFunctionMode):
             self.refused = asked
             raise Unguardable(f"the function {asked}")
 
+    def ask(self, tensor: torch.Tensor, name: str) -> None:
+        """The function asks for an attribute that a traced tensor does not have. The real one may have it."""
+        leaf = self.leaves.get(id(tensor))
+        if leaf is None:
+            return
+        if name in getattr(leaf.value, "__dict__", ()) or hasattr(type(leaf.value), name):
+            self.refused = f"reads the attribute {name} of a tensor"
+            raise Unguardable(f"the function {self.refused}")
+        leaf.absent.add(name)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside the block the function's questions for attributes that a traced tensor lacks come to :meth:`ask`."""
+        with _lock:
+            _watching.append(self)
+            if len(_watching) == 1:
+                _put_hook()
+        try:
+            yield
+        finally:
+            with _lock:
+                _watching.remove(self)
+                if not _watching:
+                    _take_hook_away()
+
     def swap(self, value: Any) -> Any:
         """``value`` with every captured tensor replaced, in tuples, lists and dicts too."""
         kind = type(value)
@@ -105,3 +140,28 @@ class StandIn(TorchFunctionMode):
         if kind is dict:
             return {key: self.swap(item) for key, item in value.items()}
         return value
+
+
+#: Those that are tracing now, in any thread, and what they share: the classes of traced tensors have a hook meanwhile.
+_watching: list[StandIn] = []
+_lock = threading.RLock()
+_TRACED: tuple[Any, ...] = (FakeTensor, FunctionalTensor)
+_TORCHS = os.path.dirname(torch.__file__)
+
+
+def _absent(tensor: torch.Tensor, name: str) -> Any:
+    """``__getattr__`` of a traced tensor: it has no such attribute. Torch's own code may ask for anything."""
+    if not sys._getframe(1).f_code.co_filename.startswith(_TORCHS):
+        for mode in list(_watching):
+            mode.ask(tensor, name)
+    raise AttributeError(f"{type(tensor).__name__!r} object has no attribute {name!r}")
+
+
+def _put_hook() -> None:
+    for kind in _TRACED:
+        kind.__getattr__ = _absent
+
+
+def _take_hook_away() -> None:
+    for kind in _TRACED:
+        del kind.__getattr__

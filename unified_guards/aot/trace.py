@@ -109,10 +109,11 @@ class _FlatFunction:
         traced = dict(zip(self.leaves, flat, strict=True))
         args, kwargs = self.template(traced)
         before = pytree.tree_flatten((args, kwargs))
-        mode = StandIn({id(leaf.value): traced[leaf] for leaf in self.leaves if isinstance(leaf.value, torch.Tensor)})
+        tensors = [leaf for leaf in self.leaves if isinstance(leaf.value, torch.Tensor)]
+        mode = StandIn({id(leaf.value): traced[leaf] for leaf in tensors}, {id(traced[leaf]): leaf for leaf in tensors})
         ambient, attributes = Ambient(), _own_attributes(traced)
         try:
-            with standing_in(self.leaves, traced), mode:
+            with standing_in(self.leaves, traced), mode.watching(), mode:
                 result = self.target(*args, **kwargs)
         finally:
             changed = self.state.restore() or ambient.restore()
