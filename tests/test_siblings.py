@@ -42,7 +42,7 @@ def installed() -> Iterator[None]:
 
 
 class Entry:
-    """An entry as siblings.py sees it, with a native checker."""
+    """An entry as lower/discriminators.py sees it, with a native checker."""
 
     def __init__(self, *guards: Guard) -> None:
         self.checked = GuardSet((item, Provenance("dynamo")) for item in guards)

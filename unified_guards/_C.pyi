@@ -30,8 +30,8 @@ class Checker:
     def callable(self) -> Callable[[dict[str, Any]], bool]: ...
     def check(self, locals: dict[str, Any]) -> bool: ...
     def exact(self, locals: dict[str, Any]) -> bool: ...  # the exact tier alone: what check() must agree with
-    def tell(self, rows: _Rows, first_row: int) -> None: ...  # the telling guards, see siblings.py
-    # The least of `passes`, in nanoseconds: a check, one of the exact tier, and each (row, alone); see csrc/profile.h.
+    def tell(self, rows: _Rows, first_row: int) -> None: ...  # the telling guards, see lower/discriminators.py
+    # The least of `passes`, in nanoseconds: a check, one of the exact tier, and each (row, alone); see csrc/check/profile.h.
     def profile(self, locals: dict[str, Any], passes: int) -> tuple[float, float, list[tuple[int, float]]]: ...
     @property
     def last_ns(self) -> int: ...  # how long the last check took that the oracle was told of

@@ -13,11 +13,11 @@ namespace unified_guards {
 //
 // A code object has one checker for each of its cache entries, and a lookup asks one after the other until one holds.
 // The entries share most of their guards. So that these are not evaluated once for each entry, a checker first asks the
-// few that tell its entry from the others (siblings.py chooses them): those of the wrong entries fail there, and all
-// that they share is evaluated by the one that can still hold. No verdict is kept from one checker to the next: between
-// two of them user code may run (a guard's, a backend's __eq__, another thread's while the lookup waits for a lock),
-// and whatever it changes is seen, because an entry that holds has had each of its guards evaluated after that. Nor can
-// asking first make an entry hold: `program` has the telling guards, too.
+// few that tell its entry from the others (lower/discriminators.py chooses them): those of the wrong entries fail
+// there, and all that they share is evaluated by the one that can still hold. No verdict is kept from one checker to
+// the next: between two of them user code may run (a guard's, a backend's __eq__, another thread's while the lookup
+// waits for a lock), and whatever it changes is seen, because an entry that holds has had each of its guards evaluated
+// after that. Nor can asking first make an entry hold: `program` has the telling guards, too.
 struct Checker {
  private:
   // First, so that a quick no reads two or three lines of memory.

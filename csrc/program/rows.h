@@ -1,4 +1,4 @@
-// From the rows that lower.py makes to a Program.
+// From the rows that lower/rows.py makes to a Program.
 #pragma once
 
 #include "program/program.h"

@@ -1,5 +1,5 @@
 // What is known of `__getattribute__` and `__getattr__` methods and of properties written in Python (see
-// attribute_hooks.py).
+// dynamo/attribute_getters.py).
 #pragma once
 
 #include "cpython/cpython.h"

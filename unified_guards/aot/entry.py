@@ -152,7 +152,8 @@ class Entry:
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
         stopped: where simplification ran out of time; None when it did not.
-        telling: guards that tell this version from the others, asked first (siblings.py); the last rows of `program`.
+        telling: guards that tell this version from the others, asked first (lower/discriminators.py); the last rows of
+            `program`.
         kept: what the guards know by address.
         eager: whether it stands for the function itself, which could not be compiled.
     """

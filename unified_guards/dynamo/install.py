@@ -82,9 +82,9 @@ class Frame:
         compiled_at: when that was, in seconds since the epoch.
         meaning: what each row of the native program stands for, for reading a failure; then those of `telling`.
         rows: how many the native program has.
-        telling: guards that tell this entry from the others of its code, asked first (siblings.py).
+        telling: guards that tell this entry from the others of its code, asked first (lower/discriminators.py).
         checker: the native checker.
-        measured: what its checks cost; None unless that is measured (profile.py).
+        measured: what its checks cost; None unless that is measured (report/costs.py).
     """
 
     def __init__(self, guard_set: GuardSet) -> None:

@@ -4,7 +4,7 @@ A *source* is a path to an object (``L['self'].__dict__['training']``); a *guard
 sources. Both are immutable and interned: two that say the same are one object, so equality is identity. A
 :class:`GuardSet` is the ordered set of guards of one cache entry, each with its provenance. Entry points:
 :meth:`Source.frame` and :meth:`Source.child`, then :func:`guard`, then :class:`GuardSet`. Written by
-``dynamo/lift.py``; read by ``simplify.py``, ``lower.py``, ``reference.py``, ``report.py``.
+``dynamo/lift.py``; read by ``simplify/driver.py``, ``lower/rows.py``, ``guards/semantics.py``, ``report/explain.py``.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Test(_Texts):
     UNIQUE_STORAGE = "no two of ({s}) share memory"  # tensors; one without storage shares it with none
     SHARES_STORAGE = "{1} shares the memory of {0}"
     SHAPE_CALL = "{p[3]}"  # (ints, floats, address, text, keepalive)
-    EXPRESSION = "{p[0]}"  # (Term of shapes.py, torch's function of the frame for inexact numbers or None)
+    EXPRESSION = "{p[0]}"  # (Term of expressions.py, torch's function of the frame for inexact numbers or None)
     OPAQUE = "<{p[0]}>"  # (reason,): came from JSON and cannot be checked here; never holds
 
 
