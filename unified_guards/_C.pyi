@@ -1,4 +1,4 @@
-"""Mirrors csrc/module.cpp."""
+"""Mirrors csrc/bindings/module.cpp."""
 
 import types
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class Checker:
     def check(self, locals: dict[str, Any]) -> bool: ...
     def exact(self, locals: dict[str, Any]) -> bool: ...  # the exact tier alone: what check() must agree with
     def tell(self, rows: _Rows, first_row: int) -> None: ...  # the telling guards, see lower/discriminators.py
-    # The least of `passes`, in nanoseconds: a check, one of the exact tier, and each (row, alone); see csrc/check/profile.h.
+    # The least of `passes`, in nanoseconds: a check, one of the exact tier, and each (row, alone).
     def profile(self, locals: dict[str, Any], passes: int) -> tuple[float, float, list[tuple[int, float]]]: ...
     @property
     def last_ns(self) -> int: ...  # how long the last check took that the oracle was told of

@@ -589,7 +589,7 @@ class Maker:
         for item in guards:
             if not all(semantics.holds(item, frame) for frame in frames) or not semantics.holds(item, self.f_locals(0)):
                 continue
-            if item.test in IDENTITIES and _is_made_anew(item.source, frames[0]):
+            if item.test in IDENTITIES and is_made_anew(item.source, frames[0]):
                 continue
             kept.append(item)
         return kept
@@ -599,7 +599,7 @@ def _dies(source: Source) -> bool:
     return "mortal" in source.text or ".kinds" in source.text
 
 
-def _is_made_anew(source: Source, f_locals: dict[str, Any]) -> bool:
+def is_made_anew(source: Source, f_locals: dict[str, Any]) -> bool:
     """Whether each look finds another object, such as a bound method: its address is up to the allocator."""
     one, two = semantics.resolve(source, f_locals), semantics.resolve(source, f_locals)
     return one is not two

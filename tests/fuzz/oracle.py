@@ -21,6 +21,8 @@ from unified_guards.dynamo import compat
 from unified_guards.guards import semantics
 from unified_guards.guards.ir import RELATIONAL, Access, Guard, GuardSet, Source, Test, with_bases
 
+from .guards import is_made_anew
+
 Locals = dict[str, Any]
 _TupleIterator = type(iter(()))
 
@@ -276,6 +278,9 @@ class Tree:
         managers = [self._manager(source) for source in item.sources]
         text: tuple[Any, Any] = ([str(item)], None)
         if item.test is Test.UNIQUE:
+            # Torch knows them by address and holds none: one that is made for each look may be where another was.
+            if any(is_made_anew(source, self.f_locals) for source in item.sources):
+                raise Inexpressible
             native.install_no_tensor_aliasing_guard(managers, list(map(str, item.sources)), *text)
         elif item.test is Test.SAME:
             native.install_object_aliasing_guard(*managers, *text)

@@ -1,6 +1,6 @@
 """Many compiled versions of one function, each under its own GuardSet, looked up natively.
 
-A call goes straight to ``_C.Lookup`` (csrc/lookup.cpp); Python runs only on a miss. Entry points:
+A call goes straight to ``_C.Lookup`` (csrc/lookup/lookup.cpp); Python runs only on a miss. Entry points:
 :class:`UnifiedCache`, :class:`CacheInfo`.
 """
 

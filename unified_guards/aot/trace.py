@@ -39,7 +39,7 @@ from unified_guards.aot.stand_in import StandIn
 from unified_guards.aot.state import State, standing_in
 
 _REBUILD: dict[str, int] = _C.REBUILD
-#: Rows of (kind, count, object) in prefix order, as csrc/lookup.h takes them.
+#: Rows of (kind, count, object) in prefix order, as csrc/lookup/lookup.h takes them.
 Rebuild = list[tuple[int, int, Any]]
 
 

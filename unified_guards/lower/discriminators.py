@@ -2,7 +2,7 @@
 
 A lookup asks one entry after the other, and all but one say no. Entries of one function share most of their guards, so
 each is given the few that *tell* it from its siblings, to be asked before its program (``Checker`` in
-``csrc/checker.h``): a wrong entry fails there, and what all of them share is checked by the one that can still hold. A
+``csrc/check/checker.h``): a wrong entry fails there, and what all of them share is checked by the one that can still hold. A
 telling guard is one that its entry has anyway: asking it first can make no entry hold. Entry points:
 :func:`introduce`, :func:`shared`.
 """
@@ -35,11 +35,11 @@ S = TypeVar("S", bound=Sibling)
 
 #: Telling one entry from very many siblings may take many guards; more than this are not worth asking.
 MOST = 4
-#: What csrc/telling.h has room for: the longest path, the most dimensions of a tensor.
+#: What csrc/check/telling.h has room for: the longest path, the most dimensions of a tensor.
 DEEPEST, MOST_RANK, MOST_STEPS = 7, 8, 8
 #: Numbers of a tensor, which are read from it.
 _NUMBERS = frozenset({Access.TENSOR_SIZE, Access.TENSOR_STRIDE, Access.TENSOR_OFFSET})
-#: Where csrc/telling.cpp can read without running code of a user's.
+#: Where csrc/check/telling.cpp can read without running code of a user's.
 _ACCESSES = frozenset(
     {
         Access.FRAME,

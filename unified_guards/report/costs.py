@@ -1,7 +1,7 @@
 """What the checks of a program cost, measured while it runs, and which guard how much of it.
 
 Off unless ``UNIFIED_GUARDS_PROFILE=1`` when a function is compiled: then every check is timed where the program makes
-it, and now and then the same frame is checked again, instruction by instruction (csrc/profile.h). Entry points:
+it, and now and then the same frame is checked again, instruction by instruction (csrc/check/profile.h). Entry points:
 :func:`watch`, :func:`costs_of`.
 """
 
