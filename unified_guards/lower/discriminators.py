@@ -2,8 +2,8 @@
 
 A lookup asks one entry after the other, and all but one say no. Entries of one function share most of their guards, so
 each is given the few that *tell* it from its siblings, to be asked before its program (``Checker`` in
-``csrc/check/checker.h``): a wrong entry fails there, and what all of them share is checked by the one that can still hold. A
-telling guard is one that its entry has anyway: asking it first can make no entry hold. Entry points:
+``csrc/check/checker.h``): a wrong entry fails there, and what all of them share is checked by the one that can still
+hold. A telling guard is one that its entry has anyway: asking it first can make no entry hold. Entry points:
 :func:`introduce`, :func:`shared`.
 """
 

@@ -1,8 +1,8 @@
 """From a :class:`GuardSet` to the rows of a native program.
 
 A row is ``(op, base register, arg, object, number)``; what the last three mean to each op is listed in
-``csrc/program/program.h``. The set is walked in order with the path to the current source as a stack, so that an accessor is
-emitted once for all guards below it and parents come before children. Entry point: :func:`lower`.
+``csrc/program/program.h``. The set is walked in order with the path to the current source as a stack, so that an
+accessor is emitted once for all guards below it and parents come before children. Entry point: :func:`lower`.
 """
 
 from __future__ import annotations
