@@ -25,7 +25,8 @@ from unified_guards.guards.describe import describe, failing_of
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
 from unified_guards.guards.semantics import explain_failure
 from unified_guards.lower.rows import Program, lower
-from unified_guards.simplify.driver import Removed, simplify
+from unified_guards.simplify.driver import simplify
+from unified_guards.simplify.work import Removed
 from unified_guards.statistics import tally
 
 ARGS = Source.frame().child(Access.LOCAL, "args")
@@ -151,7 +152,7 @@ class Entry:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
-        stopped: where simplification ran out of time; None when it did not.
+        stopped: where simplification used up its steps; None when it did not.
         telling: guards that tell this version from the others, asked first (lower/discriminators.py); the last rows of
             `program`.
         kept: what the guards know by address.

@@ -38,7 +38,8 @@ from unified_guards.guards.ir import Access, Guard, GuardSet, Source
 from unified_guards.lower.discriminators import introduce, program_of
 from unified_guards.lower.rows import CannotLower, Program, lower, make_checker
 from unified_guards.report import costs
-from unified_guards.simplify.driver import Removed, simplify
+from unified_guards.simplify.driver import simplify
+from unified_guards.simplify.work import Removed
 from unified_guards.statistics import tally
 
 
@@ -75,7 +76,7 @@ class Frame:
         guard_set: everything that was lifted.
         checked: what is left to check after simplification.
         removed: the rest, each with the rule that removed it.
-        stopped: where simplification ran out of time; None when it did not.
+        stopped: where simplification used up its steps; None when it did not.
         python_callbacks: how many Python functions one full check calls.
         misses: why the last recompilations happened although there was this entry, the newest last.
         compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".

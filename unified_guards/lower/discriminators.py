@@ -16,7 +16,8 @@ from unified_guards import _C
 from unified_guards.guards.expressions import Op
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test
 from unified_guards.lower.rows import Program, lower
-from unified_guards.simplify.integers import ANY, Integers
+from unified_guards.simplify.linear import Integers
+from unified_guards.simplify.ranges import ANY
 
 
 class Sibling(Protocol):

@@ -17,7 +17,7 @@ from unified_guards.dynamo.install import Frame, Miss, UnifiedGuardManagerWrappe
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import shared
 from unified_guards.report.costs import Compiled, Costs, costs_of
-from unified_guards.simplify.driver import Removed
+from unified_guards.simplify.work import Removed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FrameReport:
         siblings: how many other entries of the same code are checked natively.
         shared: guards that these all have too: checked only once nothing in `telling` fails.
         telling: the guards that are asked first, because they tell this entry from others.
-        stopped: where simplification ran out of time; None when it did not.
+        stopped: where simplification used up its steps; None when it did not.
         roots: objects for which it is remembered what the guards found (36 layers, one forward).
         facts: words of memory that are compared instead of evaluating guards, of all roots.
         tensors: tensors that are compared besides, of all roots.

@@ -25,7 +25,7 @@ import torch
 
 from unified_guards.guards.ir import Access, Guard, Provenance, Source, Test
 from unified_guards.report.explain import FrameReport, Report
-from unified_guards.simplify.driver import Removed
+from unified_guards.simplify.work import Removed
 
 #: Stands in a text for that of another source. Private use: it means nothing in anybody's text.
 BASE = "\ue000"

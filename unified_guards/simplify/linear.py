@@ -1,9 +1,7 @@
-"""What is known of an integer that was not computed: bounds and a congruence, and what follows for expressions.
+"""What is known of the integers of one set of guards: the value of a term, and linear combinations of terms.
 
-An :class:`Integer` stands for every number that fits; the functions on it are sound: they give an Integer that fits
-whatever Python would compute. :class:`Integers` collects what guards say and evaluates terms over it. A term has a
-value there only when evaluating it raises nothing and every number in it is an int or a bool, whatever the frame.
-Entry point: :class:`Integers`.
+:class:`Integers` collects what guards say and evaluates terms over it. A term has a value there only when evaluating it
+raises nothing and every number in it is an int or a bool, whatever the frame. Entry point: :class:`Integers`.
 """
 
 from __future__ import annotations
@@ -15,288 +13,27 @@ from typing import NamedTuple
 
 from unified_guards.guards.expressions import COMPARISONS, Op, Term, term
 from unified_guards.guards.ir import Source
+from unified_guards.simplify.ranges import (
+    FAR,
+    INF,
+    TRANSFER,
+    Bound,
+    Integer,
+    compared,
+    exactly,
+    integer,
+    join,
+    meet,
+    negated,
+    product_of,
+    some,
+    sum_of,
+    truth,
+    within,
+)
 
-#: A bound: an int, or an infinity.
-Bound = float
-
-_INF = math.inf
-#: Bounds beyond are widened to it or to infinity, so that they never overflow a double when they meet an infinity.
-_FAR = 2**128
-#: The highest exponent and the longest shift that are looked into.
-_MOST_POWER, _MOST_SHIFT = 8, 64
 #: The most terms that a product of two sums is distributed into.
 _MOST_PARTS = 64
-
-
-class Integer(NamedTuple):
-    """Every int between two bounds that leaves ``residue`` when divided by ``modulus``.
-
-    A modulus of 0 says that it is exactly ``residue``; the bounds then say the same.
-    """
-
-    low: Bound
-    high: Bound
-    modulus: int
-    residue: int
-
-
-def exactly(number: int) -> Integer:
-    """Just this number."""
-    return Integer(number, number, 0, number)
-
-
-def integer(low: Bound, high: Bound, modulus: int = 1, residue: int = 0) -> Integer | None:
-    """What fits all of this; None when nothing does."""
-    if modulus == 0:
-        if not low <= residue <= high:
-            return None
-        if -_FAR <= residue <= _FAR:
-            return Integer(residue, residue, 0, residue)
-        modulus = 1
-    low, high = _nearer_low(low), _nearer_high(high)
-    if 1 < modulus <= _FAR:
-        residue %= modulus
-        low += 0 if low == -_INF else (residue - low) % modulus
-        high -= 0 if high == _INF else (high - residue) % modulus
-    else:
-        modulus, residue = 1, 0
-    if low < high:
-        return Integer(low, high, modulus, residue)
-    return exactly(int(low)) if low == high and abs(low) <= _FAR else None
-
-
-def _nearer_low(low: Bound) -> Bound:
-    return -_INF if low < -_FAR else min(low, _FAR)
-
-
-def _nearer_high(high: Bound) -> Bound:
-    return _INF if high > _FAR else max(high, -_FAR)
-
-
-def _some(low: Bound, high: Bound, modulus: int = 1, residue: int = 0) -> Integer:
-    """:func:`integer`, where something is known to fit."""
-    found = integer(low, high, modulus, residue)
-    return found if found is not None else ANY
-
-
-ANY = Integer(-_INF, _INF, 1, 0)
-EITHER = Integer(0, 1, 1, 0)  # a truth value
-FALSE, TRUE = exactly(0), exactly(1)
-
-
-# -- sets of numbers ---------------------------------------------------------------------------------------------------
-
-
-def meet(one: Integer, other: Integer) -> Integer | None:
-    """What fits both; None when nothing does."""
-    low, high = max(one.low, other.low), min(one.high, other.high)
-    if one.modulus == 1:
-        return integer(low, high, other.modulus, other.residue)
-    if other.modulus == 1:
-        return integer(low, high, one.modulus, one.residue)
-    if one.modulus == 0 or other.modulus == 0:
-        known, also = (one, other) if one.modulus == 0 else (other, one)
-        return known if fits(known.residue, also) else None
-    common = math.gcd(one.modulus, other.modulus)
-    if (one.residue - other.residue) % common:
-        return None
-    step = one.modulus // common
-    both = step * other.modulus
-    if both > _FAR:
-        return integer(
-            low, high, max(one.modulus, other.modulus), max(one, other, key=lambda item: item.modulus).residue
-        )
-    # The Chinese remainder theorem: residue + modulus * t must leave the other residue.
-    turns = (other.residue - one.residue) // common * pow(step, -1, other.modulus // common)
-    turns %= other.modulus // common
-    return integer(low, high, both, one.residue + one.modulus * turns)
-
-
-def join(one: Integer, other: Integer) -> Integer:
-    """What fits either."""
-    modulus = math.gcd(one.modulus, other.modulus, one.residue - other.residue)
-    return _some(min(one.low, other.low), max(one.high, other.high), modulus, one.residue)
-
-
-def fits(number: int, item: Integer) -> bool:
-    """Whether ``item`` may be this number."""
-    if item.modulus == 0:
-        return number == item.residue
-    return item.low <= number <= item.high and (number - item.residue) % item.modulus == 0
-
-
-def within(item: Integer, region: Integer) -> bool:
-    """Whether everything that fits ``item`` fits ``region``."""
-    if item.modulus == 0:
-        return fits(item.residue, region)
-    if item.low < region.low or item.high > region.high or region.modulus == 0:
-        return False
-    return item.modulus % region.modulus == 0 and (item.residue - region.residue) % region.modulus == 0
-
-
-def truth(item: Integer) -> bool | None:
-    """Whether it counts as true; None when it may or may not."""
-    if item.modulus == 0:
-        return item.residue != 0
-    return None if fits(0, item) else True
-
-
-# -- arithmetic --------------------------------------------------------------------------------------------------------
-
-
-def _plus(one: Integer, other: Integer) -> Integer:
-    modulus = math.gcd(one.modulus, other.modulus)
-    return _some(one.low + other.low, one.high + other.high, modulus, one.residue + other.residue)
-
-
-def _negative(one: Integer) -> Integer:
-    return _some(-one.high, -one.low, one.modulus, -one.residue)
-
-
-def _product(one: Bound, other: Bound) -> Bound:
-    return 0 if one == 0 or other == 0 else one * other
-
-
-def _times(one: Integer, other: Integer) -> Integer:
-    corners = [_product(a, b) for a in one[:2] for b in other[:2]]
-    (m, r), (n, s) = one[2:], other[2:]
-    return _some(min(corners), max(corners), math.gcd(m * n, m * s, n * r), r * s)
-
-
-def _quotient(one: Bound, other: Bound) -> Bound:
-    """``one // other`` at a corner: a positive divisor, possibly infinite numbers."""
-    if abs(one) == _INF:
-        return one
-    return (0 if one >= 0 else -1) if other == _INF else one // other
-
-
-def _over(one: Integer, other: Integer) -> Integer | None:
-    if fits(0, other):
-        return None
-    if other.high < 0:
-        one, other = _negative(one), _negative(other)
-    if other.low <= 0:
-        return ANY  # not zero, but of either sign
-    corners = [_quotient(a, b) for a in one[:2] for b in other[:2]]
-    divisor = other.residue
-    if other.modulus == 0 and one.modulus % divisor == 0:
-        return _some(min(corners), max(corners), one.modulus // divisor, one.residue // divisor)
-    return _some(min(corners), max(corners))
-
-
-def _remainder(one: Integer, other: Integer) -> Integer | None:
-    if fits(0, other):
-        return None
-    modulus = math.gcd(one.modulus, other.modulus, other.residue)  # what divides every multiple of the divisor
-    if other.low <= 0:
-        furthest = max(abs(other.low), abs(other.high)) - 1
-        return _some(-furthest, furthest, modulus, one.residue)
-    if one.low >= 0 and one.high < other.low:
-        return one
-    high = min(other.high - 1, one.high) if one.low >= 0 else other.high - 1
-    if modulus == 0:  # both are known
-        return exactly(one.residue % other.residue)
-    return _some(0, high, modulus, one.residue)
-
-
-def _least(one: Integer, other: Integer) -> Integer:
-    both = join(one, other)
-    return _some(both.low, min(one.high, other.high), both.modulus, both.residue)
-
-
-def _greatest(one: Integer, other: Integer) -> Integer:
-    return _negative(_least(_negative(one), _negative(other)))
-
-
-def _size(one: Integer) -> Integer:
-    if one.low >= 0:
-        return one
-    either = join(one, _negative(one))
-    return _some(0, either.high, either.modulus, either.residue)
-
-
-def _power(one: Integer, other: Integer) -> Integer | None:
-    if other.modulus != 0 or not 0 <= other.residue <= _MOST_POWER:
-        return None  # a negative power is a float
-    found = TRUE
-    for _ in range(other.residue):
-        found = _times(found, one)
-    even = other.residue % 2 == 0
-    return _some(max(found.low, 0), found.high, found.modulus, found.residue) if even else found
-
-
-def _and(one: Integer, other: Integer) -> Integer:
-    return _some(0, min(one.high, other.high)) if one.low >= 0 and other.low >= 0 else ANY
-
-
-def _or(one: Integer, other: Integer) -> Integer:
-    return _some(0, _INF) if one.low >= 0 and other.low >= 0 else ANY
-
-
-def _shifted(by: Callable[[Integer, Integer], Integer | None]) -> Callable[[Integer, Integer], Integer | None]:
-    def shift(one: Integer, other: Integer) -> Integer | None:
-        if other.modulus != 0 or not 0 <= other.residue <= _MOST_SHIFT:
-            return None  # by less than nothing is an error, by very much another one
-        return by(one, exactly(2**other.residue))
-
-    return shift
-
-
-def _folded(by: Callable[[Integer, Integer], Integer | None]) -> Callable[..., Integer | None]:
-    def fold(*args: Integer) -> Integer | None:
-        found: Integer | None = args[0]
-        for arg in args[1:]:
-            found = None if found is None else by(found, arg)
-        return found
-
-    return fold
-
-
-_TRANSFER: dict[Op, Callable[..., Integer | None]] = {
-    Op.ADD: _folded(_plus),
-    Op.MUL: _folded(_times),
-    Op.NEG: _negative,
-    Op.FLOORDIV: _over,
-    Op.MOD: _remainder,
-    Op.POW: _power,
-    Op.MIN: _folded(_least),
-    Op.MAX: _folded(_greatest),
-    Op.SYM_MIN: _folded(_least),
-    Op.SYM_MAX: _folded(_greatest),
-    Op.ABS: _size,
-    Op.BITAND: _and,
-    Op.BITOR: _or,
-    Op.BITXOR: _or,
-    Op.INVERT: lambda one: _plus(_negative(one), exactly(-1)),
-    Op.LSHIFT: _shifted(_times),
-    Op.RSHIFT: _shifted(_over),
-    **dict.fromkeys((Op.FLOOR, Op.CEIL, Op.TRUNC, Op.ROUND), lambda one: one),
-    Op.DENSE: lambda *_: EITHER,
-}
-
-
-def _compared(op: Op, difference: Integer) -> Integer:
-    """A comparison of two sides, of which the difference is known, with the right one taken from the left one."""
-    if op is Op.LT or op is Op.GE:
-        below = _order(difference.high < 0, difference.low >= 0)
-        return below if op is Op.LT else _not(below)
-    if op is Op.LE or op is Op.GT:
-        below = _order(difference.high <= 0, difference.low > 0)
-        return below if op is Op.LE else _not(below)
-    equal = _order(difference == FALSE, not fits(0, difference))
-    return equal if op is Op.EQ else _not(equal)
-
-
-def _order(holds: bool, fails: bool) -> Integer:
-    return TRUE if holds else FALSE if fails else EITHER
-
-
-def _not(item: Integer) -> Integer:
-    known = truth(item)
-    return EITHER if known is None else FALSE if known else TRUE
-
-
-# -- linear combinations -----------------------------------------------------------------------------------------------
 
 
 class Linear(NamedTuple):
@@ -334,7 +71,7 @@ class Constraint(NamedTuple):
             return (4, low)
         if modulus != 1:
             return (0, 0) if modulus == 0 else (1, -modulus)
-        return (2, -low) if low > -_INF else (3, high)
+        return (2, -low) if low > -INF else (3, high)
 
 
 #: A combination without its constant, divided by what all multiples have in common: one term, or terms and multiples.
@@ -383,7 +120,7 @@ class Integers:
             return None if linear is None else self.of_linear(linear)
         if op in COMPARISONS:
             difference = self.difference(item)
-            return None if difference is None else _compared(op, self.of_linear(difference))
+            return None if difference is None else compared(op, self.of_linear(difference))
         if op is Op.CONST:
             return exactly(int(item.value)) if _is_number(item) else None
         make = _LAZY.get(op)
@@ -397,7 +134,7 @@ class Integers:
         return self._leaf(item.value)
 
     def _transferred(self, item: Term) -> Integer | None:
-        transfer = _TRANSFER.get(item.op)
+        transfer = TRANSFER.get(item.op)
         if transfer is None:
             return None
         args = []
@@ -410,7 +147,7 @@ class Integers:
 
     def _negated(self, item: Term) -> Integer | None:
         value = self.value(item.args[0])
-        return None if value is None else _not(value)
+        return None if value is None else negated(value)
 
     def _conditional(self, item: Term) -> Integer | None:
         condition, then, other = item.args
@@ -520,12 +257,12 @@ class Integers:
         for part, count in linear.parts.items():
             value = self._values.get(part) or self.value(part)
             if value is not None:  # always: a combination has only parts with a value
-                found = _plus(found, value if count == 1 else _times(value, exactly(count)))
+                found = sum_of(found, value if count == 1 else product_of(value, exactly(count)))
         if len(linear.parts) > 1:
             form, factor = self.normal(linear)
             fact = self._facts.get(form)
             if fact is not None:
-                found = meet(found, _plus(_times(fact, exactly(factor)), exactly(linear.constant))) or found
+                found = meet(found, sum_of(product_of(fact, exactly(factor)), exactly(linear.constant))) or found
         return found
 
     def normal(self, linear: Linear) -> tuple[Form, int]:
@@ -565,10 +302,10 @@ class Integers:
         residue -= inner.constant
         common = math.gcd(factor, modulus)
         modulus //= common
-        if residue % common or not 1 < modulus <= _FAR:
+        if residue % common or not 1 < modulus <= FAR:
             return None
         residue = residue // common * pow(factor // common, -1, modulus) % modulus
-        return Constraint(form, Integer(-_INF, _INF, modulus, residue), False)
+        return Constraint(form, Integer(-INF, INF, modulus, residue), False)
 
     def _bounded(self, linear: Linear, low: Bound, high: Bound, excluded: bool) -> Constraint | None:
         """That a combination lies between two bounds, or not: said of its form, or of what that is a quotient of."""
@@ -578,13 +315,13 @@ class Integers:
         low, high = low - linear.constant, high - linear.constant
         if factor < 0:
             low, high, factor = -high, -low, -factor
-        low = low if low == -_INF else -(-low // factor)
-        high = high if high == _INF else high // factor
+        low = low if low == -INF else -(-low // factor)
+        high = high if high == INF else high // factor
         if isinstance(form, Term) and form.op is Op.FLOORDIV and form.args[1].op is Op.CONST:
             inner, divisor = self.linear(form.args[0]), form.args[1].value
-            if inner is not None and type(divisor) is int and 0 < divisor <= _FAR:
+            if inner is not None and type(divisor) is int and 0 < divisor <= FAR:
                 return self._bounded(inner, low * divisor, high * divisor + divisor - 1, excluded)
-        if not all(abs(bound) == _INF or abs(bound) < _FAR for bound in (low, high)):
+        if not all(abs(bound) == INF or abs(bound) < FAR for bound in (low, high)):
             return None  # such a region would be widened
         region = integer(low, high)
         return None if region is None else Constraint(form, region, excluded)
@@ -599,10 +336,10 @@ class Integers:
 _DIFFERENCE: dict[Op, tuple[Bound, Bound]] = {
     Op.EQ: (0, 0),
     Op.NE: (0, 0),
-    Op.LT: (-_INF, -1),
-    Op.LE: (-_INF, 0),
-    Op.GT: (1, _INF),
-    Op.GE: (0, _INF),
+    Op.LT: (-INF, -1),
+    Op.LE: (-INF, 0),
+    Op.GT: (1, INF),
+    Op.GE: (0, INF),
 }
 #: The signs of the first argument and of every other one in a sum.
 _SIGNS = {Op.ADD: (1, 1), Op.SUB: (1, -1), Op.NEG: (-1, -1)}
@@ -618,11 +355,11 @@ _LAZY: dict[Op, Callable[[Integers, Term], Integer | None]] = {
 
 def _is_number(item: Term) -> bool:
     """Whether a constant is an integer, and one that can be computed with."""
-    return type(item.value) is not float and abs(item.value) <= _FAR
+    return type(item.value) is not float and abs(item.value) <= FAR
 
 
 def _is_near(linear: Linear) -> bool:
-    return abs(linear.constant) <= _FAR and all(abs(count) <= _FAR for count in linear.parts.values())
+    return abs(linear.constant) <= FAR and all(abs(count) <= FAR for count in linear.parts.values())
 
 
 def _settled(before: Integer | None, value: Integer, settles: bool) -> Integer:
@@ -630,7 +367,7 @@ def _settled(before: Integer | None, value: Integer, settles: bool) -> Integer:
     if not settles or before is None:
         return value
     both = join(before, value)
-    return both if both.low < 0 else _some(1, both.high, both.modulus, both.residue)
+    return both if both.low < 0 else some(1, both.high, both.modulus, both.residue)
 
 
 def _subtracted(one: Linear, other: Linear) -> Linear:
