@@ -65,18 +65,18 @@ def _entries_of(code: types.CodeType) -> int:
 def _ask_nothing_of_earlier_entries() -> None:
     from torch._C._dynamo.eval_frame import _set_lru_cache
 
-    from unified_guards.dynamo import install
+    from unified_guards.dynamo import unify
 
-    unify, seen = install._unify, collections.Counter[types.CodeType]()
+    original, seen = unify._unify, collections.Counter[types.CodeType]()
 
     def unify_the_last(wrapper: Any, code: types.CodeType, *rest: Any) -> None:
-        unify(wrapper, code, *rest)
+        original(wrapper, code, *rest)
         seen[code] += 1
         if seen[code] < _entries_of(code):
             wrapper.root = RootGuardManager()
             wrapper.root.add_lambda_guard(operator.not_, ["no"], None)
 
-    install._unify = unify_the_last
+    unify._unify = unify_the_last
     _set_lru_cache(False)  # in the order in which they were made
 
 

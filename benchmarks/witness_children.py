@@ -354,7 +354,7 @@ def _memory(job: Job, contender: Contender) -> list[dict[str, Any]]:
 
 def _note_bytes_when_built() -> None:
     """A checker grows while it is called; what a build holds has to be told from that."""
-    from unified_guards.dynamo.install import Frame
+    from unified_guards.dynamo.frame import Frame
 
     build = Frame.build
 

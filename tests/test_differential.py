@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import unified_guards
 from unified_guards import _C
-from unified_guards.dynamo.install import UnifiedGuardManagerWrapper
+from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper
 from unified_guards.guards import semantics
 from unified_guards.guards.ir import GuardSet
 from unified_guards.lower.rows import lower, make_checker

@@ -18,7 +18,8 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 import unified_guards
 from unified_guards import _C
-from unified_guards.dynamo.install import Frame, UnifiedGuardManagerWrapper, frames_of
+from unified_guards.dynamo.frame import Frame
+from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper, frames_of
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 from unified_guards.lower.discriminators import MOST, introduce, program_of, shared
 from unified_guards.lower.rows import lower, make_checker

@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 import unified_guards
+from unified_guards.dynamo import frame as dynamo_frame
 from unified_guards.dynamo import install
+from unified_guards.dynamo.wrapper import frames_of
 from unified_guards.guards import semantics
 from unified_guards.guards.ir import GuardSet, Test
 from unified_guards.statistics import tally
@@ -475,9 +477,9 @@ def is_right(made: Case, call: Callable[..., Any]) -> bool:
     return torch.equal(got, made.use(made.function))
 
 
-def entries(made: Case) -> list[install.Frame]:
+def entries(made: Case) -> list[dynamo_frame.Frame]:
     """Of the function itself, not of what is left of it after a graph break."""
-    return install.frames_of(made.function.__code__)
+    return frames_of(made.function.__code__)
 
 
 def settings(made: Case) -> contextlib.AbstractContextManager[Any]:

@@ -18,19 +18,18 @@ from unified_guards import _environment
 if not _environment.is_command_line():
     _environment.check()
 
-    from unified_guards.aot.errors import GuardError, RecompileLimitError
     from unified_guards.dynamo.backend import backend
-    from unified_guards.dynamo.install import (
+    from unified_guards.dynamo.install import install, installed, is_installed, uninstall
+    from unified_guards.errors import (
         FallbackError,
-        install,
-        installed,
-        is_installed,
-        uninstall,
+        GuardDisagreement,
+        GuardError,
+        RecompileLimitError,
+        UnifiedGuardsError,
     )
     from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source
     from unified_guards.report.explain import FrameReport, Report, explain
     from unified_guards.statistics import Stats, stats
-    from unified_guards.verify import GuardDisagreement
 
 if TYPE_CHECKING:
     from unified_guards.aot.functions import aot_function, aot_module, aot_module_simplified
@@ -67,6 +66,7 @@ __all__ = [
     "Report",
     "Source",
     "Stats",
+    "UnifiedGuardsError",
     "aot_function",
     "aot_module",
     "aot_module_simplified",

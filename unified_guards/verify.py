@@ -9,16 +9,8 @@ import sys
 import warnings
 
 from unified_guards._environment import Problem, share_to_verify
+from unified_guards.errors import GuardDisagreement
 from unified_guards.statistics import tally
-
-
-class GuardDisagreement(AssertionError):
-    """Under ``UNIFIED_GUARDS_VERIFY=1``: the native checker and torch's tree gave different verdicts on a frame.
-
-    Raised by the call that was checked; the message has both verdicts and the guard that failed. It is a bug of ours,
-    or code of yours that a guard runs answers differently each time.
-    """
-
 
 _told: set[str] = set()
 

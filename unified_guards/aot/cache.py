@@ -21,9 +21,9 @@ from torch.utils import _pytree as pytree
 
 from unified_guards import _C, verify
 from unified_guards.aot.entry import ARGS, KWARGS, Entry, Lifted, guard_set_of
-from unified_guards.aot.errors import RecompileLimitError, Unguardable
 from unified_guards.aot.lifting import Dimensions
 from unified_guards.aot.trace import Compilers, Rebuild, compile_entry
+from unified_guards.errors import RecompileLimitError, Unguardable
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import introduce, program_of
 from unified_guards.lower.rows import CannotLower

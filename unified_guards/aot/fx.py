@@ -13,10 +13,10 @@ from torch.fx.experimental import proxy_tensor
 from unified_guards import _C, verify
 from unified_guards.aot.cache import is_being_traced, tracing
 from unified_guards.aot.entry import Entry, Lifted, guard_set_of
-from unified_guards.aot.errors import GuardError, Unguardable
 from unified_guards.aot.lifting import Dimensions, Leaf, Role, keep_shared_memory_static
 from unified_guards.aot.shapes import fake_mode_for, make_fake
 from unified_guards.aot.stand_in import StandIn
+from unified_guards.errors import GuardError, Unguardable
 from unified_guards.guards.ir import GuardSet, Test, guard
 
 _ON_FAILURE = ("raise", "retrace", "ignore")

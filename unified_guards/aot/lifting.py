@@ -20,8 +20,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from unified_guards import _C
-from unified_guards.aot.errors import Unguardable
 from unified_guards.dynamo.lift import described
+from unified_guards.errors import Unguardable
 from unified_guards.guards.ir import Access, Guard, Provenance, Source, TensorFacts, Test, guard
 
 

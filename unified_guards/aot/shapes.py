@@ -16,9 +16,9 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from unified_guards.aot.errors import Unguardable
 from unified_guards.aot.lifting import Leaf
 from unified_guards.dynamo.lift import PROPERTIES
+from unified_guards.errors import Unguardable
 from unified_guards.guards.expressions import NotAnExpression, Op, Term, const, expression, parse, parts_of, read, term
 from unified_guards.guards.ir import Guard, Provenance, Source
 

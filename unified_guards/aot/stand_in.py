@@ -17,8 +17,8 @@ from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.overrides import TorchFunctionMode
 
-from unified_guards.aot.errors import Unguardable
 from unified_guards.aot.lifting import Leaf
+from unified_guards.errors import Unguardable
 
 _OFFSET_READERS = frozenset(
     {torch.Tensor.storage_offset, torch.Tensor.as_strided, torch.as_strided, torch.Tensor.as_strided_,

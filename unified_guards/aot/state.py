@@ -26,7 +26,6 @@ import torch
 from torch._subclasses import FakeTensor
 
 from unified_guards.aot.code import attributes_named, globals_written, modules_imported, names_read
-from unified_guards.aot.errors import Unguardable
 from unified_guards.aot.lifting import Leaf, Lifting, Role, is_constant
 from unified_guards.aot.places import (
     Place,
@@ -39,6 +38,7 @@ from unified_guards.aot.places import (
     memo_place,
     set_place,
 )
+from unified_guards.errors import Unguardable
 from unified_guards.guards.ir import Access, Provenance, Source, Test
 
 _OWN_PACKAGES = frozenset({"torch", "functorch", "numpy", "unified_guards", "builtins"}) | sys.stdlib_module_names

@@ -23,7 +23,6 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
 
 from unified_guards import _C
-from unified_guards.aot.errors import Unguardable
 from unified_guards.aot.lifting import (
     Leaf,
     Lifting,
@@ -37,6 +36,7 @@ from unified_guards.aot.places import Ambient
 from unified_guards.aot.shapes import fake_mode_for, make_fake
 from unified_guards.aot.stand_in import StandIn
 from unified_guards.aot.state import State, standing_in
+from unified_guards.errors import Unguardable
 
 _REBUILD: dict[str, int] = _C.REBUILD
 #: Rows of (kind, count, object) in prefix order, as csrc/lookup/lookup.h takes them.

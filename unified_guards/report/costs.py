@@ -21,7 +21,7 @@ from unified_guards._environment import is_set
 from unified_guards.guards.ir import Guard, GuardSet, Source, Test
 
 if TYPE_CHECKING:
-    from unified_guards.dynamo.install import Frame
+    from unified_guards.dynamo.frame import Frame
 
 Oracle = Callable[[dict[str, Any], bool], bool | None]
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
-from unified_guards.dynamo.install import Frame, Miss, UnifiedGuardManagerWrapper, frames_of
+from unified_guards.dynamo.frame import Frame, Miss
+from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper, frames_of
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import shared
 from unified_guards.report.costs import Compiled, Costs, costs_of

@@ -1,0 +1,143 @@
+"""What a cache entry has for a guard manager: its root is the native checker, torch's tree answers the rest.
+
+Under ``UNIFIED_GUARDS_VERIFY`` torch's tree is also the oracle (:func:`oracle_of`). Entry point:
+:class:`UnifiedGuardManagerWrapper`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch._dynamo.guards as torch_guards
+from torch._C._dynamo import guards as native
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+
+from unified_guards import _C, verify
+from unified_guards.dynamo.frame import Frame
+from unified_guards.statistics import tally
+
+
+class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
+    """Torch's wrapper, whose root is the native checker and whose every other answer comes from torch's own tree.
+
+    Never constructed: the wrapper that Dynamo filled becomes one, so that whoever holds it holds this.
+    """
+
+    torch_root: Any
+    frame: Frame
+
+    def _torch(self) -> torch_guards.GuardManagerWrapper:
+        """What this object was before: torch's tree with everything else as it is now."""
+        view = torch_guards.GuardManagerWrapper.__new__(torch_guards.GuardManagerWrapper)
+        vars(view).update(vars(self))
+        view.root = self.torch_root
+        return view
+
+    def check(self, x: Any) -> bool:
+        with _torch_function_state_kept():
+            return bool(self.torch_root.check(x))
+
+    def check_verbose(self, x: Any) -> Any:
+        """Torch's reason. Its tree also counts the failure, which is how torch chooses its diff guards."""
+        with contextlib.suppress(Exception):  # only for reading: nothing here may change what torch says
+            self.frame.note_miss(x)
+        with _torch_function_state_kept():
+            try:
+                self.torch_root.check(x)
+                return self._with_extras(self.torch_root.check_verbose(x), x)
+            except SystemError as error:
+                # User code raised in a guard and torch left the error pending: it is the user's, as in eager.
+                raise (error.__cause__ or error) from None
+            except RuntimeError as error:
+                # Torch's guards can throw where ours fail: say so, in the one part that is not evaluated as code.
+                reason = f"a guard could not be evaluated: {str(error).splitlines()[0]}"
+                return native.GuardDebugInfo(False, [reason], 0)
+
+    def _with_extras(self, found: Any, f_locals: Any) -> Any:
+        """Where torch's tree would go on, the guard that it does not have: one part is not evaluated as code."""
+        reason = self.frame.failing_extra(f_locals) if found.result and isinstance(f_locals, dict) else None
+        return found if reason is None else native.GuardDebugInfo(False, [reason], 0)
+
+    def collect_diff_guard_sources(self) -> Any:
+        return self._torch().collect_diff_guard_sources()
+
+    def clone_with_chosen_sources(self, chosen_sources: Any) -> Any:
+        return self._torch().clone_with_chosen_sources(chosen_sources)
+
+    def find_tag_safe_roots(self) -> None:
+        self._torch().find_tag_safe_roots()
+
+    def populate_code_parts_for_debugging(self) -> None:
+        self._torch().populate_code_parts_for_debugging()
+
+    def __str__(self) -> str:
+        return str(self._torch())
+
+    def __del__(self, outlive: Callable[[object], None] = _C.outlive) -> None:
+        """An object that it knows by its identity has died, or it was reset: while a checker runs, code of a user's may
+        have done that in a guard, and the lookup still stands on the roots."""
+        outlive(vars(self))
+
+
+@contextlib.contextmanager
+def _torch_function_state_kept() -> Iterator[None]:
+    """A C++ exception in torch's tree leaves torch functions switched off."""
+    before = _C.torch_function_state()
+    try:
+        yield
+    finally:
+        _C.set_torch_function_state(before)
+
+
+def _torch_says(root: Any, f_locals: dict[str, Any], verdict: bool) -> bool:
+    """Torch's verdict. Where it is not ``verdict``, torch is asked once more and that answer counts: dict tags let
+    torch skip guards, an exception may have left its tree in the middle of a check, and code of the user's in a guard
+    may answer differently each time, of which nothing can be said."""
+    expected = _answer(lambda: root.check(f_locals))
+    return expected if expected == verdict else _answer(lambda: root.check_verbose(f_locals).result)
+
+
+def _answer(ask: Callable[[], Any]) -> bool:
+    """Where torch throws, we must miss."""
+    with _torch_function_state_kept():
+        try:
+            return bool(ask())
+        except Exception:
+            return False
+
+
+def oracle_of(
+    wrapper: torch_guards.GuardManagerWrapper, root: Any, judge: verify.Judge
+) -> Callable[[dict[str, Any], bool], bool | None]:
+    """Compares a verdict with torch's on the same frame, and answers which one to give instead, if any."""
+    held = weakref.ref(wrapper)
+
+    def compare(f_locals: dict[str, Any], verdict: bool) -> bool | None:
+        tally.compare()
+        if _torch_says(root, f_locals, verdict) == verdict:
+            return None
+        unified = held()
+        if not isinstance(unified, UnifiedGuardManagerWrapper):
+            return None
+        if verdict:
+            # However a second question is answered: code of the user's in a guard may have changed, after it was
+            # vouched for, what another guard is about.
+            return judge.disagree(verdict, None)
+        if unified.frame.stopped_at_an_extra():
+            return None  # torch's tree does not have this guard
+        failure = unified.frame.last_failure
+        if unified.frame.checker.check(f_locals):
+            return None  # user code in a guard answers differently from one call to the next
+        return judge.disagree(verdict, failure)
+
+    return compare
+
+
+def frames_of(code: types.CodeType) -> list[Frame]:
+    """The unified guards of the cache entries that ``code`` has, those that may be used next first."""
+    wrappers = (entry.guard_manager for entry in _debug_get_cache_entry_list(code))
+    return [wrapper.frame for wrapper in wrappers if isinstance(wrapper, UnifiedGuardManagerWrapper)]
