@@ -6,9 +6,13 @@ import abc
 import builtins
 import dataclasses
 import enum
+import functools
+import gc
+import subprocess
 import sys
 import types
 import typing
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -485,8 +489,23 @@ def access_of_an_object_that_is_made_while_tracing() -> Case:
 # -- the tests ---------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
+def torch_survives_a_replaced_builtin() -> bool:
+    """Torch 2.15 on Python 3.12.1 ends by a signal, without this package, too."""
+    program = """
+import builtins, torch
+call = torch.compile(lambda x: x * abs(-2), backend="eager")
+call(torch.ones(2))
+builtins.abs = lambda n: 5
+call(torch.ones(2))
+"""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+
+
 @pytest.fixture(params=CASES)
 def each(request: pytest.FixtureRequest) -> Iterator[Case]:
+    if request.param == "builtin_that_is_replaced" and not torch_survives_a_replaced_builtin():
+        pytest.skip("plain torch crashes where a builtin was replaced")
     made = CASES[request.param]()
     changed, done = made.change, []
 
@@ -577,16 +596,16 @@ def test_a_registered_class_stays_one_without_asking_again() -> None:
     assert not [item for item in extras(function) if "isinstance[" in str(item)]
 
 
-def test_an_object_that_nobody_else_holds_is_not_kept_alive() -> None:
-    import gc
-    import weakref
+def test_an_object_that_torch_does_not_hold_is_not_kept_alive() -> None:
+    def dies() -> bool:
+        kind = chain()[2]
+        gone = weakref.ref(kind)
+        torch.compile(lambda x, kind: x * kind().gain, backend="eager")(ones(), kind)
+        del kind
+        torch._dynamo.reset()
+        gc.collect()
+        return gone() is None
 
-    kind = chain()[2]
-    gone = weakref.ref(kind)
-    function = lambda x, kind: x * kind().gain  # noqa: E731
+    with_torch = dies()  # torch 2.15 keeps it
     with unified_guards.installed(strict=True):
-        torch.compile(function, backend="eager")(ones(), kind)
-    del kind
-    torch._dynamo.reset()
-    gc.collect()
-    assert gone() is None
+        assert dies() == with_torch

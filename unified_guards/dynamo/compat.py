@@ -26,6 +26,10 @@ def version_of(text: str) -> tuple[int, int]:
 TORCH = version_of(torch.__version__)
 
 
+#: The methods of a VariableTracker with which Dynamo looks an attribute up; the second from torch 2.15 on.
+ATTRIBUTE_LOOKUPS = ("var_getattr", "tp_getattro_impl")
+
+
 def wrong_torch() -> Problem | None:
     """What to tell a user whose torch is not supported; None when it is."""
     if FIRST_TORCH <= TORCH < AFTER_LAST_TORCH:

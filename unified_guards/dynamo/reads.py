@@ -21,6 +21,8 @@ from torch._dynamo.variables.builtin import BuiltinVariable
 from torch._dynamo.variables.lazy import LazyVariableTracker
 from torch._guards import TracingContext
 
+from unified_guards.dynamo import compat
+
 MISSING: Any = object()
 
 _SIMPLE = (type(None), bool, int, float, complex, str, bytes)
@@ -184,8 +186,9 @@ def _trackers(cls: type = VariableTracker) -> Iterator[type]:
 
 def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> None:
     """Notes lookups while ``wanted`` says so. ``put`` is ``setattr`` that remembers what was there."""
+    methods = {**dict.fromkeys(compat.ATTRIBUTE_LOOKUPS, False), "call_obj_hasattr": True}
     for cls in dict.fromkeys(_trackers()):
-        for name, only_whether in (("var_getattr", False), ("call_obj_hasattr", True)):
+        for name, only_whether in methods.items():
             if name in vars(cls):
                 put(cls, name, _attribute(vars(cls)[name], wanted, only_whether))
     for owner, name, make in (
