@@ -404,12 +404,12 @@ def fails_to_lift(monkeypatch_lines: str = "") -> str:
     return textwrap.dedent(
         f"""
         import torch, unified_guards
-        from unified_guards.dynamo import install
+        from unified_guards.dynamo import unify
 
         def lift(*args, **kwargs):
-            raise install.CannotLift("made to fail")
+            raise unify.CannotLift("made to fail")
 
-        install.lift = lift
+        unify.lift = lift
         unified_guards.install()
         run = torch.compile(lambda x: x * 2, backend="eager", dynamic=False)
         {monkeypatch_lines}
@@ -579,7 +579,7 @@ class TestEnvironment:
         assert "made to fail" in done.stderr
 
     def test_internal_error_leaves_torchs_guards_with_one_warning(self, tmp_path: Path) -> None:
-        text = fails_to_lift().replace('install.CannotLift("made to fail")', 'ZeroDivisionError("made to fail")')
+        text = fails_to_lift().replace('unify.CannotLift("made to fail")', 'ZeroDivisionError("made to fail")')
         text += "assert torch.equal(run(torch.ones(4)), torch.ones(4) * 2)\nprint(unified_guards.stats())\n"
         done = self.program(tmp_path, text)
         assert done.returncode == 0, done.stderr
