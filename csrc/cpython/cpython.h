@@ -600,15 +600,6 @@ inline Found find_among_few(DictKeys* keys, Values* values, PyObject* name) {
 }
 #endif
 
-inline Found find_purely(PyObject* dict, PyObject* key, Slot& slot) {
-  if (layouts_known && slot != kNoSlot) {
-    const Item item = entry_at(dict, slot);
-    if (item.key == key && item.value != nullptr) return {true, item.value};
-  }
-  if (!is_plain(key) || !has_plain_keys(dict)) return {false, nullptr};
-  return {true, dict_get(dict, key, slot)};
-}
-
 inline Found find_among_few(PyObject* dict, PyObject* name) {
 #if UG_DICT_LAYOUT == 311
   auto* object = reinterpret_cast<PyDictObject*>(dict);
@@ -635,9 +626,20 @@ inline Found inline_value(PyObject* object, PyObject* name) {
   return {false, nullptr};
 }
 
+// dict[key] where looking the key up runs no code of a user's; `slot` is where the key was last found (see dict_get).
+inline Found find_purely(PyObject* dict, PyObject* key, Slot& slot) {
+  if (slot == kNoSlot) {
+    const Found found = find_among_few(dict, key);
+    if (found.certain) return found;
+  } else if (layouts_known) {
+    const Item item = entry_at(dict, slot);
+    if (item.key == key && item.value != nullptr) return {true, item.value};
+  }
+  if (!is_plain(key) || !has_plain_keys(dict)) return {false, nullptr};
+  return {true, dict_get(dict, key, slot)};
+}
+
 inline Found find_purely(PyObject* dict, PyObject* key) {
-  const Found found = find_among_few(dict, key);
-  if (found.certain) return found;
   Slot nowhere = kNoSlot;
   return find_purely(dict, key, nowhere);
 }

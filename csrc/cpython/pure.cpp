@@ -77,14 +77,18 @@ bool class_lacks(PyTypeObject* type, PyObject* names, unsigned int& version) {
   return true;
 }
 
-bool instance_lacks(PyObject* object, PyObject* name) {
+bool instance_lacks(PyObject* object, PyObject* names) {
   const cpython::InstanceDict instance = cpython::instance_dict(object);
-  switch (instance.state) {
-    case DictState::kNone: return true;
-    case DictState::kReady: return cpython::lacks_purely(instance.dict, name);
-    case DictState::kNotMade: return cpython::inline_value(object, name).is_absent();
-    default: return false;
+  if (instance.state == DictState::kNone) return true;
+  if (instance.state != DictState::kReady && instance.state != DictState::kNotMade) return false;
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(names); at++) {
+    PyObject* name = PyList_GET_ITEM(names, at);
+    const bool is_made = instance.state == DictState::kReady;
+    if (!(is_made ? cpython::find_purely(instance.dict, name) : cpython::inline_value(object, name)).is_absent()) {
+      return false;
+    }
   }
+  return true;
 }
 
 }  // namespace
@@ -101,8 +105,7 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
   if (instance.state == DictState::kOther) return unknown;
   cpython::Found found{true, nullptr};
   if (instance.state == DictState::kReady) {
-    found = slot == cpython::kNoSlot ? cpython::find_purely(instance.dict, name)
-                                     : cpython::find_purely(instance.dict, name, slot);
+    found = cpython::find_purely(instance.dict, name, slot);
     if (!found.certain) return unknown;
   } else if (instance.state == DictState::kNotMade) {
     found = cpython::inline_value(object, name);
@@ -121,10 +124,7 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
 bool lacks_purely(PyObject* object, PyObject* names, unsigned int& version) {
   PyTypeObject* type = Py_TYPE(object);
   if (type->tp_getattro != PyObject_GenericGetAttr || !class_lacks(type, names, version)) return false;
-  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(names); at++) {
-    if (!instance_lacks(object, PyList_GET_ITEM(names, at))) return false;
-  }
-  return true;
+  return instance_lacks(object, names);
 }
 
 bool is_immutable(PyObject* value) {

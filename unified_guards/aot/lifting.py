@@ -126,7 +126,7 @@ def _is_same_plain(value: object, other: object) -> bool:
     return value is other or (type(value) is type(other) and repr(value) == repr(other))
 
 
-def slots_of(kind: type) -> list[str]:
+def _slots_of(kind: type) -> list[str]:
     """The names of the slots of a class and its bases."""
     declared = [vars(base).get("__slots__", ()) for base in kind.__mro__ if base.__module__ != "builtins"]
     names = [name for slots in declared for name in ((slots,) if isinstance(slots, str) else slots)]
@@ -455,7 +455,7 @@ class Lifting:
 
     def _attributes(self, value: Any, rebuild: Callable[[], Any], source: Source, maker: Provenance) -> None:
         """While tracing, an instance is one that was built again: it must have no attribute that this loses."""
-        names, slots = getattr(value, "__dict__", None), slots_of(type(value))
+        names, slots = getattr(value, "__dict__", None), _slots_of(type(value))
         if type(names) is not dict and not slots:
             return
         try:
