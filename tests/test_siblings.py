@@ -54,7 +54,7 @@ class Entry:
 
     def tell(self, item: Guard) -> None:
         program = program_of(item)
-        self.checker.tell(program.rows, len(self.meaning))
+        self.checker.ask_first(program.rows, len(self.meaning))
         self.meaning += program.meaning
 
     @property
@@ -334,7 +334,7 @@ def test_what_asks_first_is_part_of_the_size() -> None:
 )
 def test_what_is_too_large_to_ask_first_is_refused_natively_and_not_chosen(item: Guard) -> None:
     made = Entry(item)
-    with pytest.raises(ValueError, match="telling guard"):
+    with pytest.raises(ValueError, match="discriminator"):
         made.tell(item)
     other = Entry(is_object(item.source, None))
     introduce(other, [made], Entry.tell)

@@ -412,7 +412,7 @@ def test_a_telling_guard_runs_no_code() -> None:
     ran.clear()
     assert made.check({"x": owner})
     by_the_program = len(ran)
-    made.tell(program_of(equals(X.child(Access.DICT_ITEM, "kk"), 3)).rows, 100)
+    made.ask_first(program_of(equals(X.child(Access.DICT_ITEM, "kk"), 3)).rows, 100)
     ran.clear()
     assert made.check({"x": owner})
     assert len(ran) == by_the_program

@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import torch
 
@@ -11,8 +11,18 @@ _Counts: TypeAlias = tuple[int, int, int, int]
 # (op, base, arg, object, number)
 _Rows: TypeAlias = list[tuple[int, int, int, Any, int]]
 
+class OpTraits(TypedDict):
+    """What the table of operations (csrc/program/op.h) says of one."""
+
+    is_accessor: bool
+    is_indexed: bool  # its arg is an index, or a dimension
+    user_code: Literal["never", "by object", "mostly", "callback"]  # whether it may run code of a user's
+    can_be_asked_first: bool  # as a discriminator
+    operands: str
+
 TORCH_VERSION: str
 OPS: dict[str, int]
+OP_TABLE: dict[str, OpTraits]
 SHAPE_OPS: dict[str, int]
 REBUILD: dict[str, int]
 DICT_SLOTS: bool
@@ -30,7 +40,7 @@ class Checker:
     def callable(self) -> Callable[[dict[str, Any]], bool]: ...
     def check(self, locals: dict[str, Any]) -> bool: ...
     def exact(self, locals: dict[str, Any]) -> bool: ...  # the exact tier alone: what check() must agree with
-    def tell(self, rows: _Rows, first_row: int) -> None: ...  # the telling guards, see lower/discriminators.py
+    def ask_first(self, rows: _Rows, first_row: int) -> None: ...  # a discriminator, see lower/discriminators.py
     # The least of `passes`, in nanoseconds: a check, one of the exact tier, and each (row, alone).
     def profile(self, locals: dict[str, Any], passes: int) -> tuple[float, float, list[tuple[int, float]]]: ...
     @property
@@ -63,7 +73,7 @@ class Lookup:
         oracle: Callable[[dict[str, Any], bool], bool | None] | None = None,  # False: not this entry
         share: float = 1,  # of all checks of which the oracle is told
     ) -> None: ...
-    def _tell(self, key: object, rows: _Rows, first_row: int) -> None: ...
+    def _ask_first(self, key: object, rows: _Rows, first_row: int) -> None: ...
     def _drop(self, key: object) -> bool: ...
     def _clear(self) -> None: ...
     def _keys(self) -> list[Any]: ...

@@ -26,12 +26,6 @@ namespace {
 
 PyObject* visibility_probe = nullptr;  // see set_visibility_probe
 
-constexpr const char* kOpNames[] = {
-#define UG_NAME(name) #name,
-    UG_ACCESSORS(UG_NAME) UG_GUARDS(UG_NAME)
-#undef UG_NAME
-};
-
 constexpr const char* kShapeOpNames[] = {
 #define UG_NAME(name) #name,
     UG_SHAPE_OPS(UG_NAME)
@@ -58,19 +52,40 @@ py::dict numbered(const char* const (&names)[n]) {
   return numbers;
 }
 
+// The number of each operation, by name.
+py::dict op_numbers() {
+  py::dict numbers;
+  for (size_t op = 0; op < kOps; op++) numbers[kOpTraits[op].name] = op;
+  return numbers;
+}
+
+// What the table of operations says of each, by name.
+py::dict op_table() {
+  constexpr const char* kUserCode[] = {"never", "by object", "mostly", "callback"};
+  py::dict table;
+  for (size_t op = 0; op < kOps; op++) {
+    const OpTraits& traits = kOpTraits[op];
+    py::dict row;
+    row["is_accessor"] = is_accessor(static_cast<Op>(op));
+    row["is_indexed"] = traits.arg == Arg::kIndex;
+    row["user_code"] = kUserCode[static_cast<size_t>(traits.user_code)];
+    row["can_be_asked_first"] = traits.order == Order::kAny;
+    row["operands"] = traits.operands;
+    table[traits.name] = row;
+  }
+  return table;
+}
+
 std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle, bool witness, double share) {
-  auto checker = std::make_shared<Checker>();
-  add_rows(checker->program, rows.ptr());
-  if (witness) checker->program.keep_witnesses();
+  auto checker = std::make_shared<Checker>(program_of(rows.ptr()));
+  if (witness) checker->keep_witnesses();
   if (!oracle.is_none()) checker->oracle = oracle.inc_ref().ptr();
   checker->share.set(share);
   return checker;
 }
 
-void tell(Checker& checker, const py::list& rows, int64_t first_row) {
-  Program guard;
-  add_rows(guard, rows.ptr());
-  checker.tell(std::make_unique<Telling>(guard, first_row));
+void ask_first(Checker& checker, const py::list& rows, int64_t first_row) {
+  checker.ask_first(std::make_unique<Discriminator>(program_of(rows.ptr()), first_row));
 }
 
 // What a tensor guard made now would expect of `tensor`: its part of the facts above that Python cannot read exactly.
@@ -128,7 +143,7 @@ py::dict moved_facts() {
 }
 
 py::object witness_of(const Checker& checker) {
-  const Witnesses* all = checker.program.witnesses();
+  const Witnesses* all = checker.witnesses();
   if (all == nullptr) return py::none();
   py::dict found;
   found["roots"] = all->roots();
@@ -184,7 +199,8 @@ PYBIND11_MODULE(_C, m) {
   cpython::self_test();
   if (!kPolicyBits.are_found()) throw std::runtime_error("the fields of torch's tensors are not where they should be");
   m.attr("TORCH_VERSION") = UG_TORCH_VERSION;
-  m.attr("OPS") = numbered(kOpNames);
+  m.attr("OPS") = op_numbers();
+  m.attr("OP_TABLE") = op_table();
   m.attr("SHAPE_OPS") = numbered(kShapeOpNames);
   m.attr("REBUILD") = numbered(kRebuildNames);
   m.attr("DICT_SLOTS") = cpython::layouts_known;
@@ -213,7 +229,7 @@ PYBIND11_MODULE(_C, m) {
             return self->check_exactly(locals.ptr());
           },
           py::arg("locals"))
-      .def("tell", &tell, py::arg("rows"), py::arg("first_row"))
+      .def("ask_first", &ask_first, py::arg("rows"), py::arg("first_row"))
       .def("profile", &costs_of, py::arg("locals"), py::arg("passes"))
       .def_readonly("last_ns", &Checker::last_ns)
       .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.counts()); })

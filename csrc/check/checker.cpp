@@ -1,174 +1,98 @@
-// See checker.h. An object with a vectorcall is the cheapest callable there is.
+// See checker.h: which tier decides.
 #include "check/checker.h"
 
-#include "check/outlive.h"
-#include "cpython/ref.h"
-
-#include <ATen/PythonTorchFunctionTLS.h>
-
-#include <chrono>
-#include <cstddef>
-#include <new>
+#include "check/evaluate.h"
 
 namespace unified_guards {
 namespace {
 
-// How a disagreement gets out of Dynamo's lookup, which clears every exception that a guard raises: the lookup asks
-// for the truth of what we return, and an object whose truth is "false, with an error set" is taken for a failed guard
-// whose error then reaches the caller. Only ever made under UNIFIED_GUARDS_VERIFY=1, where raising is the purpose.
-struct Disagreement {
-  PyObject_HEAD
-  PyObject* exception;
-};
-
-int disagreement_bool(PyObject* self) {
-  PyObject* exception = reinterpret_cast<Disagreement*>(self)->exception;
-  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception)), exception);
-  return 0;
-}
-
-void disagreement_dealloc(PyObject* self) {
-  Py_XDECREF(reinterpret_cast<Disagreement*>(self)->exception);
-  Py_TYPE(self)->tp_free(self);
-}
-
-PyTypeObject* disagreement_type() {
-  static PyNumberMethods number{};
-  static PyTypeObject type{PyVarObject_HEAD_INIT(nullptr, 0)};
-  if (type.tp_name == nullptr) {
-    number.nb_bool = disagreement_bool;
-    type.tp_name = "unified_guards._C.Disagreement";
-    type.tp_basicsize = sizeof(Disagreement);
-    type.tp_flags = Py_TPFLAGS_DEFAULT;
-    type.tp_as_number = &number;
-    type.tp_dealloc = disagreement_dealloc;
-    type.tp_free = PyObject_Free;
-    if (PyType_Ready(&type) < 0) PyErr_Clear();
-  }
-  return &type;
-}
-
-PyObject* raised_exception() {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
-  return value;
-}
-
-// Checks, and asks the oracle. Torch's tree may leave torch functions switched off when it throws: put back what was
-// there.
-PyObject* verified(Checker& checker, PyObject* locals) {
-  const auto began = std::chrono::steady_clock::now();
-  const bool hit = checker.check(locals);
-  const auto took = std::chrono::steady_clock::now() - began;
-  checker.last_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
-  using TLS = at::impl::PythonTorchFunctionTLS;
-  const auto before = TLS::get_disabled_state();
-  PyObject* answer = PyObject_CallFunctionObjArgs(checker.oracle, locals, hit ? Py_True : Py_False, nullptr);
-  TLS::set_disabled_state(before);
-  if (answer != nullptr) {
-    const bool given = answer == Py_True || (answer != Py_False && hit);
-    Py_DECREF(answer);
-    return PyBool_FromLong(given);
-  }
-  PyObject* exception = raised_exception();
-  auto* out = PyObject_New(Disagreement, disagreement_type());
-  if (out == nullptr) {
-    Py_XDECREF(exception);
-    return nullptr;
-  }
-  out->exception = exception;
-  return reinterpret_cast<PyObject*>(out);
-}
-
-struct Callable {
-  PyObject_HEAD
-  vectorcallfunc call;
-  std::shared_ptr<Checker> checker;
-};
-
-PyObject* call(PyObject* self, PyObject* const* args, size_t nargs, PyObject* names) {
-  if (PyVectorcall_NARGS(nargs) != 1 || names != nullptr) {
-    PyErr_SetString(PyExc_TypeError, "a checker takes one argument, the dict of a frame's locals");
-    return nullptr;
-  }
-  // An error that an earlier cache entry of torch's left behind is not ours to swallow, and nothing can be asked of
-  // the interpreter while it is set: miss.
-  if (PyErr_Occurred() || !PyDict_Check(args[0])) Py_RETURN_FALSE;
-  // A guard may run code of a user's that drops whatever holds this.
-  const Ref held(Py_NewRef(self));
-  Checker& checker = *reinterpret_cast<Callable*>(self)->checker;
-  const Running running(args[0]);
-  if (checker.is_oracle_told()) return verified(checker, args[0]);
-  return PyBool_FromLong(checker.check(args[0]));
-}
-
-void callable_dealloc(PyObject* self) {
-  reinterpret_cast<Callable*>(self)->checker.~shared_ptr();
-  Py_TYPE(self)->tp_free(self);
-}
-
-PyTypeObject* callable_type() {
-  static PyTypeObject type{PyVarObject_HEAD_INIT(nullptr, 0)};
-  if (type.tp_name == nullptr) {
-    type.tp_name = "unified_guards._C.Callable";
-    type.tp_doc = "True when the compiled code may be reused for these locals.";
-    type.tp_basicsize = sizeof(Callable);
-    type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL;
-    type.tp_vectorcall_offset = offsetof(Callable, call);
-    type.tp_call = PyVectorcall_Call;
-    type.tp_dealloc = callable_dealloc;
-    type.tp_free = PyObject_Free;
-    if (PyType_Ready(&type) < 0) return nullptr;
-  }
-  return &type;
+// Hands out what a passing check gathered. Whether the check still passes: there may be no memory for the list.
+bool hand_out(Evaluation& evaluation, PyObject** gathered) {
+  return gathered == nullptr || (*gathered = evaluation.take_gathered()) != nullptr;
 }
 
 }  // namespace
 
-// Behind those there are, none of which ever goes: one of them may be running (a strange dict compares keys in Python).
-void Checker::tell(std::unique_ptr<Telling> guard) {
-  std::unique_ptr<Telling>* last = &telling_;
+Checker::Checker(Program program) : program_(std::move(program)), scratch_(program_), journal_(program_) {}
+
+void Checker::keep_witnesses() { witnesses_ = std::make_unique<Witnesses>(program_); }
+
+bool Checker::decide(PyObject* locals, PyObject** gathered, bool exactly) {
+  bool hit = false, asks_exact_tier = true;
+  const bool nested = busy_;
+  const bool by_witness = witnesses_ != nullptr && !exactly && !nested;
+  try {
+    if (nested) {
+      Scratch own(program_);
+      hit = decide_exactly(own, locals, gathered);
+    } else {
+      busy_ = true;
+      const Verdict verdict = by_witness ? ask_witness(locals, gathered) : Verdict::kExact;
+      asks_exact_tier = verdict == Verdict::kExact || verdict == Verdict::kStale;
+      hit = asks_exact_tier ? decide_exactly(scratch_, locals, gathered) : verdict == Verdict::kHolds;
+    }
+  } catch (...) {
+    // A tensor whose metadata cannot be read (a strided nested tensor, a subclass that raises): it does not match.
+    if (PyErr_Occurred()) PyErr_Clear();
+    hit = false;
+  }
+  if (by_witness) witnesses_->finish(asks_exact_tier, hit);
+  if (!nested) busy_ = false;
+  for (Counts* counts : {&journal_.counts, &total_counts}) hit ? counts->hits++ : counts->misses++;
+  return hit;
+}
+
+bool Checker::decide_exactly(Scratch& scratch, PyObject* locals, PyObject** gathered) {
+  Evaluation evaluation(program_, scratch, journal_);
+  return evaluation.run(locals) && hand_out(evaluation, gathered);
+}
+
+// What facts say. Where they are stale, they are recorded anew by a second evaluation.
+Verdict Checker::ask_witness(PyObject* locals, PyObject** gathered) {
+  const auto ask = [&](auto question) {
+    Evaluation evaluation(program_, scratch_, journal_);
+    const Verdict verdict = question(evaluation);
+    if (verdict != Verdict::kHolds) return verdict;
+    return hand_out(evaluation, gathered) ? Verdict::kHolds : Verdict::kFails;
+  };
+  const Verdict verdict = ask([&](Evaluation& evaluation) { return witnesses_->check(evaluation, locals); });
+  if (verdict != Verdict::kStale) return verdict;
+  return ask([&](Evaluation& evaluation) { return witnesses_->record(evaluation, locals); });
+}
+
+// Discriminators are only ever added, behind those that there are: one of them may be running (a strange dict compares
+// keys in Python).
+void Checker::ask_first(std::unique_ptr<Discriminator> guard) {
+  std::unique_ptr<Discriminator>* last = &discriminators_;
   while (*last != nullptr) last = &(*last)->next;
   *last = std::move(guard);
 }
 
 Counts Checker::counts() const {
-  Counts counts = program.counts;
+  Counts counts = journal_.counts;
   counts.misses += ruled_out_;
   return counts;
 }
 
 int Checker::traverse(visitproc visit, void* arg) const {
   Py_VISIT(oracle);
-  if (telling_ != nullptr) {
-    if (const int stop = telling_->traverse(visit, arg)) return stop;
+  if (discriminators_ != nullptr) {
+    if (const int stop = discriminators_->traverse(visit, arg)) return stop;
   }
-  return program.traverse(visit, arg);
+  return program_.traverse(visit, arg);
 }
 
 size_t Checker::length() const {
-  size_t length = program.code().size();
-  for (const Telling* one = telling_.get(); one != nullptr; one = one->next.get()) length += one->length();
+  size_t length = program_.code.size();
+  for (const Discriminator* one = discriminators_.get(); one != nullptr; one = one->next.get()) length += one->length();
   return length;
 }
 
 size_t Checker::bytes() const {
-  size_t bytes = program.bytes();
-  for (const Telling* one = telling_.get(); one != nullptr; one = one->next.get()) bytes += one->bytes();
+  size_t bytes = sizeof *this + program_.bytes() + scratch_.bytes() + journal_.hints.bytes() +
+                 (witnesses_ ? witnesses_->bytes() : 0);
+  for (const Discriminator* one = discriminators_.get(); one != nullptr; one = one->next.get()) bytes += one->bytes();
   return bytes;
-}
-
-PyObject* make_callable(std::shared_ptr<Checker> checker) {
-  PyTypeObject* type = callable_type();
-  auto* made = type != nullptr ? PyObject_New(Callable, type) : nullptr;
-  if (made == nullptr) return nullptr;
-  made->call = call;
-  new (&made->checker) std::shared_ptr<Checker>(std::move(checker));
-  return reinterpret_cast<PyObject*>(made);
 }
 
 }  // namespace unified_guards

@@ -1,62 +1,78 @@
-// The callable that Dynamo's lookup runs: checker(dict of locals) -> bool.
+// The checker of one cache entry: decides, on a dict of locals, whether the compiled code may be reused. Entry points:
+// Checker, make_callable().
+//
+// It asks in three steps, each of which can only say what the next one would: discriminators (a quick no), the witness
+// (facts that an earlier check remembered), and the exact tier (all instructions).
 #pragma once
 
+#include "check/discriminator.h"
+#include "check/scratch.h"
 #include "check/share.h"
-#include "check/telling.h"
 #include "program/program.h"
+#include "witness/witness.h"
 
 #include <memory>
 
 namespace unified_guards {
 
-// What a checker needs; shared by the Python handle and by every callable made from it.
+class Evaluation;
+
+// Shared by the Python handle and by every callable made from it. Whoever checks holds the GIL.
 //
 // A code object has one checker for each of its cache entries, and a lookup asks one after the other until one holds.
 // The entries share most of their guards. So that these are not evaluated once for each entry, a checker first asks the
-// few that tell its entry from the others (lower/discriminators.py chooses them): those of the wrong entries fail
-// there, and all that they share is evaluated by the one that can still hold. No verdict is kept from one checker to
-// the next: between two of them user code may run (a guard's, a backend's __eq__, another thread's while the lookup
-// waits for a lock), and whatever it changes is seen, because an entry that holds has had each of its guards evaluated
-// after that. Nor can asking first make an entry hold: `program` has the telling guards, too.
-struct Checker {
+// discriminators that tell its entry from the others (lower/discriminators.py chooses them). The wrong entries fail
+// there. What all of them share is evaluated by the one that can still hold. No verdict is kept from one checker to the
+// next: between two of them user code may run (a guard's, a backend's __eq__, another thread's while the lookup waits
+// for a lock), and whatever it changes is seen, because an entry that holds has had each of its guards evaluated after
+// that. Nor can a discriminator make an entry hold: its guard is one of the program, too.
+class Checker {
  private:
   // First, so that a quick no reads two or three lines of memory.
-  std::unique_ptr<Telling> telling_;
-  const Telling* ruled_out_by_ = nullptr;
+  std::unique_ptr<Discriminator> discriminators_;
+  const Discriminator* ruled_out_by_ = nullptr;
   uint64_t ruled_out_ = 0;
 
  public:
+  explicit Checker(Program program);
+  Checker(const Checker&) = delete;
+  ~Checker() { Py_XDECREF(oracle); }
+
   // Called as oracle(locals, verdict) after a check of this share; answers which verdict to give instead, or anything
   // but a bool to leave it, and raises when the verdict is wrong. Null unless verifying or profiling.
   PyObject* oracle = nullptr;
   Share share;
   // How long the last check took that the oracle was told of.
   int64_t last_ns = 0;
-  Program program;
-
-  ~Checker() { Py_XDECREF(oracle); }
 
   // Whether the oracle is to be told of the check that is made now.
   bool is_oracle_told() { return oracle != nullptr && share.draw(); }
 
-  // The verdict on a dict of locals, and what a hit gathers (see Program::evaluate).
+  // The verdict on a dict of locals. Never throws, never leaves a Python error set. `gathered` is given a new list of
+  // what a passing check gathered, when it is wanted.
   bool check(PyObject* locals, PyObject** gathered = nullptr) {
     ruled_out_by_ = nullptr;
-    for (Telling* one = telling_.get(); one != nullptr; one = one->next.get()) {
+    for (Discriminator* one = discriminators_.get(); one != nullptr; one = one->next.get()) {
       if (one->rules_out(locals)) return rule_out(one);
     }
-    return program.evaluate(locals, gathered);
+    return decide(locals, gathered, /*exactly=*/false);
   }
 
   // The verdict of the exact tier alone: what check() must agree with.
-  bool check_exactly(PyObject* locals) { return program.evaluate(locals, nullptr, /*exactly=*/true); }
+  bool check_exactly(PyObject* locals) { return decide(locals, nullptr, /*exactly=*/true); }
 
-  // Adds a guard that `program` checks too, to be asked first.
-  void tell(std::unique_ptr<Telling> guard);
+  // Has a guard of the program asked before all others.
+  void ask_first(std::unique_ptr<Discriminator> guard);
+
+  // From now on, facts that a passing check remembers spare the next one most of its work (see witness.h).
+  void keep_witnesses();
+  Witnesses* witnesses() const { return witnesses_.get(); }
 
   // The row at which the last miss stopped; -1 when there was none.
-  int64_t last_failure() const { return ruled_out_by_ ? ruled_out_by_->last_failure() : program.last_failure(); }
+  int64_t last_failure() const { return ruled_out_by_ ? ruled_out_by_->last_failure() : journal_.last_failure; }
 
+  Program& program() { return program_; }
+  Journal& journal() { return journal_; }
   Counts counts() const;
 
   // Shows the collector every object that is held.
@@ -66,15 +82,26 @@ struct Checker {
   size_t bytes() const;
 
  private:
-  bool rule_out(const Telling* by) {
+  bool rule_out(const Discriminator* by) {
     ruled_out_by_ = by;
     ruled_out_++;
     total_counts.misses++;
     return false;
   }
+
+  bool decide(PyObject* locals, PyObject** gathered, bool exactly);
+  bool decide_exactly(Scratch& scratch, PyObject* locals, PyObject** gathered);
+  Verdict ask_witness(PyObject* locals, PyObject** gathered);
+
+  Program program_;
+  Scratch scratch_;
+  Journal journal_;
+  std::unique_ptr<Witnesses> witnesses_;
+  bool busy_ = false;  // scratch_ is in use: code of a user's in a guard has the same checker asked again
 };
 
-// A callable over `checker`: a new reference, or null with an error set.
+// A callable over `checker`, which Dynamo's lookup runs as checker(dict of locals) -> bool: a new reference, or null
+// with an error set.
 PyObject* make_callable(std::shared_ptr<Checker> checker);
 
 }  // namespace unified_guards

@@ -1,11 +1,12 @@
-// One run over a program's instructions, or over some of them.
+// The exact tier: one run over a program's instructions, or over some of them.
 //
-// An instruction that cannot be answered without code that may be a user's asks for it: ask(). Such code may free what
-// is read next, so the path is held from there on; and it may change what an earlier instruction has passed. So once
-// all have passed, those that asked nothing are evaluated again, as often as it takes for the last thing that happens
-// to be a run without any such code: settle() in settle.cpp. A hit is what holds then. What was asked is asked once.
+// An instruction that cannot be answered without code that may be a user's announces it: before_user_code(). Such code
+// may free what is read next, so the path to it is owned from there on. It may also change what an earlier instruction
+// has passed. So once all have passed, those that ran no such code are evaluated again, until the last thing that
+// happened is a run without any: settle(). A hit is what holds then. Code of a user's runs once for each instruction.
 #pragma once
 
+#include "check/scratch.h"
 #include "check/tensor.h"
 #include "cpython/ref.h"
 #include "program/program.h"
@@ -19,7 +20,7 @@
 
 namespace unified_guards {
 
-// An instruction that a witness has evaluated on every check; a copy, so that those lie together.
+// An instruction without facts, which a witness has evaluated on every check. A copy: such copies lie together.
 struct LiveStep {
   Instruction instruction;
   uint32_t at;    // its place in the program
@@ -30,7 +31,7 @@ inline constexpr uint32_t kNoLoad = UINT32_MAX;
 // Restores on the way out what it changed: references and torch-function state.
 class Evaluation {
  public:
-  Evaluation(Program& program, Scratch& scratch);
+  Evaluation(Program& program, Scratch& scratch, Journal& journal);
   Evaluation(const Evaluation&) = delete;
   ~Evaluation();
 
@@ -40,63 +41,67 @@ class Evaluation {
   // Call first: clears the table of objects seen and reserves room for `most`.
   void clear_seen(size_t most) { scratch_.unique.clear(most); }
 
-  // Some of them; `found` holds by instruction what the others once found, and `apart` objects from which those of a
-  // group of UNIQUE must differ. settle() is left to the caller.
-  bool run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found, const SeenTable& apart);
+  // Some of them. `found` holds by instruction what the others once found; `others` holds the objects from which those
+  // of a group of UNIQUE must differ. settle() is left to the caller.
+  bool run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found, const SeenTable& others);
 
-  // Whether what has passed still holds after code that may be a user's has run: `again` evaluates it once more, and
-  // fails where an instruction would have to ask. True without calling it when nothing was asked.
+  // Whether what has passed still holds after code that may be a user's has run. `again` evaluates it once more, and
+  // fails where an instruction would have to run such code. Where none has run, the answer is yes and `again` is not
+  // called.
   template <typename Again>
   bool settle(Again again) {
-    if (scratch_.asked.empty()) return true;
+    if (scratch_.answers.empty()) return true;
     for (int round = 0; round < kMostRounds; round++) {
       begin_settling();
       const bool holds = again();
       settling_ = false;
       if (!holds) return false;
-      if (!drop_mortals()) return true;
+      if (!drop_unshared()) return true;
     }
     return false;
   }
 
-  // The locals before anything was asked: code of a user's may reach the dict of them, the frame itself it cannot
+  // The locals as they were before code of a user's ran. Such code may change the dict of them; the frame it cannot
   // change.
-  PyObject* as_they_were(PyObject* locals) const { return locals_before_ ? locals_before_.get() : locals; }
+  PyObject* unchanged(PyObject* locals) const { return locals_copy_ ? locals_copy_.get() : locals; }
 
-  // One guard, answered without asking: it fails where it would have to.
+  // One guard, evaluated without code of a user's: it fails where it would have to run any.
   bool passes(Instruction& i, PyObject* base) {
     Hint nowhere;
     const bool was_settling = std::exchange(settling_, true);
     const bool holds = check(i, base, nowhere);
     settling_ = was_settling;
-    return !std::exchange(asking_, false) && holds;
+    return !std::exchange(runs_user_code_, false) && holds;
   }
+
+  // The registers, of which the first holds the locals.
+  PyObject** registers() { return scratch_.registers.data(); }
 
   // Moves what was gathered to a new list; null, with no error set, when there is no memory for one.
   PyObject* take_gathered();
 
-  // Remembers which row it was; a guard that was merged into an accessor was the row after it.
+  // Notes the row of instruction `index`, or of the guard that was merged into it, as the one that failed.
   bool fail(size_t index, bool merged = false);
 
   DispatchState* dispatch() { return dispatch_ ? &*dispatch_ : nullptr; }
 
  private:
-  // What dies when it is dropped may have a finalizer that makes something else that dies.
+  // A finalizer may make something else that has one.
   static constexpr int kMostRounds = 8;
 
   bool run_once(PyObject* locals);
   bool step(Instruction& i, size_t index, PyObject* base, Hint& hint);
   PyObject* own(PyObject* object);
 
-  // Before anything that may run code of a user's, for instruction `i`: holds what is read afterwards. False while
-  // settling, when no such code may run: the instruction fails.
-  bool ask(const Instruction& i);
-  void hold_loads();
-  bool note_asked(size_t index, PyObject* value);
+  // Call before anything that may run code of a user's for instruction `i`: takes ownership of what is read afterwards.
+  // False when no such code may run, while settling or because the table of operations says so: the instruction fails.
+  bool before_user_code(const Instruction& i);
+  void own_loaded();
+  bool note_answer(size_t index, PyObject* value);
   void begin_settling();
-  bool was_asked(size_t index);
+  bool was_answered(size_t index);
   bool repeat_answer(const Instruction& i, size_t index);
-  bool drop_mortals();
+  bool drop_unshared();
 
   PyObject* dict_item(Instruction& i, PyObject* dict);
   PyObject* item(Instruction& i, PyObject* base);
@@ -125,19 +130,20 @@ class Evaluation {
 
   Program& program_;
   Scratch& scratch_;
+  Journal& journal_;
   std::optional<DispatchState> dispatch_;
   struct Loads {
     const std::vector<LiveStep>* steps = nullptr;
     PyObject* const* found = nullptr;
   };
-  Ref locals_before_;
-  Loads loads_;            // of run_live(): held once code of a user's may run
-  bool asking_ = false;    // the instruction being evaluated has asked
-  bool settling_ = false;  // nothing may be asked
-  size_t next_asked_ = 0;  // while settling: in scratch_.asked
-  uint32_t dead_end_ = 0;  // while settling: what lies below a value that is gone ends here
-  bool exact_ = true;      // every number that the shape code reads was read
-  int64_t shape_failure_ = -1;
+  Ref locals_copy_;
+  Loads loads_;                  // of run_live(): owned once code of a user's may run
+  bool runs_user_code_ = false;  // the instruction that is being evaluated may have run such code
+  bool settling_ = false;        // no such code may run
+  size_t next_answer_ = 0;       // while settling: in scratch_.answers
+  uint32_t gone_until_ = 0;      // while settling: where the instructions below a value that is gone end
+  bool exact_ = true;            // every number that the shape code reads was read
+  int64_t shape_failure_ = -1;   // the row of the shape guard that failed
   bool torch_function_is_off_ = false;
   at::impl::TorchFunctionDisabledState torch_function_before_ = at::impl::TorchFunctionDisabledState::ENABLED;
 };

@@ -28,51 +28,33 @@ double least_ns(uint32_t passes, Run run) {
   return least;
 }
 
-// Whether an instruction calls something as a matter of course.
-bool is_a_call(Op op) {
-  switch (op) {
-    case Op::CALL0:
-    case Op::CALL1:
-    case Op::GENERIC_ATTR:
-    case Op::NO_ATTR:
-    case Op::PREDICATE:
-    case Op::TORCH_LEAF:
-    case Op::MAPPING_KEYS:
-    case Op::SET_ITEM: return true;
-    default: return false;
-  }
-}
-
 // How often an instruction is evaluated between two readings of a clock that may tick every ten nanoseconds.
-uint32_t repeats(const Instruction& i) {
-  switch (i.op) {
-    case Op::UNIQUE:
-    case Op::UNIQUE_STORAGE:
-    case Op::SAVE:
-    case Op::GATHER:
-    case Op::TORCH_FUNCTION_OFF: return 1;  // not the same the second time
-    default: return is_a_call(i.op) ? 1 : 16;
-  }
+uint32_t repeats(Op op) {
+  constexpr uint32_t kMany = 16;
+  const OpTraits& traits = traits_of(op);
+  const bool calls = traits.user_code == UserCode::kMostly || traits.user_code == UserCode::kCallback;
+  return traits.order == Order::kOnce || calls ? 1 : kMany;
 }
 
 }  // namespace
 
 class Profile {
  public:
-  Profile(Checker& checker, PyObject* locals) : checker_(checker), program_(checker.program), locals_(locals) {}
+  Profile(Checker& checker, PyObject* locals) : checker_(checker), program_(checker.program()), locals_(locals) {}
 
   Costs run(uint32_t passes) {
-    const Counts own = program_.counts, all = total_counts;
+    Journal& journal = checker_.journal();
+    const Counts own = journal.counts, all = total_counts;
     const WitnessCounts all_witnesses = total_witness_counts;
-    WitnessCounts* counted = program_.witnesses_ ? &program_.witnesses_->counts : nullptr;
+    WitnessCounts* counted = checker_.witnesses() ? &checker_.witnesses()->counts : nullptr;
     const WitnessCounts witnesses = counted ? *counted : WitnessCounts();
-    const int64_t failure = program_.last_failure_;
+    const int64_t failure = journal.last_failure;
     Costs costs;
     costs.check_ns = least_ns(passes, [&] { checker_.check(locals_); });
     costs.exact_ns = least_ns(passes, [&] { checker_.check_exactly(locals_); });
     costs.rows = rows(passes);
-    program_.counts = own;
-    program_.last_failure_ = failure;
+    journal.counts = own;
+    journal.last_failure = failure;
     total_counts = all;
     total_witness_counts = all_witnesses;
     if (counted) *counted = witnesses;
@@ -81,12 +63,12 @@ class Profile {
 
  private:
   std::vector<Costs::Row> rows(uint32_t passes) {
-    const size_t length = program_.code_.size();
+    const size_t length = program_.code.size();
     std::vector<double> least(length, std::numeric_limits<double>::infinity());
     double clock = std::numeric_limits<double>::infinity();
     std::vector<std::vector<LiveStep>> steps(length);
     for (uint32_t at = 0; at < length; at++) {
-      steps[at].assign(repeats(program_.code_[at]), {program_.code_[at], at, kNoLoad});
+      steps[at].assign(repeats(program_.code[at].op), {program_.code[at], at, kNoLoad});
     }
     try {
       for (uint32_t pass = 0; pass < passes; pass++) {
@@ -99,15 +81,16 @@ class Profile {
     std::vector<Costs::Row> found;
     for (size_t at = 0; at < length; at++) {
       const double ns = std::max(0.0, least[at] - clock) / static_cast<double>(steps[at].size());
-      found.push_back({program_.origins_[at], ns});
+      found.push_back({program_.row_of(at, false), ns});
     }
     return found;
   }
 
-  // One pass. An evaluation of its own for each, since what is gathered, saved or told apart may come only once.
+  // One pass. An evaluation of its own for each, since what is gathered, saved or compared in a group may come only
+  // once.
   bool take(std::vector<std::vector<LiveStep>>& steps, std::vector<double>& least, double& clock) {
-    Scratch scratch = program_.make_scratch();
-    Evaluation evaluation(program_, scratch);
+    Scratch scratch(program_);
+    Evaluation evaluation(program_, scratch, checker_.journal());
     std::vector<LiveStep> nothing;
     bool holds = true;
     const auto ns = [&](std::vector<LiveStep>& step) {

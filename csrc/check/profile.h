@@ -11,7 +11,7 @@ namespace unified_guards {
 // Nanoseconds, each the least of several passes one right after the other: memory is in the cache.
 struct Costs {
   struct Row {
-    int64_t row;  // see Program::last_failure
+    int64_t row;  // see Checker::last_failure
     double ns;
   };
   double check_ns = 0;    // a whole check, by what is remembered where something is

@@ -235,7 +235,7 @@ inline bool asks_python(const c10::TensorImpl& implementation) {
   return !keys.has_any(kNotStrided) || keys.has_any(kWrappers) || implementation.has_symbolic_sizes_strides();
 }
 
-// Index of the accelerator's current device (evaluate.cpp).
+// Index of the accelerator's current device (check/evaluate.cpp).
 int current_device_index();
 
 // Whether backwards passes through a tensor with this metadata. What its own fields say suffices unless it is a view:

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -27,6 +28,8 @@ struct Names {
 Names* names = nullptr;  // made with the type
 
 struct Entry {
+  explicit Entry(Program program) : checker(std::move(program)) {}
+
   PyObject* key = nullptr;
   PyObject* compiled = nullptr;
   Checker checker;
@@ -139,16 +142,16 @@ Entry* entry_of(PyObject* object, PyObject* key) {
   return nullptr;
 }
 
-bool add_program(Program& program, PyObject* rows) {
+// Null with an error set when the rows are not legal.
+std::optional<Program> parsed(PyObject* rows) {
   try {
-    add_rows(program, rows);
-    return true;
+    return program_of(rows);
   } catch (pybind11::error_already_set& error) {
     error.restore();
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
   }
-  return false;
+  return std::nullopt;
 }
 
 PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
@@ -159,12 +162,14 @@ PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
                                    &rebuild, &oracle, &share)) {
     return nullptr;
   }
-  auto entry = std::make_shared<Entry>();
+  std::optional<Program> program = parsed(rows);
+  if (!program) return nullptr;
+  auto entry = std::make_shared<Entry>(std::move(*program));
   entry->key = Py_NewRef(key);
   entry->compiled = Py_NewRef(compiled);
   if (oracle != Py_None) entry->checker.oracle = Py_NewRef(oracle);
   entry->checker.share.set(share);
-  if (!add_program(entry->checker.program, rows) || !entry->rebuild.set(rebuild)) return nullptr;
+  if (!entry->rebuild.set(rebuild)) return nullptr;
   Lookup& self = lookup_of(object);
   if (position(self, key) != self.entries.end()) {
     PyErr_SetString(PyExc_ValueError, "there is an entry with this key");
@@ -175,16 +180,16 @@ PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
   Py_RETURN_NONE;
 }
 
-PyObject* lookup_tell(PyObject* object, PyObject* arguments) {
+PyObject* lookup_ask_first(PyObject* object, PyObject* arguments) {
   PyObject *key = nullptr, *rows = nullptr;
   long long first_row = 0;
-  if (!PyArg_ParseTuple(arguments, "OOL:_tell", &key, &rows, &first_row)) return nullptr;
-  Program guard;
-  if (!add_program(guard, rows)) return nullptr;
+  if (!PyArg_ParseTuple(arguments, "OOL:_ask_first", &key, &rows, &first_row)) return nullptr;
+  const std::optional<Program> guard = parsed(rows);
+  if (!guard) return nullptr;
   Entry* entry = entry_of(object, key);
   if (entry == nullptr) return nullptr;
   try {
-    entry->checker.tell(std::make_unique<Telling>(guard, first_row));
+    entry->checker.ask_first(std::make_unique<Discriminator>(*guard, first_row));
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
     return nullptr;
@@ -292,8 +297,8 @@ void lookup_dealloc(PyObject* object) {
 PyMethodDef kMethods[] = {
     {"_add", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lookup_add)), METH_VARARGS | METH_KEYWORDS,
      "_add(key, rows, compiled, rebuild, oracle=None, share=1): puts an entry in front."},
-    {"_tell", lookup_tell, METH_VARARGS,
-     "_tell(key, rows, first_row): what an entry asks first; its rows are numbered from first_row."},
+    {"_ask_first", lookup_ask_first, METH_VARARGS,
+     "_ask_first(key, rows, first_row): a guard that an entry asks first; its rows are numbered from first_row."},
     {"_drop", lookup_drop, METH_O, "Whether there was an entry of this key; it is gone."},
     {"_clear", lookup_clear_method, METH_NOARGS, "Drops every entry."},
     {"_keys", lookup_keys, METH_NOARGS, "The keys of all entries, the most recently used first."},

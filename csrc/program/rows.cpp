@@ -21,7 +21,7 @@ void append_dims(std::vector<int64_t>& out, py::handle dims) {
 
 // The facts of a tensor: (type address, key set after apply, dtype number, device index, requires_grad, sizes, strides,
 // device is current)
-uint32_t add_tensor(Program& program, py::tuple facts) {
+uint32_t add_tensor(ProgramBuilder& program, py::tuple facts) {
   TensorSpec spec{};
   std::vector<int64_t> dims;
   append_dims(dims, facts[5]);
@@ -46,14 +46,14 @@ std::vector<T> unpacked(py::handle packed) {
 }
 
 // (how many registers are read into, constants, instructions, exact function), both as bytes. Gives the function.
-PyObject* set_shapes(Program& program, py::tuple shapes) {
+PyObject* set_shapes(ProgramBuilder& program, py::tuple shapes) {
   if (shapes.size() != 4) throw std::invalid_argument("a shape code has four parts");
   program.set_shapes(
       ShapeCode(shapes[0].cast<uint32_t>(), unpacked<Number>(shapes[1]), unpacked<ShapeInstruction>(shapes[2])));
   return py::object(shapes[3]).ptr();
 }
 
-void add_row(Program& program, PyObject* row) {
+void add_row(ProgramBuilder& program, PyObject* row) {
   if (!PyTuple_CheckExact(row) || PyTuple_GET_SIZE(row) != 5) throw std::invalid_argument("a row has five fields");
   const auto op = static_cast<Op>(PyLong_AsLong(PyTuple_GET_ITEM(row, 0)));
   const auto base = PyLong_AsLong(PyTuple_GET_ITEM(row, 1));
@@ -73,10 +73,11 @@ void add_row(Program& program, PyObject* row) {
 
 }  // namespace
 
-void add_rows(Program& program, PyObject* rows) {
+Program program_of(PyObject* rows) {
   if (!PyList_Check(rows)) throw py::type_error("rows are a list");
+  ProgramBuilder program;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(rows); i++) add_row(program, PyList_GET_ITEM(rows, i));
-  program.finish();
+  return program.finish();
 }
 
 }  // namespace unified_guards

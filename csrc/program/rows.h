@@ -5,8 +5,8 @@
 
 namespace unified_guards {
 
-// `rows` is a list of (op, base, arg, object, number); a TENSOR row holds its facts as the object. Throws
+// `rows` is a list of (op, base, arg, object, number). The object of a TENSOR row is what the tensor must be. Throws
 // std::invalid_argument on rows that are not legal, pybind11::error_already_set on values of wrong types.
-void add_rows(Program& program, PyObject* rows);
+Program program_of(PyObject* rows);
 
 }  // namespace unified_guards

@@ -1,14 +1,15 @@
 // What a passing check remembers, so that the next one need not evaluate it again.
 //
-// A fact is a word of memory that was what it was: as long as it is, and the facts before it are, the instruction that
-// owns it gives the same answer. Facts come in the order of the program, parents before children, so that no word is
-// read inside an object of which an earlier fact has not vouched that it is alive. Tensors are not remembered but read
-// again, through the pointers that the facts vouch for: their metadata is checked exactly, in one loop.
+// A fact is a word of memory and the value that it had. As long as the word has that value, and the facts before it
+// hold, the instruction that owns the fact gives the same answer. Facts come in the order of the program, parents
+// before children, so that no word is read inside an object of which an earlier fact has not vouched that it is alive.
+// Tensors are not remembered but read again, through the pointers that the facts vouch for: their metadata is checked
+// exactly, in one loop.
 //
-// A word that holds a pointer may come to hold it again for another object, made where the first was freed. So whatever
-// is believed of a value is read from the value itself: its type, then its version, its fields or its items. Only plain
-// immutable values (numbers, strings, tuples of them) are believed by their address; those are kept, so that no other
-// object can come to be there. Nothing else is referenced.
+// A word that holds a pointer may hold the same pointer later, to another object that was made where the first was
+// freed. So whatever is believed of a value is read from the value itself: its type, then its version, its fields or
+// its items. Only plain immutable values (numbers, strings, tuples of them) are believed by their address. These are
+// owned, so that no other object can be made there. Nothing else is owned.
 #pragma once
 
 #include "check/evaluate.h"
@@ -88,21 +89,22 @@ inline bool are_alike(const TensorFact& a, const TensorFact& b) {
 }
 
 // How an instruction is answered.
-enum class Standing : uint8_t {
-  kLive,     // evaluated on every check
-  kCovered,  // by facts
-  kAnchor,   // an accessor read on every check, the value of which is as remembered: facts begin here
+enum class Mode : uint8_t {
+  kLive,        // it is evaluated on every check
+  kRemembered,  // by facts
+  kAnchor,      // an accessor that is read on every check and finds the same object: facts begin here
 };
 
 struct Remembered {
   uint32_t first = 0;  // where its facts begin; of a tensor guard: which TensorFact
-  Standing standing = Standing::kLive;
-  uint16_t edges = 0;  // how many of its facts say that an accessor still finds the same value
-  uint8_t has = 0;     // which Needs of the instructions below it its other facts answer
+  Mode mode = Mode::kLive;
+  uint16_t reading_facts = 0;  // how many of its facts say that an accessor still finds the same value
+  uint8_t has = 0;             // which Needs of the instructions below it its other facts answer
 };
 
-// The classes that objects are known by, which an address names only as long as the class lives: another class may come
-// to be there, and objects of it where objects were. A weak reference of our own to each is asked before all facts.
+// The classes whose addresses facts compare. An address names a class only as long as the class lives: afterwards
+// another class may be made there, and objects of it where objects of the first were. So a weak reference to each is
+// asked before all facts.
 class KnownTypes {
  public:
   KnownTypes() = default;
@@ -133,7 +135,7 @@ class KnownTypes {
   std::vector<Known> types_;
 };
 
-// Plain immutable values that are kept alive, each for one instruction.
+// Plain immutable values that are owned, each for one instruction.
 class Kept {
  public:
   Kept() = default;
@@ -166,7 +168,7 @@ class Kept {
 struct Facts {
   static constexpr size_t kAhead = 24, kTensorsAhead = 12;
 
-  // The last kAhead facts and kTensorsAhead tensors are of no one: they let the loops fetch ahead without asking.
+  // The last kAhead facts and kTensorsAhead tensors are padding, so that prefetching needs no bounds check.
   std::vector<Fact> facts;
   std::vector<uint32_t> owners;  // of each fact: which instruction
   std::vector<FactKind> kinds;   // of each fact
@@ -175,10 +177,10 @@ struct Facts {
   std::vector<uint32_t> runs;           // where runs of tensors that are alike end
   std::vector<Likeness> likenesses;     // by spec
   std::vector<Remembered> remembered;   // by instruction
-  std::vector<PyObject*> found;         // by instruction: what a covered or anchored accessor found
+  std::vector<PyObject*> found;         // by instruction: what an accessor that is not live found
   KnownTypes types;
   Kept kept;
-  SeenTable apart;  // vouched for, and in a group of UNIQUE with others that are not
+  SeenTable unique;  // objects with facts, in a group of UNIQUE in which others are live
 
   size_t count() const { return owners.size(); }
   size_t tensor_count() const { return tensor_owners.size(); }
@@ -191,7 +193,7 @@ struct Facts {
     return facts.capacity() * sizeof(Fact) + kinds.capacity() +
            (owners.capacity() + tensor_owners.capacity() + runs.capacity()) * sizeof(uint32_t) +
            tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
-           remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) + apart.bytes() +
+           remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) + unique.bytes() +
            kept.bytes() + types.bytes();
   }
 };

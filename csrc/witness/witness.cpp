@@ -39,10 +39,10 @@ const TensorFact* first_unlike(const TensorFact* fact, const TensorFact* end, co
   }
 }
 
-Verdict verdict_of(Deriver::Outcome outcome) {
+Verdict verdict_of(FactBuilder::Outcome outcome) {
   switch (outcome) {
-    case Deriver::Outcome::kDone: return Verdict::kHolds;
-    case Deriver::Outcome::kFails: return Verdict::kFails;
+    case FactBuilder::Outcome::kDone: return Verdict::kHolds;
+    case FactBuilder::Outcome::kFails: return Verdict::kFails;
     default: return Verdict::kStale;
   }
 }
@@ -51,57 +51,57 @@ Verdict verdict_of(Deriver::Outcome outcome) {
 
 // ---- one root ----------------------------------------------------------------------------------------------------
 
-Verdict Witness::verify(Deriver& deriver, Evaluation& evaluation, PyObject* locals) {
+Verdict Witness::verify(FactBuilder& builder, Evaluation& evaluation, PyObject* locals) {
   for (size_t ahead = 0; ahead < Facts::kAhead; ahead++) __builtin_prefetch(facts_.facts[ahead].word);
-  deriver.about(facts_, evaluation);
-  evaluation.clear_seen(apart_);
-  Program& program = deriver.program();
+  builder.bind(facts_, evaluation);
+  evaluation.clear_seen(live_unique_);
+  Program& program = builder.program();
   Verdict verdict = state_holds(program, evaluation);
-  if (verdict == Verdict::kHolds) verdict = anchors_hold(deriver, locals);
-  if (verdict == Verdict::kHolds) verdict = facts_hold(deriver);
+  if (verdict == Verdict::kHolds) verdict = anchors_hold(builder, evaluation, locals);
+  if (verdict == Verdict::kHolds) verdict = facts_hold(builder);
   if (verdict == Verdict::kHolds) verdict = tensors_hold(program, evaluation);
   if (verdict == Verdict::kHolds) verdict = live_holds(program, evaluation, locals);
   if (verdict == Verdict::kStale) ready_ = false;
   return verdict;
 }
 
-Verdict Witness::record(Deriver& deriver, Evaluation& evaluation, PyObject* locals) {
-  deriver.about(facts_, evaluation);
+Verdict Witness::record(FactBuilder& builder, Evaluation& evaluation, PyObject* locals) {
+  builder.bind(facts_, evaluation);
   ready_ = false;
   const GlobalState state = GlobalState::now();
-  evaluation.clear_seen(deriver.program().size_.unique);
-  Verdict verdict = verdict_of(deriver.record(locals));
+  evaluation.clear_seen(builder.program().size.unique);
+  Verdict verdict = verdict_of(builder.record(locals));
   if (verdict != Verdict::kHolds) return verdict;
   state_ = state;
-  plan(deriver.program());
-  verdict = live_holds(deriver.program(), evaluation, locals);
+  plan(builder.program());
+  verdict = live_holds(builder.program(), evaluation, locals);
   ready_ = verdict == Verdict::kHolds;
   return verdict;
 }
 
 void Witness::plan(Program& program) {
-  const std::vector<Instruction>& code = program.code_;
+  const std::vector<Instruction>& code = program.code;
   std::vector<bool> leads(code.size());
   live_.clear();
-  approach_.clear();
-  apart_ = 0;
+  anchor_path_.clear();
+  live_unique_ = 0;
   state_guards_.clear();
   for (uint32_t at = static_cast<uint32_t>(code.size()); at-- > 0;) {
-    const uint32_t parent = program.places_[at].parent;
-    const bool is_anchor = facts_.remembered[at].standing == Standing::kAnchor;
+    const uint32_t parent = program.tree[at].parent;
+    const bool is_anchor = facts_.remembered[at].mode == Mode::kAnchor;
     if (is_anchor || leads[at]) leads[at] = leads[parent] = true;
   }
   for (uint32_t at = 0; at < code.size(); at++) {
-    const uint32_t parent = program.places_[at].parent;
-    if (leads[at]) approach_.push_back({code[at], at, facts_.remembered[at].standing == Standing::kAnchor});
+    const uint32_t parent = program.tree[at].parent;
+    if (leads[at]) anchor_path_.push_back({code[at], at, facts_.remembered[at].mode == Mode::kAnchor});
     if (code[at].op == Op::TORCH_CALL || code[at].op == Op::GLOBAL_STATE) state_guards_.push_back(at);
-    if (facts_.remembered[at].standing != Standing::kLive) continue;
-    const bool loads = parent != at && facts_.remembered[parent].standing != Standing::kLive;
+    if (facts_.remembered[at].mode != Mode::kLive) continue;
+    const bool loads = parent != at && facts_.remembered[parent].mode != Mode::kLive;
     live_.push_back({code[at], at, loads ? parent : kNoLoad});
-    apart_ += code[at].op == Op::UNIQUE || code[at].op == Op::UNIQUE_STORAGE;
+    live_unique_ += code[at].op == Op::UNIQUE || code[at].op == Op::UNIQUE_STORAGE;
   }
   live_.shrink_to_fit();
-  approach_.shrink_to_fit();
+  anchor_path_.shrink_to_fit();
 }
 
 Verdict Witness::state_holds(Program& program, Evaluation& evaluation) {
@@ -110,7 +110,7 @@ Verdict Witness::state_holds(Program& program, Evaluation& evaluation) {
   if (now == state_) return Verdict::kHolds;
   facts_moved.note(FactKind::kState);
   for (const uint32_t at : state_guards_) {
-    if (evaluation.passes(program.code_[at], nullptr)) continue;
+    if (evaluation.passes(program.code[at], nullptr)) continue;
     evaluation.fail(at);
     return Verdict::kFails;
   }
@@ -118,27 +118,24 @@ Verdict Witness::state_holds(Program& program, Evaluation& evaluation) {
   return Verdict::kHolds;
 }
 
-Verdict Witness::anchors_hold(Deriver& deriver, PyObject* locals) {
-  Program& program = deriver.program();
-  PyObject** registers = program.scratch_.registers.data();
+Verdict Witness::anchors_hold(FactBuilder& builder, Evaluation& evaluation, PyObject* locals) {
+  PyObject** registers = evaluation.registers();
   registers[0] = locals;
-  for (Approach& step : approach_) {
+  for (AnchorStep& step : anchor_path_) {
     Instruction& i = step.instruction;
     const uint32_t at = step.at;
-    PyObject* value = Deriver::read(i, registers[i.base]);
+    PyObject* value = FactBuilder::peek(i, registers[i.base]);
     if (value == nullptr) return Verdict::kExact;
     registers[i.base + 1] = value;
     if (!step.is_anchor || value == facts_.found[at]) continue;
     facts_moved.note(FactKind::kAnchor);
-    const Verdict verdict = verdict_of(deriver.replace(at, value));
+    const Verdict verdict = verdict_of(builder.replace(at, value));
     if (verdict != Verdict::kHolds) return verdict;
-    program.places_[at].moves++;
-    if (program.places_[at].is_barred()) return Verdict::kStale;
   }
   return Verdict::kHolds;
 }
 
-Verdict Witness::facts_hold(Deriver& deriver) {
+Verdict Witness::facts_hold(FactBuilder& builder) {
   if (!facts_.types.are_alive()) return Verdict::kStale;
   const size_t count = facts_.count();
   const Fact* facts = facts_.facts.data();
@@ -147,7 +144,7 @@ Verdict Witness::facts_hold(Deriver& deriver) {
     if (*facts[at].word == facts[at].expected) [[likely]]
       continue;
     facts_moved.note(facts_.kinds[at]);
-    const Verdict verdict = verdict_of(deriver.repair(facts_.owners[at]));
+    const Verdict verdict = verdict_of(builder.repair(facts_.owners[at]));
     if (verdict != Verdict::kHolds) return verdict;
   }
   return Verdict::kHolds;
@@ -162,10 +159,10 @@ Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) {
   const TensorFact* fact = facts_.tensors.data();
   for (size_t ahead = 0; ahead < Facts::kTensorsAhead; ahead++) fetch(fact[ahead]);
   for (const uint32_t end_of_run : facts_.runs) {
-    const TensorSpec& spec = program.tensors_[fact->spec];
+    const TensorSpec& spec = program.tensors[fact->spec];
     if (fact->type_version != 0 && spec.type->tp_version_tag != fact->type_version) return Verdict::kStale;
     const TensorFact* end = facts_.tensors.data() + end_of_run;
-    const int64_t* dims = program.dims_.data() + spec.dims;
+    const int64_t* dims = program.dims.data() + spec.dims;
     while ((fact = first_unlike(fact, end, spec, dims, facts_.likenesses[fact->spec])) != end) {
       const Verdict verdict = tensor_holds(program, evaluation, *fact++);
       if (verdict != Verdict::kHolds) return verdict;
@@ -177,8 +174,8 @@ Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) {
 // A tensor that does not look like the last one that matched may match all the same.
 Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const TensorFact& fact) {
   facts_moved.note(FactKind::kTensor);
-  const TensorSpec& spec = program.tensors_[fact.spec];
-  const int64_t* dims = program.dims_.data() + spec.dims;
+  const TensorSpec& spec = program.tensors[fact.spec];
+  const int64_t* dims = program.dims.data() + spec.dims;
   bool matches = Py_TYPE(fact.tensor) == spec.type;
   const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
   if (matches) {
@@ -196,26 +193,26 @@ Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const Te
 
 Verdict Witness::live_holds(Program& program, Evaluation& evaluation, PyObject* locals) {
   if (!run_live(evaluation, locals)) return Verdict::kFails;
-  // What facts said before code of a user's ran is compared again. Where it has changed, the exact tier looks at it.
+  // Code of a user's may have run: facts are compared again. Where one has moved, the exact tier decides.
   const bool holds = evaluation.settle([&] {
-    return nothing_moved(program, evaluation.as_they_were(locals)) &&
+    return nothing_moved(evaluation, evaluation.unchanged(locals)) &&
            tensors_hold(program, evaluation) == Verdict::kHolds && run_live(evaluation, locals);
   });
   return holds ? Verdict::kHolds : Verdict::kExact;
 }
 
 bool Witness::run_live(Evaluation& evaluation, PyObject* locals) {
-  return evaluation.run_live(locals, live_, facts_.found.data(), facts_.apart);
+  return evaluation.run_live(locals, live_, facts_.found.data(), facts_.unique);
 }
 
-bool Witness::nothing_moved(Program& program, PyObject* locals) {
+bool Witness::nothing_moved(Evaluation& evaluation, PyObject* locals) {
   if (!state_guards_.empty() && !(GlobalState::now() == state_)) return false;
   if (!facts_.types.are_alive()) return false;
-  PyObject** registers = program.scratch_.registers.data();
+  PyObject** registers = evaluation.registers();
   registers[0] = locals;
-  for (Approach& step : approach_) {
+  for (AnchorStep& step : anchor_path_) {
     Instruction& i = step.instruction;
-    PyObject* value = Deriver::read(i, registers[i.base]);
+    PyObject* value = FactBuilder::peek(i, registers[i.base]);
     if (value == nullptr || (step.is_anchor && value != facts_.found[step.at])) return false;
     registers[i.base + 1] = value;
   }
@@ -224,20 +221,19 @@ bool Witness::nothing_moved(Program& program, PyObject* locals) {
 }
 
 bool Witness::is_idle(const Program& program) const {
-  return live_.size() > 64 && live_.size() * 2 > program.code_.size();
+  return live_.size() > 64 && live_.size() * 2 > program.code.size();
 }
 
 size_t Witness::bytes() const {
-  return sizeof *this + facts_.bytes() + approach_.capacity() * sizeof(Approach) + live_.capacity() * sizeof(LiveStep) +
-         state_guards_.capacity() * sizeof(uint32_t);
+  return sizeof *this + facts_.bytes() + anchor_path_.capacity() * sizeof(AnchorStep) +
+         live_.capacity() * sizeof(LiveStep) + state_guards_.capacity() * sizeof(uint32_t);
 }
 
 // ---- all roots ---------------------------------------------------------------------------------------------------
 
 namespace {
 
-// The collector calls what it has found to call even when the witnesses went with the root, or before it: `self` is a
-// capsule whose context is null by then.
+// The collector may call this after the witnesses are gone. The context of the capsule `self` is null by then.
 PyObject* on_death(PyObject* self, PyObject* reference) {
   if (auto* witnesses = static_cast<Witnesses*>(PyCapsule_GetContext(self))) witnesses->forget(reference);
   Py_RETURN_NONE;
@@ -247,7 +243,7 @@ PyMethodDef on_death_method{"forget_root", on_death, METH_O, "Drops what was rem
 
 }  // namespace
 
-Witnesses::Witnesses(Program& program) : program_(program), deriver_(program) {}
+Witnesses::Witnesses(Program& program) : program_(program), builder_(program) {}
 
 Witnesses::~Witnesses() {
   for (size_t at = 0; at < entries_.size(); at++) drop(at);
@@ -256,7 +252,7 @@ Witnesses::~Witnesses() {
 }
 
 void Witnesses::drop(size_t at) {
-  roots_[at] = this;  // no object is there
+  roots_[at] = this;  // an address at which there is no root
   Py_CLEAR(entries_[at].reference);
   entries_[at] = Entry();
 }
@@ -279,7 +275,7 @@ PyObject* Witnesses::watch(const void* root) {
   }
   PyObject* reference = nullptr;
   if (on_death_ != nullptr) reference = PyWeakref_NewRef(static_cast<PyObject*>(const_cast<void*>(root)), on_death_);
-  if (reference == nullptr) PyErr_Clear();  // nothing tells when it dies: it will be the least recently used
+  if (reference == nullptr) PyErr_Clear();  // its death goes unnoticed: in time it is the least recently used
   return reference;
 }
 
@@ -299,8 +295,8 @@ Witnesses::Entry* Witnesses::admit(const void* root) {
     roots_.push_back(root);
     entries_.emplace_back();
   } else if (free == roots_.end()) {
-    // With more roots than places, coming round in order, the least recently used is the one that comes next: most of
-    // them stay.
+    // Where more roots than fit come round in order, the least recently used is the one that comes next. So one is
+    // replaced only now and then, and most of them stay.
     if (clock_ % 16 != 0) return nullptr;
     const auto oldest = std::min_element(entries_.begin(), entries_.end(),
                                          [](const Entry& a, const Entry& b) { return a.used < b.used; });
@@ -320,42 +316,42 @@ Verdict Witnesses::check(Evaluation& evaluation, PyObject* locals) {
   if (current_ == nullptr) return Verdict::kExact;
   Entry& entry = *current_;
   entry.used = clock_;
-  if (entry.rests > 0) entry.rests--;
-  if (entry.doubtful || entry.rests > 0) return Verdict::kExact;
+  if (entry.exact_checks_left > 0) entry.exact_checks_left--;
+  if (entry.is_unproven || entry.exact_checks_left > 0) return Verdict::kExact;
   if (entry.witness == nullptr) entry.witness = std::make_unique<Witness>();
   if (!entry.witness->is_ready()) return Verdict::kStale;
   if (entry.witness->is_idle(program_)) return Verdict::kExact;
-  const Verdict verdict = entry.witness->verify(deriver_, evaluation, locals);
-  const size_t work = deriver_.work();
+  const Verdict verdict = entry.witness->verify(builder_, evaluation, locals);
+  const size_t work = builder_.work();
   if (verdict == Verdict::kHolds) count(&WitnessCounts::held);
   if (work > 0) count(&WitnessCounts::repaired);
-  judge(entry, verdict != Verdict::kStale && verdict != Verdict::kExact && work * 4 <= program_.code_.size());
+  note_cost(entry, verdict != Verdict::kStale && verdict != Verdict::kExact && work * 4 <= program_.code.size());
   return verdict;
 }
 
-// Facts that have to be replaced on every call cost more than they save: the exact tier checks for a while, each time
-// for twice as long.
-void Witnesses::judge(Entry& entry, bool cheap) {
-  constexpr uint32_t kPatience = 3, kMostStrikes = 9;
+// Facts that have to be replaced on every call cost more than they save. The exact tier then checks for a while, each
+// time for twice as long.
+void Witnesses::note_cost(Entry& entry, bool cheap) {
+  constexpr uint32_t kPatience = 3, kMostCostly = 9;
   if (cheap) {
-    entry.strikes = 0;
+    entry.costly_in_a_row = 0;
     return;
   }
-  entry.strikes = std::min(entry.strikes + 1, kMostStrikes);
-  if (entry.strikes >= kPatience) entry.rests = 1u << (entry.strikes - kPatience + 1);
+  entry.costly_in_a_row = std::min(entry.costly_in_a_row + 1, kMostCostly);
+  if (entry.costly_in_a_row >= kPatience) entry.exact_checks_left = 1u << (entry.costly_in_a_row - kPatience + 1);
 }
 
 Verdict Witnesses::record(Evaluation& evaluation, PyObject* locals) {
-  const Verdict verdict = current_->witness->record(deriver_, evaluation, locals);
+  const Verdict verdict = current_->witness->record(builder_, evaluation, locals);
   if (verdict == Verdict::kHolds) count(&WitnessCounts::recorded);
-  current_->doubtful = verdict != Verdict::kHolds;
+  current_->is_unproven = verdict != Verdict::kHolds;
   return verdict;
 }
 
 void Witnesses::finish(bool exactly, bool hit) {
   Entry* entry = std::exchange(current_, nullptr);
   if (entry == nullptr) return;
-  if (exactly && hit) entry->doubtful = false;
+  if (exactly && hit) entry->is_unproven = false;
   const auto nobody = cpython::bits(Py_None);
   if (entry->reference != nullptr && *cpython::weakref_word(entry->reference) == nobody) {
     drop(static_cast<size_t>(entry - entries_.data()));
@@ -390,14 +386,14 @@ const Witness* Witnesses::last() const { return at_ < entries_.size() ? entries_
 std::vector<int64_t> Witnesses::live_rows() const {
   std::vector<int64_t> rows;
   if (last() == nullptr) return rows;
-  for (const LiveStep& step : last()->live()) rows.push_back(program_.origins_[step.at]);
+  for (const LiveStep& step : last()->live()) rows.push_back(program_.origins[step.at]);
   return rows;
 }
 
 std::vector<int64_t> Witnesses::fact_rows() const {
   std::vector<int64_t> rows;
   if (last() == nullptr) return rows;
-  for (const uint32_t owner : last()->facts().owners) rows.push_back(program_.origins_[owner]);
+  for (const uint32_t owner : last()->facts().owners) rows.push_back(program_.origins[owner]);
   return rows;
 }
 

@@ -1,16 +1,18 @@
-// The witness tier: a check that costs what has changed since the last one, not what there is to check.
+// The witness tier: a check that costs what has changed since the last one, not what there is to check. Entry points:
+// Witnesses::check(), record(), finish().
 //
-// A passing check leaves facts (facts.h). The next one reads the anchors (the objects in the frame at which facts
-// begin), compares the facts in order, compares the tensors, and evaluates exactly what has no facts. A fact that no
-// longer holds has what hangs below it evaluated again, and is replaced when that passes. What it answers is what the
-// exact tier would answer.
+// A passing check leaves facts (facts.h). The next one reads the anchors (the objects of the frame at which facts
+// begin), compares the facts in order, compares the tensors, and evaluates the instructions that have no facts. Where a
+// fact no longer holds, what depends on it is evaluated again, and the fact is replaced when that passes. The answer is
+// the one that the exact tier would give.
 //
-// One code object serves many roots (36 layers, one forward): facts are kept for each object that the largest local has
-// been, bounded, the least recently used replaced, and dropped when the object dies. None holds a reference to it.
+// One code object serves many roots (36 layers, one forward). Facts are kept for each object that Program::root has
+// been, for a bounded number of them. They go when the object dies, or when it is the least recently used and another
+// needs the room. Nothing here owns a reference to a root.
 #pragma once
 
 #include "check/global_state.h"
-#include "witness/derive.h"
+#include "witness/fact_builder.h"
 #include "witness/facts.h"
 
 #include <cstdint>
@@ -23,14 +25,14 @@ enum class Verdict {
   kHolds,
   kFails,
   kExact,  // the exact tier has to say
-  kStale,  // and so do these facts, which have to be recorded anew
+  kStale,  // the facts have to be recorded anew; failing that, the exact tier has to say
 };
 
 // What was remembered about one root.
 class Witness {
  public:
-  Verdict verify(Deriver& deriver, Evaluation& evaluation, PyObject* locals);
-  Verdict record(Deriver& deriver, Evaluation& evaluation, PyObject* locals);
+  Verdict verify(FactBuilder& builder, Evaluation& evaluation, PyObject* locals);
+  Verdict record(FactBuilder& builder, Evaluation& evaluation, PyObject* locals);
 
   bool is_ready() const { return ready_; }
   // Whether most has no facts, so that the exact tier, which fetches ahead, is as good.
@@ -41,26 +43,26 @@ class Witness {
   size_t bytes() const;
 
  private:
-  Verdict anchors_hold(Deriver& deriver, PyObject* locals);
-  Verdict facts_hold(Deriver& deriver);
+  Verdict anchors_hold(FactBuilder& builder, Evaluation& evaluation, PyObject* locals);
+  Verdict facts_hold(FactBuilder& builder);
   Verdict tensors_hold(Program& program, Evaluation& evaluation);
   Verdict tensor_holds(Program& program, Evaluation& evaluation, const TensorFact& fact);
   Verdict state_holds(Program& program, Evaluation& evaluation);
   Verdict live_holds(Program& program, Evaluation& evaluation, PyObject* locals);
   bool run_live(Evaluation& evaluation, PyObject* locals);
-  bool nothing_moved(Program& program, PyObject* locals);
+  bool nothing_moved(Evaluation& evaluation, PyObject* locals);
   void plan(Program& program);
 
   Facts facts_;
-  // Anchors, and the accessors that lead to them; each with what an anchor has to find.
-  struct Approach {
+  // An anchor, or an accessor that leads to one.
+  struct AnchorStep {
     Instruction instruction;
     uint32_t at;
     bool is_anchor;
   };
-  std::vector<Approach> approach_;
+  std::vector<AnchorStep> anchor_path_;
   std::vector<LiveStep> live_;
-  size_t apart_ = 0;  // how many of them have to be told apart
+  size_t live_unique_ = 0;  // how many of them compare objects, or storages, within a group
   bool ready_ = false;
   std::vector<uint32_t> state_guards_;  // the instructions that `state_` answers
   GlobalState state_{};
@@ -89,7 +91,7 @@ class Witnesses {
   // After a check that says kStale, with a new evaluation.
   Verdict record(Evaluation& evaluation, PyObject* locals);
 
-  // The end of a check; `exactly`: the exact tier had to say, and said `hit`.
+  // The end of a check. `exactly`: the exact tier decided.
   void finish(bool exactly, bool hit);
 
   // `reference`, a weak one, has lost its object.
@@ -102,7 +104,7 @@ class Witnesses {
   size_t live() const;
   size_t bytes() const;
 
-  // The rows (see Program::last_failure) that are evaluated on every check of the root that was checked last.
+  // The rows (see Checker::last_failure) that are evaluated on every check of the root that was checked last.
   std::vector<int64_t> live_rows() const;
   // The row that each of its facts belongs to.
   std::vector<int64_t> fact_rows() const;
@@ -114,14 +116,14 @@ class Witnesses {
     PyObject* reference = nullptr;  // a weak one to the root
     std::unique_ptr<Witness> witness;
     uint64_t used = 0;
-    uint32_t rests = 0;    // how many checks are left to the exact tier
-    uint32_t strikes = 0;  // how often in a row that had been cheaper
-    bool doubtful = true;  // until a check of the exact tier has passed there is nothing to remember
+    uint32_t exact_checks_left = 0;  // how many checks go to the exact tier before facts are tried again
+    uint32_t costly_in_a_row = 0;    // how many checks in a row would have been cheaper there
+    bool is_unproven = true;         // no check of the exact tier has passed yet: there is nothing to remember
   };
 
   Entry* entry_of(const void* root);
   Entry* admit(const void* root);
-  void judge(Entry& entry, bool cheap);
+  void note_cost(Entry& entry, bool cheap);
   PyObject* watch(const void* root);
   void drop(size_t at);
   const Witness* last() const;
@@ -133,7 +135,7 @@ class Witnesses {
   }
 
   Program& program_;
-  Deriver deriver_;
+  FactBuilder builder_;
   std::vector<const void*> roots_;
   std::vector<Entry> entries_;
   Entry* current_ = nullptr;

@@ -265,7 +265,7 @@ class UnifiedCache(_C.Lookup):
     def _tell_apart(self, entry: Entry, item: Guard) -> None:
         told, meaning = program_of(item), entry.program.meaning
         with contextlib.suppress(KeyError):  # dropped meanwhile: an object that it knows by address has died
-            self._tell(entry, told.rows, len(meaning))
+            self._ask_first(entry, told.rows, len(meaning))
         meaning += told.meaning
 
     def _compiled_entries(self) -> list[Entry]:

@@ -88,7 +88,7 @@ class Frame:
     def tell(self, item: Guard) -> None:
         """Has the checker ask a guard of `checked` before all others."""
         told = program_of(item)
-        self.checker.tell(told.rows, len(self.meaning))
+        self.checker.ask_first(told.rows, len(self.meaning))
         self.meaning += told.meaning
 
     @property

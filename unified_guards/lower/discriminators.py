@@ -36,25 +36,14 @@ S = TypeVar("S", bound=Sibling)
 
 #: Telling one entry from very many siblings may take many guards; more than this are not worth asking.
 MOST = 4
-#: What csrc/check/telling.h has room for: the longest path, the most dimensions of a tensor.
+#: What csrc/check/discriminator.h has room for: the longest path, the most dimensions of a tensor.
 DEEPEST, MOST_RANK, MOST_STEPS = 7, 8, 8
 #: Numbers of a tensor, which are read from it.
 _NUMBERS = frozenset({Access.TENSOR_SIZE, Access.TENSOR_STRIDE, Access.TENSOR_OFFSET})
-#: Where csrc/check/telling.cpp can read without running code of a user's.
-_ACCESSES = frozenset(
-    {
-        Access.FRAME,
-        Access.LOCAL,
-        Access.GLOBALS,
-        Access.DICT_ITEM,
-        Access.CONSTANT,
-        Access.ITEM,
-        Access.LIST_ITEM,
-        Access.TUPLE_ITEM,
-        Access.ATTR,
-        Access.GENERIC_DICT,
-    }
-)
+#: Accesses that a discriminator may make: those that the table of operations says, and those that rows.py lowers to one.
+_ACCESSES = frozenset({Access.FRAME, Access.LOCAL, Access.GLOBALS}) | {
+    access for access in Access if access.name in _C.OPS and _C.OP_TABLE[access.name]["can_be_asked_first"]
+}
 _PLAIN = frozenset({int, str, float, bytes, bool, type(None)})
 _SINGLETONS = {id(value): id(type(value)) for value in (None, True, False)}
 

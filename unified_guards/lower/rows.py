@@ -1,7 +1,7 @@
 """From a :class:`GuardSet` to the rows of a native program.
 
 A row is ``(op, base register, arg, object, number)``; what the last three mean to each op is listed in
-``csrc/program/program.h``. The set is walked in order with the path to the current source as a stack, so that an
+``csrc/program/op.h``. The set is walked in order with the path to the current source as a stack, so that an
 accessor is emitted once for all guards below it and parents come before children. Entry point: :func:`lower`.
 """
 
@@ -44,21 +44,10 @@ class Program(NamedTuple):
 
 
 _DIRECT = {access: _OPS[access.name] for access in Access if access.name in _OPS}
-_INDEXED = frozenset(
-    {
-        Access.LIST_ITEM,
-        Access.TUPLE_ITEM,
-        Access.SET_ITEM,
-        Access.TUPLE_ITER_ITEM,
-        Access.TENSOR_SIZE,
-        Access.TENSOR_STRIDE,
-        Access.DICT_KEY_AT,
-        Access.DICT_VALUE_AT,
-    }
-)
+_INDEXED = frozenset(access for access in _DIRECT if _C.OP_TABLE[access.name]["is_indexed"])
 _DICT_ITEM, _CONSTANT = _OPS["DICT_ITEM"], _OPS["CONSTANT"]
 _SAVE, _GATHER, _SHAPES = _OPS["SAVE"], _OPS["GATHER"], _OPS["SHAPES"]
-_PYTHON = frozenset({_OPS["PREDICATE"], _OPS["TORCH_LEAF"], _OPS["CALL1"]})
+_PYTHON = frozenset(_OPS[name] for name, traits in _C.OP_TABLE.items() if traits["user_code"] == "callback")
 #: How a number of a shape expression is read: sizes and strides from the tensor itself.
 _READ_OF_TENSOR = {
     Access.TENSOR_SIZE: _OPS["READ_SIZE"],

@@ -1,4 +1,5 @@
-// One guard that tells a cache entry from the others of its code object, asked before the entry's program.
+// One guard that tells a cache entry from the others of its code object, asked before the entry's program. Entry point:
+// Discriminator::rules_out().
 #pragma once
 
 #include "program/program.h"
@@ -12,19 +13,19 @@
 
 namespace unified_guards {
 
-// What it reads lies together: when the answer is no, the memory that this touches is what the no costs.
-class alignas(64) Telling {
+// A no costs what memory it touches, so all that is read lies together.
+class alignas(64) Discriminator {
  public:
   static constexpr size_t kMostSteps = 8, kMostRank = 8;
 
-  // `guards` holds one guard, whose rows are numbered from `first_row`. Throws std::invalid_argument when it does not
-  // fit.
-  Telling(const Program& guards, int64_t first_row);
-  Telling(const Telling&) = delete;
-  ~Telling();
+  // `guard` holds one guard, whose rows are numbered from `first_row`. Throws std::invalid_argument when it does not
+  // fit, or when the table of operations says that it cannot be asked first.
+  Discriminator(const Program& guard, int64_t first_row);
+  Discriminator(const Discriminator&) = delete;
+  ~Discriminator();
 
-  // True when the guard is certain to fail on this dict of locals. Runs no code of a user's and so may stop short of an
-  // answer: false says nothing.
+  // True when the guard is certain to fail on this dict of locals. Runs no code of a user's, and so may stop before it
+  // has an answer: false means nothing.
   bool rules_out(PyObject* locals);
 
   // The row at which it did so last.
@@ -38,7 +39,7 @@ class alignas(64) Telling {
   // Shows the collector every object that is held.
   int traverse(visitproc visit, void* arg) const;
 
-  std::unique_ptr<Telling> next;
+  std::unique_ptr<Discriminator> next;
 
  private:
   bool fail(uint32_t step, bool merged);

@@ -1,5 +1,5 @@
-// See telling.h. Each case answers as evaluate.cpp does, or not at all.
-#include "check/telling.h"
+// See discriminator.h. Each case answers as evaluate.cpp does, or not at all.
+#include "check/discriminator.h"
 
 #include "check/read_number.h"
 #include "cpython/pure.h"
@@ -10,46 +10,46 @@
 namespace unified_guards {
 namespace {
 
-// kUnknown: telling would take code of a user's, or more time than a quick no may take.
-enum class Answer { kHolds, kFails, kUnknown };
+// kUnknown: the answer would take code of a user's, or more time than a quick no may take.
+enum class Outcome { kHolds, kFails, kUnknown };
 
-Answer holds_if(bool truth) { return truth ? Answer::kHolds : Answer::kFails; }
+Outcome holds_if(bool truth) { return truth ? Outcome::kHolds : Outcome::kFails; }
 
-Answer found_purely(cpython::Found found, PyObject*& value) {
+Outcome found_purely(cpython::Found found, PyObject*& value) {
   value = found.value;
-  return found.certain ? holds_if(value != nullptr) : Answer::kUnknown;
+  return found.certain ? holds_if(value != nullptr) : Outcome::kUnknown;
 }
 
 // The value below `base`, borrowed, goes to `value` when the answer is kHolds.
-Answer read(Instruction& i, PyObject* base, PyObject*& value) {
+Outcome read(Instruction& i, PyObject* base, PyObject*& value) {
   switch (i.op) {
     case Op::ITEM:
-      if (!PyDict_CheckExact(base)) return Answer::kUnknown;
+      if (!PyDict_CheckExact(base)) return Outcome::kUnknown;
       [[fallthrough]];
     case Op::DICT_ITEM:
-      if (!PyDict_Check(base)) return Answer::kFails;
+      if (!PyDict_Check(base)) return Outcome::kFails;
       return found_purely(cpython::find_purely(base, i.object, i.arg), value);
-    case Op::CONSTANT: value = i.object; return Answer::kHolds;
+    case Op::CONSTANT: value = i.object; return Outcome::kHolds;
     case Op::GENERIC_DICT: {
       const cpython::InstanceDict instance = cpython::instance_dict(base);
       value = instance.dict;
-      return instance.state == cpython::DictState::kReady ? Answer::kHolds : Answer::kUnknown;
+      return instance.state == cpython::DictState::kReady ? Outcome::kHolds : Outcome::kUnknown;
     }
     case Op::ATTR: {
       const PureAttribute found = attribute_purely(base, i.object, i.arg);
       if (found.is_new) Py_XDECREF(found.value);  // a step holds nothing
       value = found.is_new ? nullptr : found.value;
-      return value != nullptr ? Answer::kHolds : Answer::kUnknown;
+      return value != nullptr ? Outcome::kHolds : Outcome::kUnknown;
     }
     case Op::LIST_ITEM:
-      if (!PyList_Check(base) || i.arg >= PyList_GET_SIZE(base)) return Answer::kFails;
+      if (!PyList_Check(base) || i.arg >= PyList_GET_SIZE(base)) return Outcome::kFails;
       value = PyList_GET_ITEM(base, i.arg);
-      return Answer::kHolds;
+      return Outcome::kHolds;
     case Op::TUPLE_ITEM:
-      if (!PyTuple_Check(base) || i.arg >= PyTuple_GET_SIZE(base)) return Answer::kFails;
+      if (!PyTuple_Check(base) || i.arg >= PyTuple_GET_SIZE(base)) return Outcome::kFails;
       value = PyTuple_GET_ITEM(base, i.arg);
-      return Answer::kHolds;
-    default: return Answer::kUnknown;
+      return Outcome::kHolds;
+    default: return Outcome::kUnknown;
   }
 }
 
@@ -58,31 +58,31 @@ bool compares_in_c(PyTypeObject* type) {
          type == &PyBool_Type;
 }
 
-Answer equals(PyObject* found, PyObject* expected) {
-  if (found == expected) return Answer::kHolds;
-  if (Py_TYPE(found) != Py_TYPE(expected)) return Answer::kFails;
-  if (!compares_in_c(Py_TYPE(found))) return Answer::kUnknown;
+Outcome equals(PyObject* found, PyObject* expected) {
+  if (found == expected) return Outcome::kHolds;
+  if (Py_TYPE(found) != Py_TYPE(expected)) return Outcome::kFails;
+  if (!compares_in_c(Py_TYPE(found))) return Outcome::kUnknown;
   const int truth = PyObject_RichCompareBool(found, expected, Py_EQ);
   if (truth < 0) PyErr_Clear();
   return holds_if(truth > 0);
 }
 
-Answer has_length(PyObject* object, uint32_t length) {
-  if (!PyList_CheckExact(object) && !PyTuple_CheckExact(object)) return Answer::kUnknown;
+Outcome has_length(PyObject* object, uint32_t length) {
+  if (!PyList_CheckExact(object) && !PyTuple_CheckExact(object)) return Outcome::kUnknown;
   return holds_if(Py_SIZE(object) == static_cast<Py_ssize_t>(length));
 }
 
-Answer dict_contains(PyObject* object, PyObject* key, bool expected) {
-  if (!PyDict_CheckExact(object)) return Answer::kUnknown;
+Outcome dict_contains(PyObject* object, PyObject* key, bool expected) {
+  if (!PyDict_CheckExact(object)) return Outcome::kUnknown;
   const cpython::Found found = cpython::find_purely(object, key);
-  return found.certain ? holds_if((found.value != nullptr) == expected) : Answer::kUnknown;
+  return found.certain ? holds_if((found.value != nullptr) == expected) : Outcome::kUnknown;
 }
 
 // Not the dispatch keys, nor a device that depends on the thread: that is for the program to ask.
-Answer tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) {
-  if (Py_TYPE(object) != spec.type) return Answer::kFails;
+Outcome tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) {
+  if (Py_TYPE(object) != spec.type) return Outcome::kFails;
   const c10::TensorImpl& impl = *tensor_of(object).unsafeGetTensorImpl();
-  if (!reads_in_place(impl).likeness()) return Answer::kUnknown;
+  if (!reads_in_place(impl).likeness()) return Outcome::kUnknown;
   const c10::IntArrayRef sizes = impl.sizes();
   return holds_if(sizes_and_strides_match(spec, dims, sizes.size(), sizes.data(), impl.strides().data()) &&
                   static_cast<int8_t>(c10::typeMetaToScalarType(impl.dtype())) == spec.dtype &&
@@ -90,15 +90,15 @@ Answer tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) 
                   requires_gradient(impl.autograd_meta()) == spec.requires_grad);
 }
 
-Answer number_is_read(const Instruction& i, PyObject* base, std::vector<Number>& numbers) {
+Outcome number_is_read(const Instruction& i, PyObject* base, std::vector<Number>& numbers) {
   switch (read_number(i, base, numbers[i.arg])) {
-    case Reading::kRead: return Answer::kHolds;
-    case Reading::kMissing: return Answer::kFails;
-    default: return Answer::kUnknown;
+    case Reading::kRead: return Outcome::kHolds;
+    case Reading::kMissing: return Outcome::kFails;
+    default: return Outcome::kUnknown;
   }
 }
 
-Answer ask(const Instruction& i, PyObject* base) {
+Outcome ask(const Instruction& i, PyObject* base) {
   switch (i.op) {
     case Op::TYPE_IS: return holds_if(reinterpret_cast<uint64_t>(Py_TYPE(base)) == i.number);
     case Op::IS: return holds_if(reinterpret_cast<uint64_t>(base) == i.number);
@@ -109,76 +109,77 @@ Answer ask(const Instruction& i, PyObject* base) {
     case Op::DICT_LENGTH:
       return holds_if(PyDict_Check(base) && PyDict_GET_SIZE(base) == static_cast<Py_ssize_t>(i.arg));
     case Op::DICT_CONTAINS: return dict_contains(base, i.object, i.arg != 0);
-    default: return Answer::kUnknown;
+    default: return Outcome::kUnknown;
   }
 }
 
 }  // namespace
 
-Telling::Telling(const Program& guards, int64_t first_row) : first_row_(first_row) {
-  for (size_t at = 0; at < guards.code_.size(); at++) {
-    const Instruction& i = guards.code_[at];
+Discriminator::Discriminator(const Program& guard, int64_t first_row) : first_row_(first_row) {
+  for (size_t at = 0; at < guard.code.size(); at++) {
+    const Instruction& i = guard.code[at];
     if (i.op == Op::TORCH_FUNCTION_OFF) continue;  // nothing here calls one
-    if (length_ == kMostSteps) throw std::invalid_argument("a telling guard has too long a path");
-    rows_[length_] = static_cast<uint8_t>(guards.origins_[at]);
+    if (traits_of(i.op).order != Order::kAny) throw std::invalid_argument("such a guard cannot be asked first");
+    if (length_ == kMostSteps) throw std::invalid_argument("a discriminator has too long a path");
+    rows_[length_] = static_cast<uint8_t>(guard.origins[at]);
     steps_[length_++] = i;
   }
-  if (guards.tensors_.size() > 1 || guards.dims_.size() > dims_.size()) {
-    throw std::invalid_argument("a telling guard is about one tensor of few dimensions");
+  if (guard.tensors.size() > 1 || guard.dims.size() > dims_.size()) {
+    throw std::invalid_argument("a discriminator is about one tensor of few dimensions");
   }
-  if (!guards.tensors_.empty()) tensor_ = guards.tensors_[0];
-  shapes_ = guards.shapes_;
+  if (!guard.tensors.empty()) tensor_ = guard.tensors[0];
+  shapes_ = guard.shapes;
   if (shapes_) numbers_ = shapes_->make_registers();
-  std::copy(guards.dims_.begin(), guards.dims_.end(), dims_.begin());
+  std::copy(guard.dims.begin(), guard.dims.end(), dims_.begin());
   for (uint32_t at = 0; at < length_; at++) Py_INCREF(steps_[at].object);
 }
 
-Telling::~Telling() {
+Discriminator::~Discriminator() {
   for (uint32_t at = 0; at < length_; at++) Py_DECREF(steps_[at].object);
 }
 
-int Telling::traverse(visitproc visit, void* arg) const {
+int Discriminator::traverse(visitproc visit, void* arg) const {
   for (uint32_t at = 0; at < length_; at++) Py_VISIT(steps_[at].object);
   return next != nullptr ? next->traverse(visit, arg) : 0;
 }
 
-bool Telling::rules_out(PyObject* locals) {
+bool Discriminator::rules_out(PyObject* locals) {
   PyObject* registers[kMostSteps + 1];
   registers[0] = locals;
   for (uint32_t at = 0; at < length_; at++) {
     Instruction& i = steps_[at];
     PyObject* base = registers[i.base];
-    Answer answer;
+    Outcome answer;
     if (is_accessor(i.op)) {
       PyObject*& value = registers[i.base + 1];
       answer = read(i, base, value);
-      if (answer == Answer::kHolds && !also_passes(i, value)) return fail(at, true);
+      if (answer == Outcome::kHolds && !passes_merged(i, value)) return fail(at, true);
     } else if (i.op == Op::TENSOR) {
       answer = tensor_is(tensor_, dims_.data(), base);
     } else if (is_read(i.op)) {
       answer = number_is_read(i, base, numbers_);
     } else if (i.op == Op::SHAPES) {
-      answer = shapes_fail() ? Answer::kFails : Answer::kUnknown;
+      answer = shapes_fail() ? Outcome::kFails : Outcome::kUnknown;
     } else {
       answer = ask(i, base);
     }
-    if (answer == Answer::kFails) return fail(at, false);
-    if (answer == Answer::kUnknown) return false;
+    if (answer == Outcome::kFails) return fail(at, false);
+    if (answer == Outcome::kUnknown) return false;
   }
   return false;
 }
 
-bool Telling::shapes_fail() {
+bool Discriminator::shapes_fail() {
   uint16_t which = 0;
   return shapes_->run(numbers_.data(), which) == ShapeVerdict::kFails;
 }
 
-size_t Telling::bytes() const {
+size_t Discriminator::bytes() const {
   return sizeof *this + (shapes_ ? shapes_->bytes() : 0) + numbers_.capacity() * sizeof(Number);
 }
 
 // A guard that was merged into an accessor was the row after it.
-bool Telling::fail(uint32_t step, bool merged) {
+bool Discriminator::fail(uint32_t step, bool merged) {
   failed_ = step;
   if (merged) rows_[failed_ = kMostSteps] = static_cast<uint8_t>(rows_[step] + 1);
   return true;

@@ -1,7 +1,7 @@
-// Facts about attributes: who answers getattr, and what with. See derive.h.
+// See fact_builder.h: who answers getattr, what with, and facts that say so.
 #include "cpython/watch.h"
 #include "witness/attribute_hooks.h"
-#include "witness/derive.h"
+#include "witness/fact_builder.h"
 
 namespace unified_guards {
 namespace {
@@ -37,7 +37,7 @@ PyObject* name_to_look_for(PyObject* object, PyObject* name) {
 
 }  // namespace
 
-PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
+PyObject* FactBuilder::read_attribute(Instruction& i, const Register& base) {
   PyObject *object = base.value, *name = i.object;
   if (PyCell_Check(object)) {
     if (PyUnicode_CompareWithASCIIString(name, "cell_contents") != 0) return nullptr;
@@ -46,18 +46,18 @@ PyObject* Deriver::edge_of_attribute(Instruction& i, const Register& base) {
   }
   if (!(base.has & kNeedsAttrs)) return nullptr;
   if (PyFunction_Check(object)) {
-    if (PyObject* value = edge_of_function_attribute(object, name)) return value;
+    if (PyObject* value = read_function_attribute(object, name)) return value;
   }
-  return edge_of_name(object, name, i.arg);
+  return read_name(object, name, i.arg);
 }
 
-PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot& slot) {
+PyObject* FactBuilder::read_name(PyObject* object, PyObject* name, cpython::Slot& slot) {
   name = name_to_look_for(object, name);
   PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name);
   if (of_type != nullptr && of_type == class_getter()) return reinterpret_cast<PyObject*>(Py_TYPE(object));
-  if (of_type != nullptr && Py_TYPE(of_type) == &PyMemberDescr_Type) return edge_of_member(object, of_type);
-  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return edge_of_property(object, of_type);
-  if (PyObject* value = edge_of_class_name(object, of_type)) return value;
+  if (of_type != nullptr && Py_TYPE(of_type) == &PyMemberDescr_Type) return read_member(object, of_type);
+  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return read_property(object, of_type);
+  if (PyObject* value = read_class_name(object, of_type)) return value;
   if (of_type != nullptr && (goes_first(of_type) || !type_stays(of_type))) return nullptr;
   if (PyType_Check(object)) {
     PyObject* value = _PyType_Lookup(reinterpret_cast<PyTypeObject*>(object), name);
@@ -82,7 +82,7 @@ PyObject* Deriver::edge_of_name(PyObject* object, PyObject* name, cpython::Slot&
 }
 
 // Whether it is certain, or facts now say, that the type of an attribute does not become one of descriptors.
-bool Deriver::type_stays(PyObject* attribute) {
+bool FactBuilder::type_stays(PyObject* attribute) {
   PyTypeObject* type = Py_TYPE(attribute);
   if (cpython::is_built_in(type)) return true;
   const Word version = cpython::type_version_word(type);
@@ -93,7 +93,7 @@ bool Deriver::type_stays(PyObject* attribute) {
 }
 
 // What `type` reads in a class when it is asked for its name; null for what is no class, or by another getter.
-PyObject* Deriver::edge_of_class_name(PyObject* type, PyObject* of_metaclass) {
+PyObject* FactBuilder::read_class_name(PyObject* type, PyObject* of_metaclass) {
   static PyObject* name = cpython::of_type(&PyType_Type, "__name__");
   static PyObject* qualname = cpython::of_type(&PyType_Type, "__qualname__");
   if (!PyType_Check(type) || of_metaclass == nullptr || (of_metaclass != name && of_metaclass != qualname))
@@ -105,30 +105,30 @@ PyObject* Deriver::edge_of_class_name(PyObject* type, PyObject* of_metaclass) {
 }
 
 // A property of which it is known what its getter reads. None is followed on the way of another, or to itself.
-PyObject* Deriver::edge_of_property(PyObject* object, PyObject* property) {
+PyObject* FactBuilder::read_property(PyObject* object, PyObject* property) {
   static PyObject* getter_name = PyUnicode_InternFromString("fget");
   PyObject* descriptor = _PyType_Lookup(&PyProperty_Type, getter_name);
   if (descriptor == nullptr || Py_TYPE(descriptor) != &PyMemberDescr_Type) return nullptr;
-  PyObject* getter = edge_of_member(property, descriptor);
+  PyObject* getter = read_member(property, descriptor);
   const AttributeHook* hook = attribute_hook(getter);
   if (hook == nullptr || follows_property_) return nullptr;
   emit_type(getter);
   emit(FactKind::kFunctionField, word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
   follows_property_ = true;
-  PyObject* value = edge_of_getter(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
+  PyObject* value = read_getter(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
   follows_property_ = false;
   return value;
 }
 
-PyObject* Deriver::edge_of_getter(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
-  if (hook.form == AttributeHook::Form::kAllOf) return edge_of_all(object, getter, hook);
+PyObject* FactBuilder::read_getter(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
+  if (hook.form == AttributeHook::Form::kAllOf) return read_all_of(object, getter, hook);
   cpython::Slot nowhere = cpython::kNoSlot;
-  return hook.form == AttributeHook::Form::kReturns ? edge_of_name(object, hook.names[0], nowhere) : nullptr;
+  return hook.form == AttributeHook::Form::kReturns ? read_name(object, hook.names[0], nowhere) : nullptr;
 }
 
 // What `all` says of an attribute of every item: each has to be True or False itself. A function that is made where
 // this one was may run the same code with other globals.
-PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
+PyObject* FactBuilder::read_all_of(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
   constexpr Py_ssize_t kMostItems = 1000;
   const Word globals = dict_version_word(getter->func_globals), builtins = dict_version_word(getter->func_builtins);
   if (globals == nullptr || builtins == nullptr || !finds_builtin(getter, "all") || !finds_builtin(getter, "len")) {
@@ -139,7 +139,7 @@ PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const
   emit(FactKind::kDictVersion, globals);
   emit(FactKind::kDictVersion, builtins);
   cpython::Slot nowhere = cpython::kNoSlot;
-  PyObject* list = edge_of_name(object, hook.names[0], nowhere);
+  PyObject* list = read_name(object, hook.names[0], nowhere);
   if (list == nullptr || !PyList_CheckExact(list) || PyList_GET_SIZE(list) > kMostItems) return nullptr;
   emit_type(list);
   emit(FactKind::kLength, cpython::size_word(list));
@@ -151,7 +151,7 @@ PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const
     emit_type(item);
     if (!attribute_facts(item)) return nullptr;
     nowhere = cpython::kNoSlot;
-    PyObject* value = edge_of_name(item, hook.names[1], nowhere);
+    PyObject* value = read_name(item, hook.names[1], nowhere);
     if (value == nullptr || !PyBool_Check(value)) return nullptr;
     if (value == Py_False) all = Py_False;
   }
@@ -159,7 +159,7 @@ PyObject* Deriver::edge_of_all(PyObject* object, PyFunctionObject* getter, const
 }
 
 // What the getters of a function read; a field that is empty is None to them.
-PyObject* Deriver::edge_of_function_attribute(PyObject* function, PyObject* name) {
+PyObject* FactBuilder::read_function_attribute(PyObject* function, PyObject* name) {
   struct Getter {
     const char* name;
     PyObject* PyFunctionObject::* field;
@@ -179,7 +179,7 @@ PyObject* Deriver::edge_of_function_attribute(PyObject* function, PyObject* name
 
 // A field at a fixed place in the objects of one class: of __slots__, or of a type written in C. The descriptor may
 // have been put into another class.
-PyObject* Deriver::edge_of_member(PyObject* object, PyObject* descriptor) {
+PyObject* FactBuilder::read_member(PyObject* object, PyObject* descriptor) {
   const PyMemberDef* member = reinterpret_cast<PyMemberDescrObject*>(descriptor)->d_member;
   if (!PyObject_TypeCheck(object, PyDescr_TYPE(descriptor)) || member->flags & cpython::kAuditedMember) return nullptr;
   const bool none_if_empty = member->type == cpython::kMemberOrNone;
@@ -191,7 +191,7 @@ PyObject* Deriver::edge_of_member(PyObject* object, PyObject* descriptor) {
 }
 
 // What decides getattr(value, ...) apart from the value of the attribute.
-bool Deriver::attribute_facts(PyObject* value) {
+bool FactBuilder::attribute_facts(PyObject* value) {
   PyTypeObject* type = Py_TYPE(value);
   const Word version = cpython::type_version_word(type);
   if (version == nullptr) return false;
@@ -201,14 +201,14 @@ bool Deriver::attribute_facts(PyObject* value) {
   return instance_facts(value);
 }
 
-bool Deriver::class_attribute_facts(PyTypeObject* type) {
+bool FactBuilder::class_attribute_facts(PyTypeObject* type) {
   const Word version = cpython::type_version_word(type);
   if (version == nullptr || !plain_class_access(Py_TYPE(type))) return false;
   emit(FactKind::kTypeVersion, version);
   return true;
 }
 
-bool Deriver::instance_facts(PyObject* value) {
+bool FactBuilder::instance_facts(PyObject* value) {
   const cpython::InstanceDict instance = cpython::instance_dict(value);
   const Word holder = cpython::dict_word(value);
   if (instance.state == DictState::kNotMade) return true;
@@ -223,7 +223,7 @@ bool Deriver::instance_facts(PyObject* value) {
 }
 
 // Each __getattribute__ in turn: its code, the class and the `super` that it looks for; and the dict of names.
-bool Deriver::hook_facts(PyObject* value) {
+bool FactBuilder::hook_facts(PyObject* value) {
   const Hooks hooks(value);
   if (!hooks.known) return false;
   for (PyFunctionObject* function : hooks.functions) {
@@ -243,7 +243,7 @@ bool Deriver::hook_facts(PyObject* value) {
   return true;
 }
 
-bool Deriver::covers_absence(PyObject* object, PyObject* name, const Register& base) {
+bool FactBuilder::absence_facts(PyObject* object, PyObject* name, const Register& base) {
   PyTypeObject* type = Py_TYPE(object);
   if (!(base.has & kNeedsAttrs) || PyType_Check(object)) return false;
   PyObject* getattr = cpython::of_type(type, "__getattr__");
@@ -251,7 +251,7 @@ bool Deriver::covers_absence(PyObject* object, PyObject* name, const Register& b
   if (getattr == nullptr && type->tp_getattro != PyObject_GenericGetAttr && !Hooks(object).known) return false;
   name = name_to_look_for(object, name);
   if (_PyType_Lookup(type, name) != nullptr) return false;
-  if (getattr != nullptr && !covers_absence_in(object, getattr, name)) return false;
+  if (getattr != nullptr && !getattr_absence_facts(object, getattr, name)) return false;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kNone) return true;
   if (instance.state == DictState::kReady) return cpython::lacks_purely(instance.dict, name);
@@ -262,8 +262,8 @@ bool Deriver::covers_absence(PyObject* object, PyObject* name, const Register& b
   return *inlined.slot == 0;
 }
 
-// Nor does the __getattr__ find it.
-bool Deriver::covers_absence_in(PyObject* object, PyObject* getattr, PyObject* name) {
+// Whether a __getattr__ does not find the name either.
+bool FactBuilder::getattr_absence_facts(PyObject* object, PyObject* getattr, PyObject* name) {
   const AttributeHook* hook = attribute_hook(getattr);
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (hook == nullptr || hook->form != AttributeHook::Form::kLooksIn) return false;

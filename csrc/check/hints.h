@@ -2,7 +2,7 @@
 //
 // Addresses here are only ever given to the prefetch instruction, never read through: they may be of objects long gone.
 // One code object serves many roots (36 layers, one forward), so a program keeps one table of hints for each of the
-// objects that its largest local has been (see Program::find_root); bounded in number and size, the oldest overwritten.
+// objects that its largest local has been (see Program::root); bounded in number and size, the oldest overwritten.
 #pragma once
 
 #include <algorithm>
@@ -34,10 +34,9 @@ class Hints {
   // How many instructions ahead is fetched.
   static constexpr size_t kAhead = 16;
 
-  void resize(size_t instructions) {
-    length_ = instructions + kAhead;
-    limit_ = std::clamp<size_t>(kMostBytes / (length_ * sizeof(Hint)), 1, kMostRoots);
-  }
+  explicit Hints(size_t instructions)
+      : length_(instructions + kAhead),
+        limit_(std::clamp<size_t>(kMostBytes / (length_ * sizeof(Hint)), 1, kMostRoots)) {}
 
   // The table of `root`, made or taken from the oldest when there is none. Roots come round in the same order.
   Hint* of(const void* root) {
@@ -63,7 +62,8 @@ class Hints {
   static constexpr size_t kMostBytes = 1 << 20;
   static constexpr size_t kMostRoots = 64;
 
-  size_t length_ = 0, limit_ = 1, at_ = 0, oldest_ = 0;
+  const size_t length_, limit_;
+  size_t at_ = 0, oldest_ = 0;
   std::vector<const void*> roots_;
   std::vector<std::vector<Hint>> tables_;
 };
