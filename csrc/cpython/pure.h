@@ -1,7 +1,7 @@
 // What can be asked of an object without running code of a user's, and whether it can.
 //
 // Asking Python may run a property, a __getattr__, an __eq__ of another key or a __len__, and such code may change or
-// free whatever else is guarded (see Evaluation::ask). So each question is tried here first.
+// free whatever else is guarded (see Evaluation::before_user_code). So each question is tried here first.
 #pragma once
 
 #include "cpython/cpython.h"

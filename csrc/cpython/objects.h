@@ -1,0 +1,103 @@
+// Iterators, types, weak references and code objects beyond the public API, per version. See cpython.h.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace unified_guards::cpython {
+
+struct TupleIterator {
+  PyObject_HEAD
+  Py_ssize_t index;
+  PyTupleObject* sequence;  // null when exhausted
+};
+
+struct RangeIterator {
+  PyObject_HEAD
+#if PY_VERSION_HEX < 0x030C0000
+  long index;
+#endif
+  long start, step, length;
+};
+
+// Before 3.12 a range iterator counts an index up; from 3.12 it moves `start` and lowers `length`.
+struct RangeState {
+  long start, stop, step;
+};
+
+inline RangeState range_state(PyObject* iterator) {
+  auto* it = reinterpret_cast<RangeIterator*>(iterator);
+#if PY_VERSION_HEX < 0x030C0000
+  return {it->start + it->index * it->step, it->start + it->length * it->step, it->step};
+#else
+  return {it->start, it->start + it->length * it->step, it->step};
+#endif
+}
+
+// ---- types, weak references ----------------------------------------------------------------------------------------
+
+inline bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
+
+// The dict of a type; a new reference from 3.12 on, where static builtin types keep theirs elsewhere.
+inline PyObject* type_dict(PyObject* type, bool& is_new) {
+#if PY_VERSION_HEX >= 0x030C0000
+  is_new = true;
+  return PyType_GetDict(reinterpret_cast<PyTypeObject*>(type));
+#else
+  is_new = false;
+  return reinterpret_cast<PyTypeObject*>(type)->tp_dict;
+#endif
+}
+
+// The target of a weak reference or proxy as a new reference; None when it is dead.
+inline PyObject* weakref_target(PyObject* reference) {
+#if PY_VERSION_HEX >= 0x030D0000
+  PyObject* target = nullptr;
+  if (PyWeakref_GetRef(reference, &target) < 0) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  return target != nullptr ? target : Py_NewRef(Py_None);
+#else
+  PyObject* target = PyWeakref_GetObject(reference);
+  if (target == nullptr) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  Py_INCREF(target);
+  return target;
+#endif
+}
+
+// Whether attribute access on this type starts as object's own does: type, instance dict, and only then __getattr__.
+inline bool plain_attribute_access(PyTypeObject* type) {
+  if (type->tp_getattro == PyObject_GenericGetAttr || type->tp_getattro == PyModule_Type.tp_getattro) return true;
+  static PyObject* name = PyUnicode_InternFromString("__getattribute__");
+  return _PyType_Lookup(type, name) == _PyType_Lookup(&PyBaseObject_Type, name);
+}
+
+// ---- what code objects carry -------------------------------------------------------------------------------------
+
+// What a code object carries for the extension that was given this index; null when there is nothing.
+inline void* extra_of(PyObject* code, Py_ssize_t index) {
+  void* extra = nullptr;
+#if PY_VERSION_HEX >= 0x030C0000
+  const int failed = PyUnstable_Code_GetExtra(code, index, &extra);
+#else
+  const int failed = _PyCode_GetExtra(code, index, &extra);
+#endif
+  if (failed) PyErr_Clear();
+  return failed ? nullptr : extra;
+}
+
+// The only index for which a code object carries something; -1 where there is none, or more than one.
+Py_ssize_t only_extra_of(PyObject* code);
+
+// Where the interpreter keeps the function that frees what code objects carry at an index; null where that is not
+// known. What is written there must free what the function did that was there.
+freefunc* extra_free_slot(Py_ssize_t index);
+
+}  // namespace unified_guards::cpython
