@@ -24,6 +24,8 @@ namespace unified_guards {
 
 namespace {
 
+using TorchFunctionTLS = at::impl::PythonTorchFunctionTLS;
+
 PyObject* visibility_probe = nullptr;  // see set_visibility_probe
 
 constexpr const char* kShapeOpNames[] = {
@@ -190,11 +192,126 @@ bool python_keys_are_visible() {
   return hidden != Py_True;
 }
 
+namespace {
+
+py::object callable_of(std::shared_ptr<Checker> self) {
+  PyObject* function = make_callable(std::move(self));
+  if (function == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(function);
+}
+
+// A guard may run code of a user's that drops the checker, and what torch's lookup walks.
+bool check(std::shared_ptr<Checker> self, const py::dict& locals) {
+  const Running running(locals.ptr());
+  return self->check(locals.ptr());
+}
+
+bool check_exactly(std::shared_ptr<Checker> self, const py::dict& locals) {
+  const Running running(locals.ptr());
+  return self->check_exactly(locals.ptr());
+}
+
+py::object last_failure(const Checker& self) {
+  const int64_t row = self.last_failure();
+  return row < 0 ? py::object(py::none()) : py::int_(row);
+}
+
+void bind_checker(py::module_& m) {
+  py::class_<Checker, std::shared_ptr<Checker>>(m, "Checker", "A lowered GuardSet and its callable.")
+      .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none(), py::arg("witness") = true,
+           py::arg("share") = 1.0, "From rows of lower/rows.py. `oracle` is told of that share of all checks.")
+      .def("callable", &callable_of, "What Dynamo's lookup calls: the verdict on a dict of locals.")
+      .def("check", &check, py::arg("locals"), "Whether all guards hold on these locals.")
+      .def("exact", &check_exactly, py::arg("locals"), "The same, by the exact tier alone.")
+      .def("ask_first", &ask_first, py::arg("rows"), py::arg("first_row"),
+           "Has the one guard of these rows asked before all others. Its rows are numbered from `first_row`.")
+      .def("profile", &costs_of, py::arg("locals"), py::arg("passes"),
+           "The least of some passes, in nanoseconds: a check, one by the exact tier, and each (row, alone).")
+      .def_readonly("last_ns", &Checker::last_ns, "How long the last check took that the oracle was told of.")
+      .def_property_readonly(
+          "counts", [](const Checker& self) { return as_tuple(self.counts()); },
+          "(checks, hits, misses, Python callbacks) so far.")
+      .def_property_readonly("witness", &witness_of,
+                             "What is remembered, as a dict of numbers; None without a witness.")
+      .def_property_readonly(
+          "nbytes", [](const Checker& self) { return self.bytes(); }, "The memory that it takes.")
+      .def_property_readonly(
+          "length", [](const Checker& self) { return self.length(); }, "How many instructions there are.")
+      .def_property_readonly("last_failure", &last_failure, "The row at which the last miss stopped, or None.");
+}
+
+void bind_state(py::module_& m) {
+  py::class_<StateGuard>(m, "GlobalState", "What decides what operators do, as it was when this was made.")
+      .def(py::init([](const py::object& torchs) { return std::make_unique<StateGuard>(torchs.ptr()); }),
+           py::arg("torchs") = py::none(), "`torchs` is torch's own guard on the same state, asked where there is one.")
+      .def("check", &StateGuard::holds, "Whether it is the same now.")
+      .def("__eq__", [](const StateGuard& self, const StateGuard& other) { return self.state() == other.state(); })
+      .def("__hash__", [](const StateGuard& self) { return self.state().threads; });
+  m.def(
+      "torch_function_state", [] { return static_cast<int>(TorchFunctionTLS::get_disabled_state()); },
+      "Whether torch functions are disabled on this thread, as torch's number.");
+  m.def(
+      "set_torch_function_state",
+      [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
+      py::arg("state"), "Puts back what torch_function_state() gave.");
+  m.def(
+      "apply_dispatch_state",
+      [](uint64_t keys) { return DispatchState().apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys)); },
+      py::arg("keys"), "A raw dispatch key set with the keys that this thread includes and excludes.");
+  m.def("python_keys_are_visible", &python_keys_are_visible, "Whether guards see Python dispatch keys on this thread.");
+  m.def("set_visibility_probe", &set_visibility_probe, py::arg("make"),
+        "Keeps what make() returns: a guard of torch's that python_keys_are_visible() asks.");
+}
+
+void bind_counts(py::module_& m) {
+  m.def("counts", [] { return as_tuple(total_counts); }, "(checks, hits, misses, Python callbacks) of all checkers.");
+  m.def(
+      "witness_counts",
+      [] {
+        const WitnessCounts& all = total_witness_counts;
+        return py::make_tuple(all.held, all.repaired, all.recorded);
+      },
+      "How many checks of all checkers passed by facts, repaired some, and recorded them.");
+  m.def("moved_facts", &moved_facts, "How often a fact of each kind was found to have moved, by any checker.");
+}
+
+void bind_tensors(py::module_& m) {
+  m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"),
+        "(dispatch keys, dtype, device index, requires_grad) that a guard made now would expect.");
+  m.def("read_in_place", &read_in_place, py::arg("tensor"),
+        "The fields of a tensor as they stand in memory; None for those that must not be read there.");
+  m.def(
+      "asks_python", [](py::handle tensor) { return asks_python(*tensor_of(tensor.ptr()).unsafeGetTensorImpl()); },
+      py::arg("tensor"), "Whether the metadata of a tensor may be computed in Python.");
+}
+
+void bind_interpreter(py::module_& m) {
+  m.def(
+      "know_attribute_hook",
+      [](py::handle code, const std::string& form, const std::vector<std::string>& names) {
+        know_attribute_hook(code.ptr(), form, names);
+      },
+      py::arg("code"), py::arg("form"), py::arg("names"),
+      "From now on, code that looks attributes up is known to do so in this form (dynamo/attribute_getters.py).");
+  m.def(
+      "knows_attribute_hook", [](py::handle code) { return knows_attribute_hook(code.ptr()); }, py::arg("code"),
+      "Whether that was said of this code.");
+  m.def(
+      "outlive", [](py::handle object) { outlive(object.ptr()); }, py::arg("object"),
+      "Keeps an object until the lookups that are running are over.");
+  m.def(
+      "outlive_what_code_carries", [](py::handle code) { return outlive_what_code_carries(code.ptr()); },
+      py::arg("code"), "The same of what torch keeps with code objects, from now on; False where it is not known how.");
+  m.def("dicts_are_versioned", &dicts_are_versioned, "Whether a word tells that a dict has changed.");
+  m.def("object_at", &object_at, py::arg("address"), "The object at an address, which must be alive.");
+}
+
+}  // namespace
+
 }  // namespace unified_guards
 
 PYBIND11_MODULE(_C, m) {
   using namespace unified_guards;
-  using TorchFunctionTLS = at::impl::PythonTorchFunctionTLS;
   m.doc() = "The native checker of unified_guards.";
   cpython::self_test();
   if (!kPolicyBits.are_found()) throw std::runtime_error("the fields of torch's tensors are not where they should be");
@@ -205,84 +322,12 @@ PYBIND11_MODULE(_C, m) {
   m.attr("REBUILD") = numbered(kRebuildNames);
   m.attr("DICT_SLOTS") = cpython::layouts_known;
 
-  py::class_<Checker, std::shared_ptr<Checker>>(m, "Checker", "A lowered GuardSet and its callable.")
-      .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none(), py::arg("witness") = true,
-           py::arg("share") = 1.0)
-      .def("callable",
-           [](std::shared_ptr<Checker> self) {
-             PyObject* function = make_callable(std::move(self));
-             if (function == nullptr) throw py::error_already_set();
-             return py::reinterpret_steal<py::object>(function);
-           })
-      // A guard may run code of a user's that drops the checker, and what torch's lookup walks.
-      .def(
-          "check",
-          [](std::shared_ptr<Checker> self, const py::dict& locals) {
-            const Running running(locals.ptr());
-            return self->check(locals.ptr());
-          },
-          py::arg("locals"))
-      .def(
-          "exact",
-          [](std::shared_ptr<Checker> self, const py::dict& locals) {
-            const Running running(locals.ptr());
-            return self->check_exactly(locals.ptr());
-          },
-          py::arg("locals"))
-      .def("ask_first", &ask_first, py::arg("rows"), py::arg("first_row"))
-      .def("profile", &costs_of, py::arg("locals"), py::arg("passes"))
-      .def_readonly("last_ns", &Checker::last_ns)
-      .def_property_readonly("counts", [](const Checker& self) { return as_tuple(self.counts()); })
-      .def_property_readonly("witness", &witness_of)
-      .def_property_readonly("nbytes", [](const Checker& self) { return self.bytes(); })
-      .def_property_readonly("length", [](const Checker& self) { return self.length(); })
-      .def_property_readonly("last_failure", [](const Checker& self) -> py::object {
-        const int64_t at = self.last_failure();
-        if (at < 0) return py::none();
-        return py::int_(at);
-      });
+  bind_checker(m);
   PyObject* lookup = make_lookup_type();
   if (lookup == nullptr) throw py::error_already_set();
   m.attr("Lookup") = py::reinterpret_steal<py::object>(lookup);
-  py::class_<StateGuard>(m, "GlobalState", "What decides what operators do, as it was when this was made.")
-      .def(py::init([](const py::object& torchs) { return std::make_unique<StateGuard>(torchs.ptr()); }),
-           py::arg("torchs") = py::none())
-      .def("check", &StateGuard::holds)
-      .def("__eq__", [](const StateGuard& self, const StateGuard& other) { return self.state() == other.state(); })
-      .def("__hash__", [](const StateGuard& self) { return self.state().threads; });
-  m.def("moved_facts", &moved_facts);
-  m.def("counts", [] { return as_tuple(total_counts); });
-  m.def("witness_counts", [] {
-    const WitnessCounts& all = total_witness_counts;
-    return py::make_tuple(all.held, all.repaired, all.recorded);
-  });
-  m.def(
-      "apply_dispatch_state",
-      [](uint64_t keys) { return DispatchState().apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys)); },
-      py::arg("keys"));
-  m.def("torch_function_state", [] { return static_cast<int>(TorchFunctionTLS::get_disabled_state()); });
-  m.def(
-      "set_torch_function_state",
-      [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
-      py::arg("state"));
-  m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"));
-  m.def("read_in_place", &read_in_place, py::arg("tensor"));
-  m.def(
-      "asks_python", [](py::handle tensor) { return asks_python(*tensor_of(tensor.ptr()).unsafeGetTensorImpl()); },
-      py::arg("tensor"));
-  m.def(
-      "know_attribute_hook",
-      [](py::handle code, const std::string& form, const std::vector<std::string>& names) {
-        know_attribute_hook(code.ptr(), form, names);
-      },
-      py::arg("code"), py::arg("form"), py::arg("names"));
-  m.def("knows_attribute_hook", [](py::handle code) { return knows_attribute_hook(code.ptr()); }, py::arg("code"));
-  m.def("outlive", [](py::handle object) { outlive(object.ptr()); }, py::arg("object"));
-  m.def(
-      "outlive_what_code_carries", [](py::handle code) { return outlive_what_code_carries(code.ptr()); },
-      py::arg("code"));
-  m.def("dicts_are_versioned", &dicts_are_versioned);
-  m.def("object_at", &object_at, py::arg("address"));
-  m.def("python_keys_are_visible", &python_keys_are_visible);
-  m.def("set_visibility_probe", &set_visibility_probe, py::arg("make"));
+  bind_state(m);
+  bind_counts(m);
+  bind_tensors(m);
+  bind_interpreter(m);
 }

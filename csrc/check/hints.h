@@ -1,8 +1,8 @@
 // Where the last passing check of a program found what it read, so that the next one can fetch it ahead of time.
 //
-// Addresses here are only ever given to the prefetch instruction, never read through: they may be of objects long gone.
-// One code object serves many roots (36 layers, one forward), so a program keeps one table of hints for each of the
-// objects that its largest local has been (see Program::root); bounded in number and size, the oldest overwritten.
+// Addresses here are only ever given to the prefetch instruction, never read through: the objects may be long gone. One
+// code object serves many roots (36 layers, one forward). So there is one table of hints for each object that
+// Program::root has been, for a bounded number of them; then the oldest is overwritten.
 #pragma once
 
 #include <algorithm>

@@ -1,11 +1,13 @@
 // What must outlive the lookup that is running: our checkers are asked by torch's lookup, which walks memory that code
 // of a user's in a guard may have freed.
 //
-// The lookup goes through the entries of a code object without holding them. torch._dynamo.reset() frees them all, and
-// the death of an object that a guard knows by its identity frees the root that is being checked. While a checker runs,
-// what would be freed is kept. It is freed once every lookup is over that was running then. A lookup keeps the dict of
-// the frame's locals to the end of its frame's evaluation, compilation included; so a lookup is over when nobody but us
-// holds that dict.
+// The lookup walks the entries of a code object without owning them. torch._dynamo.reset() frees them all, and the
+// death of an object that a guard knows by its identity frees the root that is being checked. While a checker runs,
+// what would be freed is kept until every lookup is over that was running then. A lookup owns the dict of the frame's
+// locals until the evaluation of its frame ends, compilation included. So a lookup is over when nobody but us owns that
+// dict.
+//
+// Entry points: Running, outlive().
 #pragma once
 
 #define PY_SSIZE_T_CLEAN

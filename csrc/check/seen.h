@@ -1,4 +1,4 @@
-// Objects and storages that were seen, each in a group.
+// A set of objects and storages that were seen, each in a group. Entry points: clear(), then insert().
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,7 @@ namespace unified_guards {
 
 class SeenTable {
  public:
-  // Forgets all; there is room for `most` from now on. Allocates only when there has never been as much, and writes no
-  // more memory than that takes.
+  // Call first: empties the set, and makes room for `most`. Allocates only when there has never been as much room.
   void clear(size_t most) {
     const size_t slots = std::bit_ceil(2 * most + 1);
     if (slots > slots_.size()) slots_.resize(slots);

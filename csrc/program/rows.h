@@ -1,4 +1,4 @@
-// From the rows that lower/rows.py makes to a Program.
+// From the rows that lower/rows.py makes to a Program. Entry point: program_of().
 #pragma once
 
 #include "program/program.h"

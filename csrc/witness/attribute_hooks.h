@@ -1,5 +1,6 @@
-// What is known of `__getattribute__` and `__getattr__` methods and of properties written in Python (see
-// dynamo/attribute_getters.py).
+// What is known of `__getattribute__` and `__getattr__` methods and of properties written in Python. Python says it
+// once for each code object (dynamo/attribute_getters.py). Entry points: know_attribute_hook(), attribute_hook(),
+// Hooks.
 #pragma once
 
 #include "cpython/cpython.h"
