@@ -40,7 +40,7 @@ MOST = 4
 DEEPEST, MOST_RANK, MOST_STEPS = 7, 8, 8
 #: Numbers of a tensor, which are read from it.
 _NUMBERS = frozenset({Access.TENSOR_SIZE, Access.TENSOR_STRIDE, Access.TENSOR_OFFSET})
-#: Accesses that a discriminator may make: those that the table of operations says, and those that rows.py lowers to one.
+#: Accesses that a discriminator may make: those that the table of operations says, and those that lower to one of them.
 _ACCESSES = frozenset({Access.FRAME, Access.LOCAL, Access.GLOBALS}) | {
     access for access in Access if access.name in _C.OPS and _C.OP_TABLE[access.name]["can_be_asked_first"]
 }
