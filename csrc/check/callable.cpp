@@ -3,8 +3,6 @@
 #include "check/outlive.h"
 #include "cpython/ref.h"
 
-#include <ATen/PythonTorchFunctionTLS.h>
-
 #include <chrono>
 #include <cstddef>
 #include <new>
@@ -57,17 +55,13 @@ PyObject* raised_exception() {
   return value;
 }
 
-// Checks, and asks the oracle. Torch's tree may leave torch functions switched off when it throws: put back what was
-// there.
+// Checks, and gives the verdict that the oracle says.
 PyObject* verified(Checker& checker, PyObject* locals) {
   const auto began = std::chrono::steady_clock::now();
   const bool hit = checker.check(locals);
   const auto took = std::chrono::steady_clock::now() - began;
   checker.last_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
-  using TLS = at::impl::PythonTorchFunctionTLS;
-  const auto before = TLS::get_disabled_state();
-  PyObject* answer = PyObject_CallFunctionObjArgs(checker.oracle, locals, hit ? Py_True : Py_False, nullptr);
-  TLS::set_disabled_state(before);
+  PyObject* answer = checker.tell_oracle(locals, hit);
   if (answer != nullptr) {
     const bool given = answer == Py_True || (answer != Py_False && hit);
     Py_DECREF(answer);

@@ -3,6 +3,10 @@
 
 #include "check/evaluate.h"
 
+#include <ATen/PythonTorchFunctionTLS.h>
+
+#include <utility>
+
 namespace unified_guards {
 namespace {
 
@@ -58,6 +62,14 @@ Verdict Checker::ask_witness(PyObject* locals, PyObject** gathered) {
   const Verdict verdict = ask([&](Evaluation& evaluation) { return witnesses_->check(evaluation, locals); });
   if (verdict != Verdict::kStale) return verdict;
   return ask([&](Evaluation& evaluation) { return witnesses_->record(evaluation, locals); });
+}
+
+PyObject* Checker::tell_oracle(PyObject* locals, bool verdict) const {
+  using TLS = at::impl::PythonTorchFunctionTLS;
+  const auto before = TLS::get_disabled_state();
+  PyObject* answer = PyObject_CallFunctionObjArgs(oracle, locals, verdict ? Py_True : Py_False, nullptr);
+  TLS::set_disabled_state(before);
+  return answer;
 }
 
 // Discriminators are only ever added, behind those that there are: one of them may be running (a strange dict compares

@@ -48,6 +48,10 @@ class Checker {
   // Whether the oracle is to be told of the check that is made now.
   bool is_oracle_told() { return oracle != nullptr && share.draw(); }
 
+  // Tells the oracle, and gives its answer: a new reference, or null with an error set. Torch's tree, which it asks,
+  // may leave torch functions switched off when it throws; what was set before is put back.
+  PyObject* tell_oracle(PyObject* locals, bool verdict) const;
+
   // The verdict on a dict of locals. Never throws, never leaves a Python error set. `gathered` is given a new list of
   // what a passing check gathered, when it is wanted.
   bool check(PyObject* locals, PyObject** gathered = nullptr) {

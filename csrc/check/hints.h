@@ -5,6 +5,8 @@
 // Program::root has been, for a bounded number of them; then the oldest is overwritten.
 #pragma once
 
+#include "check/roots.h"
+
 #include <algorithm>
 #include <cstddef>
 #include <vector>
@@ -38,22 +40,17 @@ class Hints {
       : length_(instructions + kAhead),
         limit_(std::clamp<size_t>(kMostBytes / (length_ * sizeof(Hint)), 1, kMostRoots)) {}
 
-  // The table of `root`, made or taken from the oldest when there is none. Roots come round in the same order.
+  // The table of `root`, made or taken from the oldest when there is none.
   Hint* of(const void* root) {
-    for (size_t tried = 0; tried < roots_.size(); tried++) {
-      at_ = at_ + 1 < roots_.size() ? at_ + 1 : 0;
-      if (roots_[at_] == root) return tables_[at_].data();
-    }
+    if (roots_.find(root)) return tables_[roots_.at()].data();
     if (roots_.size() < limit_) {
-      roots_.push_back(root);
       tables_.emplace_back(length_);
-      at_ = roots_.size() - 1;
+      roots_.put(roots_.size(), root);
     } else {
       oldest_ = oldest_ + 1 < limit_ ? oldest_ + 1 : 0;
-      at_ = oldest_;
-      roots_[at_] = root;
+      roots_.put(oldest_, root);
     }
-    return tables_[at_].data();
+    return tables_[roots_.at()].data();
   }
 
   size_t bytes() const { return tables_.size() * (length_ * sizeof(Hint) + sizeof(void*)); }
@@ -63,8 +60,8 @@ class Hints {
   static constexpr size_t kMostRoots = 64;
 
   const size_t length_, limit_;
-  size_t at_ = 0, oldest_ = 0;
-  std::vector<const void*> roots_;
+  size_t oldest_ = 0;
+  Roots roots_;
   std::vector<std::vector<Hint>> tables_;
 };
 

@@ -6,7 +6,6 @@
 #include "cpython/ref.h"
 #include "program/rows.h"
 
-#include <ATen/PythonTorchFunctionTLS.h>
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -56,13 +55,10 @@ Lookup& lookup_of(PyObject* object) { return *reinterpret_cast<Lookup*>(object);
 // How often a walk starts again because user code in a guard changed the entries.
 constexpr int kMostWalks = 4;
 
-// Says the verdict, and takes a no for it: a yes comes too late, with nothing gathered. False with an error set when
-// the oracle raises. It may leave torch functions switched off.
+// Tells the oracle the verdict, and takes a no for it: a yes comes too late, with nothing gathered. False with an error
+// set when the oracle raises.
 bool tell_oracle(const Entry& entry, PyObject* frame, bool& verdict) {
-  using TLS = at::impl::PythonTorchFunctionTLS;
-  const auto before = TLS::get_disabled_state();
-  Ref answer(PyObject_CallFunctionObjArgs(entry.checker.oracle, frame, verdict ? Py_True : Py_False, nullptr));
-  TLS::set_disabled_state(before);
+  const Ref answer(entry.checker.tell_oracle(frame, verdict));
   if (answer.get() == Py_False) verdict = false;
   return static_cast<bool>(answer);
 }

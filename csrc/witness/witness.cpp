@@ -252,7 +252,7 @@ Witnesses::~Witnesses() {
 }
 
 void Witnesses::drop(size_t at) {
-  roots_[at] = this;  // an address at which there is no root
+  roots_.clear(at);
   Py_CLEAR(entries_[at].reference);
   entries_[at] = Entry();
 }
@@ -279,40 +279,28 @@ PyObject* Witnesses::watch(const void* root) {
   return reference;
 }
 
-Witnesses::Entry* Witnesses::entry_of(const void* root) {
-  // Roots come round in the same order.
-  for (size_t tried = 0; tried < roots_.size(); tried++) {
-    at_ = at_ + 1 < roots_.size() ? at_ + 1 : 0;
-    if (roots_[at_] == root) return &entries_[at_];
-  }
-  return nullptr;
-}
-
 Witnesses::Entry* Witnesses::admit(const void* root) {
-  const auto free = std::find(roots_.begin(), roots_.end(), static_cast<const void*>(this));
-  at_ = static_cast<size_t>(free - roots_.begin());
-  if (free == roots_.end() && roots_.size() < kMost) {
-    roots_.push_back(root);
+  size_t at = roots_.first_free();
+  if (at == roots_.size() && at < kMost) {
     entries_.emplace_back();
-  } else if (free == roots_.end()) {
+  } else if (at == roots_.size()) {
     // Where more roots than fit come round in order, the least recently used is the one that comes next. So one is
     // replaced only now and then, and most of them stay.
     if (clock_ % 16 != 0) return nullptr;
     const auto oldest = std::min_element(entries_.begin(), entries_.end(),
                                          [](const Entry& a, const Entry& b) { return a.used < b.used; });
-    at_ = static_cast<size_t>(oldest - entries_.begin());
-    drop(at_);
+    at = static_cast<size_t>(oldest - entries_.begin());
+    drop(at);
   }
-  roots_[at_] = root;
-  entries_[at_].reference = watch(root);
-  return &entries_[at_];
+  roots_.put(at, root);
+  entries_[at].reference = watch(root);
+  return &entries_[at];
 }
 
 Verdict Witnesses::check(Evaluation& evaluation, PyObject* locals) {
   const void* root = program_.root(locals);
   clock_++;
-  current_ = entry_of(root);
-  if (current_ == nullptr) current_ = admit(root);
+  current_ = roots_.find(root) ? &entries_[roots_.at()] : admit(root);
   if (current_ == nullptr) return Verdict::kExact;
   Entry& entry = *current_;
   entry.used = clock_;
@@ -381,7 +369,7 @@ size_t Witnesses::live() const {
   return sum([](const Witness& witness) { return witness.live().size(); });
 }
 
-const Witness* Witnesses::last() const { return at_ < entries_.size() ? entries_[at_].witness.get() : nullptr; }
+const Witness* Witnesses::last() const { return !entries_.empty() ? entries_[roots_.at()].witness.get() : nullptr; }
 
 std::vector<int64_t> Witnesses::live_rows() const {
   std::vector<int64_t> rows;
@@ -402,7 +390,7 @@ std::vector<FactKind> Witnesses::fact_kinds() const {
 }
 
 size_t Witnesses::bytes() const {
-  return sizeof *this + roots_.capacity() * sizeof(void*) + entries_.capacity() * sizeof(Entry) +
+  return sizeof *this + roots_.bytes() + entries_.capacity() * sizeof(Entry) +
          sum([](const Witness& witness) { return witness.bytes(); });
 }
 

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "check/global_state.h"
+#include "check/roots.h"
 #include "witness/fact_builder.h"
 #include "witness/facts.h"
 
@@ -121,7 +122,6 @@ class Witnesses {
     bool is_unproven = true;         // no check of the exact tier has passed yet: there is nothing to remember
   };
 
-  Entry* entry_of(const void* root);
   Entry* admit(const void* root);
   void note_cost(Entry& entry, bool cheap);
   PyObject* watch(const void* root);
@@ -136,11 +136,10 @@ class Witnesses {
 
   Program& program_;
   FactBuilder builder_;
-  std::vector<const void*> roots_;
-  std::vector<Entry> entries_;
+  Roots roots_;
+  std::vector<Entry> entries_;  // of each of them
   Entry* current_ = nullptr;
   PyObject* on_death_ = nullptr;
-  size_t at_ = 0;
   uint64_t clock_ = 0;
 };
 
