@@ -16,6 +16,9 @@ from .compiles import measure_no_guards
 
 SEED = 20_240
 
+# Modules of asserts that are no test files: pytest makes their asserts tell the values too.
+pytest.register_assert_rewrite("tests.harness", "tests.behaviour")
+
 
 def pytest_report_header() -> str:
     switches = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("UNIFIED_GUARDS")]

@@ -24,7 +24,7 @@ from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source
 from unified_guards.lower.discriminators import MOST, introduce, program_of, shared
 from unified_guards.lower.rows import lower, make_checker
 
-from .behaviour import Watched, collect, ones, static
+from .harness import Watched, collect, ones, static
 from .property import repeatable
 from .shapes import shape
 

@@ -24,11 +24,9 @@ from unified_guards.guards import semantics
 from unified_guards.guards.ir import GuardSet, Test
 from unified_guards.statistics import tally
 
-pytest.register_assert_rewrite("tests.behaviour")
-
-from .behaviour import TORCH, assert_same, collect, guards_without_shortcuts, run_python  # noqa: E402
-from .corpus import ENTRIES  # noqa: E402
-from .test_differential import Frame  # noqa: E402
+from .corpus import ENTRIES
+from .harness import TORCH, assert_same, collect, guards_without_shortcuts, run_python
+from .test_differential import Frame
 
 
 @dataclasses.dataclass

@@ -14,10 +14,8 @@ import torch
 import unified_guards
 from unified_guards.dynamo import compat
 
-pytest.register_assert_rewrite("tests.behaviour", "tests.test_strict")
-
-from .behaviour import assert_same, run_python  # noqa: E402
-from .test_strict import nothing_is_left_behind  # noqa: E402, F401
+from .harness import assert_same, run_python
+from .test_strict import nothing_is_left_behind  # noqa: F401
 
 Given = Callable[[], list[torch.Tensor]]
 
