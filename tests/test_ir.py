@@ -31,7 +31,10 @@ from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source
 from unified_guards.guards.serialize import VERSION, dumps, loads
 from unified_guards.lower.rows import CannotLower, lower, make_checker
 
-from .corpus import ENTRIES, Color, Frozen, global_helper
+from .corpus import ENTRIES
+from .corpus.functions import global_helper
+from .corpus.objects import Frozen
+from .corpus.values import Color
 from .shapes import shape
 from .test_differential import Frame
 
@@ -244,8 +247,8 @@ GUARD_TEXTS = {
     "list(L['x']) is ('a', 1), in order": guard(Test.KEYS, (X,), (("a", 1),)),
     "L['x'].size()[0] > 2 * L['y'] + 10": shape("v0 > 2*v1 + 10", ROWS, Y),
     "L['x'] is exactly (1, True)": guard(Test.DEEP_EQUALS, (X,), ((1, True),)),
-    "L['x'] is tests.corpus.global_helper": guard(
-        Test.IS_TARGET, (X,), (weakref.ref(global_helper), "tests.corpus.global_helper")
+    "L['x'] is tests.corpus.functions.global_helper": guard(
+        Test.IS_TARGET, (X,), (weakref.ref(global_helper), "tests.corpus.functions.global_helper")
     ),
     "no two of (L['x'], L['y']) share memory": guard(Test.UNIQUE_STORAGE, (X, Y)),
     "L['y'] shares the memory of L['x']": guard(Test.SHARES_STORAGE, (X, Y)),
@@ -525,16 +528,16 @@ PORTABLE: dict[str, Guard] = {
 } | {
     "exists": exists(local()),
     "type": type_is(local(), dict),
-    "type of the user": guard(Test.TYPE_IS, (local(),), (id(Frozen), "tests.corpus.Frozen")),
+    "type of the user": guard(Test.TYPE_IS, (local(),), (id(Frozen), "tests.corpus.objects.Frozen")),
     "type of functions": guard(Test.TYPE_IS, (local(),), (id(types.FunctionType), "function")),
     "None": guard(Test.IS, (local(),), (id(None), "None")),
     "not None": guard(Test.IS_NOT, (local(),), (id(None), "None")),
     "a module": guard(Test.IS, (local(),), (id(torch.nn), "torch.nn")),
-    "a function": guard(Test.IS, (local(),), (id(global_helper), "tests.corpus.global_helper")),
+    "a function": guard(Test.IS, (local(),), (id(global_helper), "tests.corpus.functions.global_helper")),
     "bits": guard(Test.SAME_BITS, (local(),), (-0.0,)),
     "deep equality": guard(Test.DEEP_EQUALS, (local(),), ([1, (True, {-0.0})],)),
     "what a weak reference leads to": guard(
-        Test.IS_TARGET, (local(),), (weakref.ref(global_helper), "tests.corpus.global_helper")
+        Test.IS_TARGET, (local(),), (weakref.ref(global_helper), "tests.corpus.functions.global_helper")
     ),
     "length": guard(Test.LENGTH, (local(),), (3, True)),
     "tuple iterator": guard(Test.TUPLE_ITER_LEN, (local(),), (2, id(type(iter(()))))),
@@ -645,14 +648,14 @@ def test_one_guard_that_stays_does_not_keep_the_others() -> None:
 
 
 def test_a_name_that_is_not_found_makes_its_guard_opaque() -> None:
-    text = dumps(set_of(PORTABLE["type of the user"])).replace("corpus:Frozen", "corpus:Melted")
+    text = dumps(set_of(PORTABLE["type of the user"])).replace("objects:Frozen", "objects:Melted")
     (loaded,) = loads(text)
     assert loaded.test is Test.OPAQUE
     assert "Melted" in loaded.params[0]
 
 
 def test_a_name_of_something_else_makes_its_guard_opaque() -> None:
-    text = dumps(set_of(PORTABLE["type of the user"])).replace("tests.corpus:Frozen", "os:fork")
+    text = dumps(set_of(PORTABLE["type of the user"])).replace("tests.corpus.objects:Frozen", "os:fork")
     text = text.replace("os:fork", "os:path")  # calls itself posixpath
     (loaded,) = loads(text)
     assert loaded.test is Test.OPAQUE
