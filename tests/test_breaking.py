@@ -14,7 +14,7 @@ import pytest
 
 from unified_guards.guards.ir import Access, Guard, Test, guard
 
-from .test_witness import Thing, Y, attr, checker, equals, item
+from .witness.building import Thing, Y, attr, checker, equals, item
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TIERS = pytest.mark.parametrize("witness", [True, False], ids=["witness", "exact"])
@@ -107,7 +107,7 @@ def test_a_guard_that_makes_an_object_starts_no_collection(what: str, witness: b
 
 SWITCHES = """
 import greenlet, torch, unified_guards
-from tests.test_witness import Y, attr, checker, equals
+from tests.witness.building import Y, attr, checker, equals
 unified_guards.install()
 main = greenlet.getcurrent()
 @torch.compile(backend="eager")

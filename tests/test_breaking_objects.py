@@ -14,7 +14,7 @@ import pytest
 
 from unified_guards.guards.ir import Test, guard
 
-from .test_witness import CHECKOUT, Thing, attr, checker, equals
+from .witness.building import CHECKOUT, Thing, attr, checker, equals
 
 Act = Callable[[], None]
 

@@ -17,7 +17,7 @@ from unified_guards import _C
 from unified_guards.dynamo import attribute_getters
 from unified_guards.guards.ir import Access
 
-from .test_witness import (
+from .building import (
     CHECKOUT,
     Thing,
     X,
@@ -377,8 +377,8 @@ def test_a_tuple_of_any_depth_is_a_miss(value: Any) -> None:
 def test_a_deep_comparison_ends(made_by: str) -> None:
     program = f"""
         import sys
-        from tests.test_witness import X, checker
-        from tests.test_witness_objects import doubled, nested
+        from tests.witness.building import X, checker
+        from tests.witness.test_objects import doubled, nested
         from unified_guards.guards.ir import Test, guard
         sys.setrecursionlimit(10**7)
         one, two = {made_by}, {made_by}
