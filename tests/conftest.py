@@ -17,7 +17,14 @@ from .compiles import measure_no_guards
 SEED = 20_240
 
 # Modules of asserts that are no test files: pytest makes their asserts tell the values too.
-pytest.register_assert_rewrite("tests.harness", "tests.behaviour", "tests.changes.rows", "tests.witness.building")
+pytest.register_assert_rewrite(
+    "tests.harness",
+    "tests.behaviour",
+    "tests.aot.helpers",
+    "tests.aot.following",
+    "tests.changes.rows",
+    "tests.witness.building",
+)
 
 
 def pytest_report_header() -> str:

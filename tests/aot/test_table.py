@@ -10,7 +10,7 @@ from functorch.compile import nop
 import unified_guards
 from benchmarks import soundness
 
-from .aot import assert_like_eager
+from .helpers import assert_like_eager
 
 #: What torch 2.11, 2.13 and 2.15 give. When a torch gives something else, the table has to be written anew.
 TORCH = {

@@ -14,11 +14,7 @@ from torch import nn
 
 import unified_guards
 
-from .aot import Counting, boxed
-
-
-def ones(*sizes: int, **options: Any) -> torch.Tensor:
-    return torch.ones(*sizes, **options)
+from .helpers import Counting, boxed, ones
 
 
 def pair(module: nn.Module, **options: Any) -> tuple[nn.Module, nn.Module]:
