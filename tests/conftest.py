@@ -23,6 +23,8 @@ pytest.register_assert_rewrite(
     "tests.aot.helpers",
     "tests.aot.following",
     "tests.changes.rows",
+    "tests.corpus",
+    "tests.strict.running",
     "tests.witness.building",
 )
 

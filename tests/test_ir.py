@@ -32,11 +32,11 @@ from unified_guards.guards.serialize import VERSION, dumps, loads
 from unified_guards.lower.rows import CannotLower, lower, make_checker
 
 from .corpus import ENTRIES
+from .corpus.compiled import Frame
 from .corpus.functions import global_helper
 from .corpus.objects import Frozen
 from .corpus.values import Color
 from .shapes import shape
-from .test_differential import Frame
 
 ROOT = __file__.rpartition("tests")[0]
 DYNAMO = Provenance("dynamo", "a part of code")

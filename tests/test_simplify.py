@@ -25,8 +25,8 @@ from unified_guards.simplify.ranges import Integer, fits
 from unified_guards.simplify.work import Removed
 
 from .corpus import ENTRIES
+from .corpus.compiled import Frame
 from .shapes import shape
-from .test_differential import Frame
 
 MAKER = Provenance("dynamo", "a part of code")
 

@@ -14,8 +14,7 @@ import torch
 import unified_guards
 from unified_guards.dynamo import compat
 
-from .harness import assert_same, run_python
-from .test_strict import nothing_is_left_behind  # noqa: F401
+from ..harness import assert_same, run_python
 
 Given = Callable[[], list[torch.Tensor]]
 
@@ -147,7 +146,7 @@ IN_A_PROCESS = """
 import json, sys
 import torch, unified_guards
 from torch._dynamo.utils import counters
-from tests.test_strict_memory import SEQUENCES, assert_right
+from tests.strict.test_memory import SEQUENCES, assert_right
 torch.set_num_threads(1)
 unified_guards.install(strict=True)
 function, each = SEQUENCES[sys.argv[1]]
@@ -165,7 +164,7 @@ def with_caches(directory: Path, name: str, dynamic: bool) -> dict[str, int]:
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "0",
         "UNIFIED_GUARDS_NO_FALLBACK": "1",
-        "PYTHONPATH": str(Path(__file__).parent.parent),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     done = run_python("-c", IN_A_PROCESS, name, json.dumps(dynamic), environ=environment)
     assert done.returncode == 0, done.stderr

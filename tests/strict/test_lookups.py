@@ -22,18 +22,13 @@ from torch import nn
 
 import unified_guards
 
-pytest.register_assert_rewrite("tests.test_strict")
-
-from . import test_strict  # noqa: E402
-from .test_strict import (  # noqa: E402, F401
-    Case,
-    extras,
-    nothing_is_left_behind,
-    ones,
+from ..harness import TORCH
+from .cases import Case, ones, with_x
+from .running import compiled, extras, is_right
+from .test_cases import (  # noqa: F401 - which run again, with the cases of this file
     test_both_evaluators_agree,
     test_strict_guards_notice,
     test_torch_tells_the_reason,
-    with_x,
 )
 
 CASES: dict[str, Callable[[], Case]] = {}
@@ -547,16 +542,16 @@ STALE_WITH_TORCH_2_13 = (
 )
 
 
-@pytest.mark.skipif(test_strict.TORCH != (2, 13), reason="says what one version does")
+@pytest.mark.skipif(TORCH != (2, 13), reason="says what one version does")
 @pytest.mark.parametrize("make", STALE_WITH_TORCH_2_13, ids=lambda make: make.__name__)
 def test_plain_torch_gives_a_stale_result(make: Callable[[], Case]) -> None:
     """An honest demonstration: torch alone."""
     made = make()
-    call = test_strict.compiled(made)
-    assert test_strict.is_right(made, call)
+    call = compiled(made)
+    assert is_right(made, call)
     made.change()
     try:
-        assert not test_strict.is_right(made, call)
+        assert not is_right(made, call)
     finally:
         made.undo()
 
