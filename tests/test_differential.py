@@ -6,7 +6,6 @@ A failure ends with a program that repeats it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -58,12 +57,6 @@ def _agreed(frame: Frame, name: str, mutations: list[str]) -> bool:
             pytrace=False,
         )
     return verdicts["native"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 def test_every_corpus_entry_hits_as_compiled() -> None:

@@ -176,7 +176,7 @@ def test_no_compiler(tmp_path: Path) -> None:
 
 def test_compiler_too_old(tmp_path: Path) -> None:
     if shutil.which("g++") is None:
-        pytest.skip("needs g++")
+        pytest.skip("needs g++, which is told to pretend that it is an old one")
     old = tmp_path / "g++-11"
     old.write_text('#!/bin/sh\nexec g++ -U__GNUC__ -D__GNUC__=11 "$@"\n')
     old.chmod(0o755)

@@ -15,7 +15,7 @@ import textwrap
 import traceback
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,40 +36,19 @@ from .corpus.compiled import Frame
 from .corpus.functions import global_helper
 from .corpus.objects import Frozen
 from .corpus.values import Color
+from .guards import equals, exists, local, type_is
 from .shapes import shape
 
 ROOT = __file__.rpartition("tests")[0]
 DYNAMO = Provenance("dynamo", "a part of code")
 
 
-def local(name: str = "x") -> Source:
-    return Source.frame().child(Access.LOCAL, name)
-
-
 def item(key: object, base: Source | None = None) -> Source:
     return (base or local()).child(Access.DICT_ITEM, key)
 
 
-def equals(source: Source, value: object) -> Guard:
-    return guard(Test.EQUALS, (source,), (value,))
-
-
-def exists(source: Source) -> Guard:
-    return guard(Test.EXISTS, (source,))
-
-
-def type_is(source: Source, kind: type) -> Guard:
-    return guard(Test.TYPE_IS, (source,), (id(kind), kind.__qualname__))
-
-
 def set_of(*guards: Guard) -> GuardSet:
     return GuardSet((item, DYNAMO) for item in guards)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 def lifted(function: Callable[..., Any], *args: Any, **options: Any) -> GuardSet:

@@ -227,7 +227,7 @@ class TestInstall:
                 start.wait(60)
                 for _ in range(200):
                     action()
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
 
         def context() -> None:
@@ -250,7 +250,7 @@ class TestInstall:
                 while not stop.is_set():
                     with unified_guards.installed():
                         pass
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
 
         def compile_much() -> None:
@@ -260,7 +260,7 @@ class TestInstall:
                     run = compiled(function)
                     for size in (3, 4, 3):
                         torch.testing.assert_close(run(torch.ones(size)), torch.ones(size) * scale + 1)
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
             finally:
                 stop.set()

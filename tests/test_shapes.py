@@ -301,7 +301,7 @@ EDGES = [
 @pytest.mark.parametrize(("text", "values", "holds"), EDGES, ids=[text for text, _, _ in EDGES])
 def test_edges_are_pythons(text: str, values: dict[str, Any], holds: bool) -> None:
     if "Indicator" in text and not compat.indicator_takes_numbers():
-        pytest.skip("this torch cannot evaluate it")
+        pytest.skip("this torch cannot evaluate the indicator of dense memory on numbers")
     rest = dict.fromkeys(Random.INTS, 1) | dict.fromkeys(Random.FLOATS, 1.0)
     assert assert_agreed(text, rest | values) is holds
 
@@ -358,11 +358,11 @@ def printed(condition: Any) -> str:
 @pytest.mark.parametrize("name", PRINTED)
 def test_what_torch_prints_is_native_and_means_the_same(name: str) -> None:
     if name == "IsNonOverlappingAndDenseIndicator" and not compat.indicator_takes_numbers():
-        pytest.skip("this torch cannot evaluate it")
+        pytest.skip("this torch cannot evaluate the indicator of dense memory on numbers")
     try:
         text = printed(PRINTED[name])
     except NotImplementedError:
-        pytest.skip("this torch does not print it")
+        pytest.skip("this torch cannot print this expression as Python")
     assert not lower_shapes(list(typed(expression(parsed(text))))).asked, text
     seen = set()
     made = Random(len(name))

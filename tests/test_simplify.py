@@ -26,13 +26,10 @@ from unified_guards.simplify.work import Removed
 
 from .corpus import ENTRIES
 from .corpus.compiled import Frame
+from .guards import equals, exists, local, type_is
 from .shapes import shape
 
 MAKER = Provenance("dynamo", "a part of code")
-
-
-def local(name: str) -> Source:
-    return Source.frame().child(Access.LOCAL, name)
 
 
 def item(base: Source, key: object) -> Source:
@@ -47,24 +44,12 @@ def stride(tensor: Source, dim: int = 0) -> Source:
     return tensor.child(Access.TENSOR_STRIDE, dim)
 
 
-def type_is(source: Source, kind: type) -> Guard:
-    return guard(Test.TYPE_IS, (source,), (id(kind), kind.__qualname__))
-
-
 def is_(source: Source, value: object) -> Guard:
     return guard(Test.IS, (source,), (id(value), "that"))
 
 
 def is_not(source: Source, value: object = None) -> Guard:
     return guard(Test.IS_NOT, (source,), (id(value), "that"))
-
-
-def equals(source: Source, value: object) -> Guard:
-    return guard(Test.EQUALS, (source,), (value,))
-
-
-def exists(source: Source) -> Guard:
-    return guard(Test.EXISTS, (source,))
 
 
 def has_length(source: Source, length: int) -> Guard:
@@ -347,7 +332,7 @@ def holds(guards: Iterable[Guard], values: dict[Source, int]) -> bool:
         return all(
             expressions.evaluate(each.params[0], values.__getitem__) for each in guards if each.test is Test.EXPRESSION
         )
-    except Exception:
+    except (ArithmeticError, ValueError, TypeError):  # what evaluate() says that it raises
         return False
 
 

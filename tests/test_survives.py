@@ -174,7 +174,7 @@ def test_key_whose_comparison_raises(tmp_path: Path) -> None:
         Key.armed = error
         try:
             run(torch.ones(2), {Key(): 1})
-        except BaseException as raised:
+        except BaseException as raised:  # `error`, or what torch makes of it
             assert not isinstance(raised, SystemError), raised
         else:
             raise AssertionError("eager raises")
@@ -206,7 +206,7 @@ def test_key_whose_hash_raises(tmp_path: Path) -> None:
         armed = error
         try:
             run(torch.ones(2), other)
-        except BaseException as raised:
+        except BaseException as raised:  # `error`, or what torch makes of it
             assert not isinstance(raised, SystemError), raised
         else:
             raise AssertionError("eager raises")

@@ -417,7 +417,7 @@ def test_a_small_transformer(dynamic: bool) -> None:
 
 
 def test_a_model_of_transformers() -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="the model is transformers'")
     config = transformers.BertConfig(
         vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
     )

@@ -173,7 +173,7 @@ class Call:
         versions = [leaf.detach().clone() for leaf in inputs]
         try:
             result = function(*self.args)
-        except Exception as error:
+        except Exception as error:  # an outcome too: ours must raise what eager raises
             return type(error).__name__, versions and None
         leaves = pytree.tree_leaves(result)
         outputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
@@ -308,6 +308,6 @@ def test_random_functions_give_what_eager_gives(function: str, inputs: list[str]
         for source in inputs:
             done.append(source)
             check_call(compiled, eager, scope, source)
-    except BaseException as error:
+    except BaseException as error:  # raised again, with the program that repeats it
         program = textwrap.indent(reproducer(function, done, dynamic), "    ")
         raise AssertionError(f"{type(error).__name__}: {error}\nThe program:\n{program}") from error

@@ -21,7 +21,7 @@ def test_what_cannot_be_guarded_runs_eagerly_and_is_counted() -> None:
 
 
 def test_a_numpy_argument_runs_eagerly() -> None:
-    numpy = pytest.importorskip("numpy")
+    numpy = pytest.importorskip("numpy", reason="the argument is numpy's")
     array = numpy.ones(3, dtype=numpy.float32)
     compiled = unified_guards.aot_function(lambda x, a: x + torch.from_numpy(a), nop)
     torch.testing.assert_close(compiled(ones(3), array), ones(3) * 2)

@@ -252,7 +252,7 @@ class Structures:
                 for step in range(50):
                     number = 1.5 + (step % 2)
                     assert_same(watched.compiled(ones(size), number), ones(size) * number)
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
 
         sizes = (3, 3, 4, 5)
@@ -274,7 +274,7 @@ class Structures:
                 with mode():
                     for _ in range(50):
                         assert watched.compiled(x).requires_grad is grad
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
 
         works = [functools.partial(work, *pair) for pair in ((torch.no_grad, False), (torch.enable_grad, True))]
@@ -310,7 +310,7 @@ class Structures:
                 for _ in range(300):
                     result = watched.compiled(ones(), value)
                     assert result[0].item() in (2.0, 3.0)
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
             finally:
                 stop.set()

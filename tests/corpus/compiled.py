@@ -42,7 +42,7 @@ class Frame:
         try:
             found = bool(self.wrapper.torch_root.check(self.f_locals))
             return found and bool(self.wrapper.torch_root.check_verbose(self.f_locals).result)
-        except Exception:
+        except Exception:  # whatever torch, or code of the user's that it runs, throws
             return False
         finally:
             _C.set_torch_function_state(before)

@@ -12,7 +12,8 @@ import torch
 from unified_guards import _C
 from unified_guards.dynamo import attribute_getters
 
-from .building import attr, checker, equals, holds, recorded
+from ..guards import attr, checker, equals
+from .building import holds, recorded
 from .changes.attribute_getters import config_class, property_class, unless_class
 
 

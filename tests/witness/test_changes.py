@@ -10,7 +10,8 @@ import pytest
 
 from unified_guards import _C
 
-from .building import VERSIONED, Thing, attr, checker, equals, held_by, holds, item, program_of, recorded, told
+from ..guards import attr, checker, equals, item, program_of
+from .building import VERSIONED, Thing, held_by, holds, recorded, told
 from .changes.objects import Inline
 from .changes.table import CHANGES
 

@@ -12,7 +12,8 @@ import torch
 
 from unified_guards.guards.ir import Test, guard
 
-from .building import CHECKOUT, Thing, X, attr, checker, equals, holds, item, recorded, says_yes, tensor_like
+from ..guards import X, attr, checker, equals, item, says_yes, tensor_like
+from .building import CHECKOUT, Thing, holds, recorded
 
 
 def test_a_guard_that_changes_what_is_guarded_is_seen_by_that_check() -> None:

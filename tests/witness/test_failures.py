@@ -11,7 +11,8 @@ from unified_guards import _C
 from unified_guards.guards.ir import Guard, Source, Test, guard
 from unified_guards.lower.rows import make_checker
 
-from .building import Other, Thing, Y, equals, held_by, is_of, item, program_of, recorded, tensor_like
+from ..guards import Y, equals, item, program_of, tensor_like, type_is
+from .building import Other, Thing, held_by, recorded
 
 
 def failure_of(guards: list[Guard], shown: dict[str, Any], spoil: Callable[[], object], afterwards: Any = None) -> str:
@@ -51,7 +52,7 @@ def test_an_anchor_that_fails_names_its_guard() -> None:
 
 def test_an_anchor_of_another_class_names_its_guard() -> None:
     thing: Any = Thing(flag=True, more=1)
-    guards = [equals(item("flag"), True), equals(item("more"), 1), is_of(Y, Thing), equals(item("flag", Y), True)]
+    guards = [equals(item("flag"), True), equals(item("more"), 1), type_is(Y, Thing), equals(item("flag", Y), True)]
     other = {"x": thing, "y": Other(flag=True)}
     assert failure_of(guards, {"x": thing, "y": Thing(flag=True)}, lambda: None, other) == str(guards[2])
 

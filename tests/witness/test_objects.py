@@ -17,21 +17,8 @@ from unified_guards import _C
 from unified_guards.dynamo import attribute_getters
 from unified_guards.guards.ir import Access
 
-from .building import (
-    CHECKOUT,
-    Thing,
-    X,
-    attr,
-    checker,
-    equals,
-    held_by,
-    holds,
-    item,
-    recorded,
-    same,
-    told,
-    without,
-)
+from ..guards import X, attr, checker, equals, item, same, without
+from .building import CHECKOUT, Thing, held_by, holds, recorded, told
 
 NEEDS_TYPE_VERSIONS = pytest.mark.skipif(sys.version_info < (3, 11), reason="no version of a type is believed there")
 
@@ -377,7 +364,7 @@ def test_a_tuple_of_any_depth_is_a_miss(value: Any) -> None:
 def test_a_deep_comparison_ends(made_by: str) -> None:
     program = f"""
         import sys
-        from tests.witness.building import X, checker
+        from tests.guards import X, checker
         from tests.witness.test_objects import doubled, nested
         from unified_guards.guards.ir import Test, guard
         sys.setrecursionlimit(10**7)

@@ -10,22 +10,8 @@ import torch
 
 from unified_guards.guards.ir import Access
 
-from .building import (
-    NEEDS_VERSIONS,
-    Thing,
-    X,
-    Y,
-    checker,
-    equals,
-    held_by,
-    holds,
-    is_of,
-    item,
-    program_of,
-    recorded,
-    tensor_like,
-    told,
-)
+from ..guards import X, Y, checker, equals, item, program_of, tensor_like, type_is
+from .building import NEEDS_VERSIONS, Thing, held_by, holds, recorded, told
 
 
 def test_a_check_that_passes_twice_is_remembered() -> None:
@@ -58,10 +44,10 @@ def test_a_check_that_fails_is_not_counted_as_recorded() -> None:
 def test_nothing_is_live_of_what_hangs_below_a_module() -> None:
     net = torch.nn.Linear(2, 2)
     weight = item("_parameters").child(Access.DICT_ITEM, "weight")
-    made = checker(is_of(X, torch.nn.Linear), equals(item("training"), True), tensor_like(weight, net.weight))
+    made = checker(type_is(X, torch.nn.Linear), equals(item("training"), True), tensor_like(weight, net.weight))
     recorded(made, {"x": net})
     meaning = program_of(
-        is_of(X, torch.nn.Linear), equals(item("training"), True), tensor_like(weight, net.weight)
+        type_is(X, torch.nn.Linear), equals(item("training"), True), tensor_like(weight, net.weight)
     ).meaning
     live = [str(meaning[row]) for row in told(made, "live_rows")]
     assert not [text for text in live if "L['x'].__dict__" in text]

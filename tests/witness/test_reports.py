@@ -9,7 +9,8 @@ import torch
 
 import unified_guards
 
-from .building import VERSIONED, Thing, checker, equals, item, recorded, told
+from ..guards import checker, equals, item
+from .building import VERSIONED, Thing, recorded, told
 from .test_switched_off import compiled_net
 
 

@@ -10,7 +10,8 @@ import torch
 
 from unified_guards.guards.ir import Access, Test, guard
 
-from .building import Thing, attr, checker, equals, held_by, holds, item, recorded, same, tensor_like, told
+from ..guards import attr, checker, equals, item, same, tensor_like
+from .building import Thing, held_by, holds, recorded, told
 from .changes.functions import closing_over
 
 # -- many roots --------------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from typing import Any
 
 from unified_guards.guards.ir import Access
 
-from .building import Thing, checker, equals, held_by, holds, item, recorded
+from ..guards import checker, equals, item
+from .building import Thing, held_by, holds, recorded
 
 
 def test_another_number_at_the_same_address_is_noticed() -> None:

@@ -11,7 +11,8 @@ import torch
 from unified_guards import _C
 from unified_guards.guards.ir import Access, Source, Test, guard
 
-from .building import Thing, Y, checker, equals, held_by, holds, item, recorded, tensor_like
+from ..guards import Y, checker, equals, item, tensor_like
+from .building import Thing, held_by, holds, recorded
 
 
 def _autocast(on: bool) -> None:

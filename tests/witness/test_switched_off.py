@@ -10,7 +10,8 @@ import torch
 import unified_guards
 from unified_guards import _C
 
-from .building import Thing, equals, item, program_of
+from ..guards import equals, item, program_of
+from .building import Thing
 
 
 def test_a_checker_without_a_witness_has_the_exact_tier_alone() -> None:

@@ -50,7 +50,7 @@ _NEVER = {
 def _may(change: Do) -> bool:
     try:
         change()
-    except Exception:
+    except Exception:  # torch refuses many changes of many kinds, each with an exception of its own choice
         return False
     return True
 
