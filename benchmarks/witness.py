@@ -2,10 +2,10 @@
 
     python -m benchmarks.witness depth|mutated|entries|options|call|memory|all [--rounds 2] [--steps 30]
 
-Each part writes a table, a plot and all samples to benchmarks/results/witness-PART-torchX.Y-cpu.{md,svg,json}. Git keeps
-the tables alone: each says the command that makes the rest again. Figures are medians over child processes, which take
-turns: one for each contender and case in every round. `all` takes about twenty-five minutes on two cores. Plots need
-matplotlib (`make bench-witness` installs it).
+Each part writes a table, a plot and all samples to benchmarks/results/witness-PART-torchX.Y-cpu.{md,svg,json}; git
+keeps the tables alone, each with the command that makes the rest again. Figures are medians over child processes, which
+take turns: one for each contender and case in every round. `all` takes about twenty-five minutes on two cores. Plots
+need matplotlib (`make bench-witness` installs it).
 """
 
 from __future__ import annotations

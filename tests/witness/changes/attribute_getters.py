@@ -9,7 +9,8 @@ import torch
 
 from unified_guards.dynamo import attribute_getters
 
-from ..building import Thing, X, attr, equals, without
+from ...guards import X, attr, equals, without
+from ..building import Thing
 from .table import CHANGES, Change, Step, change
 
 # Attribute hooks of known forms. Each class is made anew, because the tests change it.

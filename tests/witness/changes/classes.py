@@ -9,7 +9,8 @@ from typing import Any
 
 from unified_guards.guards.ir import Access, Source
 
-from ..building import Other, Thing, X, attr, equals, same
+from ...guards import X, attr, equals, same
+from ..building import Other, Thing
 from .table import Step, change
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from unified_guards.guards.ir import Access, Test, guard
 
-from ..building import Thing, equals, item
+from ...guards import equals, item
+from ..building import Thing
 from .table import Step, change
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from unified_guards.guards.ir import Access
 
-from ..building import X, attr, equals, same
+from ...guards import X, attr, equals, same
 from .table import Step, change
 
 

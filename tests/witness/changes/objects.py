@@ -8,7 +8,8 @@ from typing import Any
 
 from unified_guards.guards.ir import Access, Source, Test, guard
 
-from ..building import Other, Thing, attr, equals, is_of, item
+from ...guards import attr, equals, item, type_is
+from ..building import Other, Thing
 from .table import Step, change
 
 
@@ -25,7 +26,7 @@ def the_dict_of_an_instance_is_another() -> Iterator[Step]:
 @change
 def the_class_of_an_object_is_another() -> Iterator[Step]:
     thing: Any = Thing(part=Thing())
-    yield {"x": thing}, [is_of(item("part"), Thing)]
+    yield {"x": thing}, [type_is(item("part"), Thing)]
     thing.part.__class__ = Other
     yield None
     thing.part.__class__ = Thing
@@ -89,7 +90,7 @@ def a_slot_is_emptied() -> Iterator[Step]:
 def the_target_of_a_weak_reference_dies() -> Iterator[Step]:
     target = Thing()
     thing: Any = Thing(reference=weakref.ref(target))
-    yield {"x": thing}, [is_of(item("reference").child(Access.WEAKREF_CALL), Thing)]
+    yield {"x": thing}, [type_is(item("reference").child(Access.WEAKREF_CALL), Thing)]
     del target
 
 
@@ -97,7 +98,7 @@ def the_target_of_a_weak_reference_dies() -> Iterator[Step]:
 def the_target_of_a_weak_reference_among_globals_dies() -> Iterator[Step]:
     target = Thing()
     scope = {"name": weakref.ref(target)}
-    yield {}, [is_of(Source.frame().child(Access.GLOBALS, scope).child(Access.GLOBAL_WEAKREF, "name"), Thing)]
+    yield {}, [type_is(Source.frame().child(Access.GLOBALS, scope).child(Access.GLOBAL_WEAKREF, "name"), Thing)]
     del target
 
 

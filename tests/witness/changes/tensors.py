@@ -9,7 +9,8 @@ import torch
 
 from unified_guards.guards.ir import Access, Test, guard
 
-from ..building import Thing, item, same, tensor_like
+from ...guards import item, same, tensor_like
+from ..building import Thing
 from .table import CHANGES, Change, Step, change
 
 
