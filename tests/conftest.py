@@ -24,6 +24,8 @@ pytest.register_assert_rewrite(
     "tests.aot.following",
     "tests.changes.rows",
     "tests.corpus",
+    "tests.lookup.making",
+    "tests.shape_expressions.making",
     "tests.ir.making",
     "tests.simplify.making",
     "tests.strict.running",
