@@ -78,10 +78,10 @@ fuzz: $(STAMPS)/built $(STAMPS)/test ## mutate guarded objects at random for FUZ
 ASAN_PRELOAD = $(shell for library in libasan.so libubsan.so libstdc++.so.6; do \
   $(or $(CXX),g++) -print-file-name=$$library; done | tr '\n' ':')
 # Those that ask the most of the native code.
-ASAN_FIRST := tests/test_kinds.py tests/test_checker.py tests/test_lookup.py tests/test_siblings.py tests/test_shapes.py \
-  tests/test_differential.py tests/test_user_code.py tests/test_witness_objects.py tests/test_breaking.py \
+ASAN_FIRST := tests/kinds tests/test_checker.py tests/lookup tests/test_siblings.py tests/shape_expressions \
+  tests/test_differential.py tests/test_user_code.py tests/witness/test_objects.py tests/test_breaking.py \
   tests/test_breaking_objects.py tests/test_tensor_kinds.py tests/hostile
-ASAN_TESTS ?= $(ASAN_FIRST) tests/test_behaviour_unified.py tests/test_survives.py tests/test_fuzz.py tests/test_witness.py
+ASAN_TESTS ?= $(ASAN_FIRST) tests/test_behaviour_unified.py tests/test_survives.py tests/test_fuzz.py tests/witness
 ASAN_FUZZ_STEPS ?= 20000
 # Memory is held back by the sanitizer itself, so tests of how much is held, or given out again, say nothing here; gcc does
 # not run under it, and greenlet copies stacks in which it sees poison. Hostile programs run once, not in all variants.

@@ -2,9 +2,10 @@
 
     python -m benchmarks.witness depth|mutated|entries|options|call|memory|all [--rounds 2] [--steps 30]
 
-Each part writes a table, a plot and all samples to benchmarks/results/witness-PART-torchX.Y-cpu.{md,svg,json}. Figures
-are medians over child processes, which take turns: one for each contender and case in every round. `all` takes about
-twenty-five minutes on two cores. Plots need matplotlib (`make bench-witness` installs it).
+Each part writes a table, a plot and all samples to benchmarks/results/witness-PART-torchX.Y-cpu.{md,svg,json}; git
+keeps the tables alone, each with the command that makes the rest again. Figures are medians over child processes, which
+take turns: one for each contender and case in every round. `all` takes about twenty-five minutes on two cores. Plots
+need matplotlib (`make bench-witness` installs it).
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Bench:
         stem = f"witness-{name}-torch{_version()}-cpu"
         if plots.is_possible():
             plots.draw(self.out / f"{stem}.svg", part.panels(results), part.columns)
-        text = _page(part, results, command, stem, wrong)
+        text = _page(part, results, command, wrong)
         (self.out / f"{stem}.md").write_text(text)
         content = {"command": command, "environment": runner.environment(), "problems": wrong, "samples": samples}
         (self.out / f"{stem}.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -112,15 +113,13 @@ def _version() -> str:
     return ".".join(str(runner.environment()["torch"]).split(".")[:2])
 
 
-def _page(part: Part, results: Results, command: str, stem: str, wrong: list[str]) -> str:
+def _page(part: Part, results: Results, command: str, wrong: list[str]) -> str:
     facts = runner.environment()
     where = f"torch {facts['torch']}, Python {facts['python']}, {facts['cpu']}, {facts['cores']} cores, one thread"
     lines = [f"# The witness: {part.what}", "", f"`{command}`  ", f"{where}, {facts['date']}. Medians.", ""]
     lines += [part.about.strip(), ""]
     if not _has_witness() and EXACT in part.contenders + THREE * (part.kind == "call"):
         lines += ["This build has no witness yet: unified and exact are the same.", ""]
-    if plots.is_possible():
-        lines += [f"![{part.what}]({stem}.svg)", ""]
     lines += [part.table(results), ""]
     verdict = part.verdict(results)
     lines += [*verdict, ""] if verdict else []

@@ -16,6 +16,22 @@ from .compiles import measure_no_guards
 
 SEED = 20_240
 
+# Modules of asserts that are no test files: pytest makes their asserts tell the values too.
+pytest.register_assert_rewrite(
+    "tests.harness",
+    "tests.behaviour",
+    "tests.aot.helpers",
+    "tests.aot.following",
+    "tests.changes.rows",
+    "tests.corpus",
+    "tests.lookup.making",
+    "tests.shape_expressions.making",
+    "tests.ir.making",
+    "tests.simplify.making",
+    "tests.strict.running",
+    "tests.witness.building",
+)
+
 
 def pytest_report_header() -> str:
     switches = [f"{key}={value}" for key, value in os.environ.items() if key.startswith("UNIFIED_GUARDS")]

@@ -8,18 +8,16 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-pytest.register_assert_rewrite("tests.behaviour")
-
-from . import behaviour  # noqa: E402
+from . import behaviour, harness
 
 
 @pytest.fixture(autouse=True)
-def env() -> Iterator[behaviour.Environment]:
+def env() -> Iterator[harness.Environment]:
     unified = sys.modules.get("unified_guards")
     before = unified.stats() if unified else None
     torch._dynamo.reset()
-    with behaviour.guards_without_shortcuts():
-        yield behaviour.Environment("torch")
+    with harness.guards_without_shortcuts():
+        yield harness.Environment("torch")
     torch._dynamo.reset()
     assert (unified.stats() if unified else None) == before, "unified guards were at work"
 

@@ -10,9 +10,7 @@ import torch
 
 import unified_guards
 
-pytest.register_assert_rewrite("tests.behaviour")
-
-from . import behaviour  # noqa: E402
+from . import behaviour, harness
 
 PRELUDE = "import unified_guards; unified_guards.install()"
 EPILOGUE = (
@@ -22,13 +20,13 @@ EPILOGUE = (
 
 
 @pytest.fixture(autouse=True)
-def env(request: pytest.FixtureRequest) -> Iterator[behaviour.Environment]:
+def env(request: pytest.FixtureRequest) -> Iterator[harness.Environment]:
     torch._dynamo.reset()
     before = dataclasses.asdict(unified_guards.stats())
     unified_guards.install()
     try:
-        with behaviour.guards_without_shortcuts():
-            yield behaviour.Environment("unified", PRELUDE, EPILOGUE)
+        with harness.guards_without_shortcuts():
+            yield harness.Environment("unified", PRELUDE, EPILOGUE)
     finally:
         unified_guards.uninstall()
         torch._dynamo.reset()

@@ -15,11 +15,11 @@ from unified_guards.bench import compare, plots, runner
 from unified_guards.bench.compare import Comparison, Program
 from unified_guards.bench.script import attribute
 
-from . import behaviour
+from . import harness
 
 
 def run(*arguments: str) -> Any:
-    return behaviour.run_python("-m", "unified_guards", "bench", *arguments)
+    return harness.run_python("-m", "unified_guards", "bench", *arguments)
 
 
 # ---- a user's own program --------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class TestWorkloads:
         assert "<svg" in (measured[1] / "out.svg").read_text()
 
     def test_run_with_torch_alone(self) -> None:
-        done = behaviour.run_python("-c", TORCH_ALONE)
+        done = harness.run_python("-c", TORCH_ALONE)
         assert done.returncode == 0, done.stderr
         assert done.stdout.split() == ["x_plus_y", "mlp", "encoder_12", "adamw_200"]
 

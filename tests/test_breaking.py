@@ -12,16 +12,13 @@ from typing import Any
 
 import pytest
 
-from unified_guards.guards.ir import Access, Guard, Test, guard
+from unified_guards.guards.ir import Access
 
-from .test_witness import Thing, Y, attr, checker, equals, item
+from .guards import Y, attr, checker, equals, item, type_is
+from .witness.building import Thing
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TIERS = pytest.mark.parametrize("witness", [True, False], ids=["witness", "exact"])
-
-
-def type_is(source: Any, kind: type) -> Guard:
-    return guard(Test.TYPE_IS, (source,), (id(kind), kind.__name__))
 
 
 # -- bound methods -----------------------------------------------------------------------------------------------------
@@ -107,7 +104,7 @@ def test_a_guard_that_makes_an_object_starts_no_collection(what: str, witness: b
 
 SWITCHES = """
 import greenlet, torch, unified_guards
-from tests.test_witness import Y, attr, checker, equals
+from tests.guards import Y, attr, checker, equals
 unified_guards.install()
 main = greenlet.getcurrent()
 @torch.compile(backend="eager")
@@ -135,7 +132,7 @@ f(torch.ones(2))
 
 def test_code_in_a_guard_may_switch_greenlets() -> None:
     """The stack of a check is copied away meanwhile, and that of another one is where it was."""
-    pytest.importorskip("greenlet")
+    pytest.importorskip("greenlet", reason="greenlets are what the test switches")
     done = subprocess.run(
         [sys.executable, "-c", SWITCHES], cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=300
     )

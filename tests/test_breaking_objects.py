@@ -14,7 +14,8 @@ import pytest
 
 from unified_guards.guards.ir import Test, guard
 
-from .test_witness import CHECKOUT, Thing, attr, checker, equals
+from .guards import attr, checker, equals
+from .witness.building import CHECKOUT, Thing
 
 Act = Callable[[], None]
 

@@ -16,7 +16,7 @@ from unified_guards import _C
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
 from unified_guards.lower.rows import CannotLower, lower, make_checker
 
-X = Source.frame().child(Access.LOCAL, "x")
+from .guards import X, equals
 
 
 class Thing:
@@ -25,10 +25,6 @@ class Thing:
 
 def checker(*guards: Guard, oracle: Any = None) -> _C.Checker:
     return make_checker(lower(GuardSet((item, Provenance("dynamo")) for item in guards)), oracle)
-
-
-def equals(source: Source, value: object) -> Guard:
-    return guard(Test.EQUALS, (source,), (value,))
 
 
 def test_counts_checks_hits_and_misses() -> None:

@@ -6,68 +6,20 @@ A failure ends with a program that repeats it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-import torch._dynamo.guards as torch_guards
 from hypothesis import given
 from hypothesis import strategies as st
 
-import unified_guards
-from unified_guards import _C
-from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper
 from unified_guards.guards import semantics
-from unified_guards.guards.ir import GuardSet
-from unified_guards.lower.rows import lower, make_checker
 
-from .corpus import ENTRIES, Example
+from .corpus import ENTRIES
+from .corpus.compiled import Frame
 from .property import repeatable
 
 #: How many sequences of mutations each entry is put through, and how long they are at most.
 SEQUENCES, LENGTH = 12, 6
-
-
-class Frame:
-    """A compiled example: what it was compiled for, and the three evaluators of its guards."""
-
-    def __init__(self, example: Example) -> None:
-        seen: list[tuple[Any, dict[str, Any]]] = []
-        torch._dynamo.reset()
-        torch_guards.guard_manager_testing_hook_fn = lambda wrapper, scope, builder: seen.append((wrapper, dict(scope)))
-        try:
-            with unified_guards.installed():
-                compiled = torch.compile(example.function, backend="eager", **example.options)
-                compiled(*example.args, **example.kwargs)
-        finally:
-            torch_guards.guard_manager_testing_hook_fn = None
-        ((self.wrapper, self.f_locals),) = seen
-        self.compiled = compiled  # keeps the cache entry, and so the guards, alive
-        assert isinstance(self.wrapper, UnifiedGuardManagerWrapper), unified_guards.stats()
-        self.guard_set: GuardSet = self.wrapper.frame.guard_set
-        self.unsimplified = make_checker(lower(self.guard_set))
-
-    def torchs(self) -> bool:
-        """Torch's verdict; where torch throws it is a miss. Its verbose check takes no shortcuts through dict tags."""
-        before = _C.torch_function_state()
-        try:
-            found = bool(self.wrapper.torch_root.check(self.f_locals))
-            return found and bool(self.wrapper.torch_root.check_verbose(self.f_locals).result)
-        except Exception:
-            return False
-        finally:
-            _C.set_torch_function_state(before)
-
-    def verdicts(self) -> dict[str, bool]:
-        frame = self.wrapper.frame
-        return {
-            "native": frame.checker.check(self.f_locals),
-            "native, unsimplified": self.unsimplified.check(self.f_locals),
-            "reference": semantics.evaluate(frame.checked, self.f_locals),
-            "reference, unsimplified": semantics.evaluate(self.guard_set, self.f_locals),
-            "torch": self.torchs(),
-        }
 
 
 def replay(name: str, mutations: list[str]) -> list[bool]:
@@ -105,12 +57,6 @@ def _agreed(frame: Frame, name: str, mutations: list[str]) -> bool:
             pytrace=False,
         )
     return verdicts["native"]
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left_behind() -> Iterator[None]:
-    yield
-    torch._dynamo.reset()
 
 
 def test_every_corpus_entry_hits_as_compiled() -> None:

@@ -28,9 +28,7 @@ from unified_guards import _C
 from unified_guards.__main__ import COMMANDS
 from unified_guards.cli import doctor
 
-pytest.register_assert_rewrite("tests.behaviour")
-
-from . import behaviour  # noqa: E402
+from . import harness
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SHOWN_TORCH = "2.13."  # whose output the pages show
@@ -97,7 +95,7 @@ def test_readme_runs(tmp_path: Path) -> None:
     assert blocks, "README.md shows no Python"
     program = tmp_path / "readme.py"
     program.write_text("\n".join(block.text for block in blocks))
-    done = behaviour.run_python(str(program))
+    done = harness.run_python(str(program))
     assert done.returncode == 0, done.stderr
     assert "left to torch" in done.stdout
 
@@ -114,7 +112,7 @@ def test_page_runs(page: Path, tmp_path: Path) -> None:
     blocks = _programs(page)
     program = tmp_path / f"{page.stem.lower()}.py"
     program.write_text("\n".join(block.text for block in blocks))
-    done = behaviour.run_python(str(program))
+    done = harness.run_python(str(program))
     assert done.returncode == 0, done.stderr
     _assert_printed([line for block in blocks for line in block.output], done.stdout, tmp_path)
 

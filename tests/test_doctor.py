@@ -15,7 +15,7 @@ import _unified_guards_autoload
 import unified_guards
 from unified_guards.cli import doctor
 
-from . import behaviour
+from . import harness
 
 PACKAGE = Path(unified_guards.__file__).parent
 
@@ -28,7 +28,7 @@ OLD_PYTHON = "import sys; sys.version_info = (3, 9, 18, 'final', 0); sys.version
 
 
 def run(*arguments: str, environ: dict[str, str] | None = None) -> Any:
-    return behaviour.run_python("-m", "unified_guards", "doctor", *arguments, environ=environ)
+    return harness.run_python("-m", "unified_guards", "doctor", *arguments, environ=environ)
 
 
 def checks_of(done: Any) -> dict[str, Any]:
@@ -201,7 +201,7 @@ class TestMisfits:
         place.put("torch.py", TORCH_OF_VERSION.format("2.9.1"))
         (place.folder / "program.py").write_text("print('runs')\n")
         program = str(place.folder / "program.py")
-        done = behaviour.run_python("-m", "unified_guards", "run", program, environ={"PYTHONPATH": str(place.folder)})
+        done = harness.run_python("-m", "unified_guards", "run", program, environ={"PYTHONPATH": str(place.folder)})
         assert done.returncode == 1
         assert "found 2.9.1. Run: pip install" in done.stderr
         assert "python -m unified_guards doctor" in done.stderr

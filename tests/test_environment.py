@@ -14,9 +14,7 @@ import torch
 
 import _unified_guards_autoload
 
-pytest.register_assert_rewrite("tests.behaviour")
-
-from . import behaviour  # noqa: E402
+from . import harness
 
 PACKAGE = Path(importlib.util.find_spec("unified_guards").origin).parent
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -76,7 +74,7 @@ import torch
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_import_says_what_was_found_and_what_to_do(problem: str, without_extension: str) -> None:
     pretend, found, command = PROBLEMS[problem]
-    done = behaviour.run_python("-c", f"{without_extension}\n{pretend}\nimport unified_guards")
+    done = harness.run_python("-c", f"{without_extension}\n{pretend}\nimport unified_guards")
     assert done.returncode == 1
     (message,) = [line for line in done.stderr.splitlines() if line.startswith("ImportError")]
     assert found in message
@@ -87,7 +85,7 @@ def test_import_says_what_was_found_and_what_to_do(problem: str, without_extensi
 def test_torch_goes_on_working_with_one_warning(problem: str, without_extension: str) -> None:
     pretend, found, command = PROBLEMS[problem]
     program = f"{without_extension}\n{pretend}\n{USES_TORCH}"
-    done = behaviour.run_python("-c", program, environ={"UNIFIED_GUARDS": "1"})
+    done = harness.run_python("-c", program, environ={"UNIFIED_GUARDS": "1"})
     assert done.returncode == 0, done.stderr
     assert "torch works" in done.stdout
     (message,) = [line for line in done.stderr.splitlines() if "UserWarning" in line]
@@ -100,7 +98,7 @@ def test_torch_goes_on_working_with_one_warning(problem: str, without_extension:
 def test_torch_goes_on_working_where_warnings_are_errors(without_extension: str) -> None:
     strict = "import warnings; warnings.filterwarnings('error', message='UNIFIED_GUARDS')"
     program = f"{without_extension}\n{strict}\n{USES_TORCH}"
-    done = behaviour.run_python("-c", program, environ={"UNIFIED_GUARDS": "1"})
+    done = harness.run_python("-c", program, environ={"UNIFIED_GUARDS": "1"})
     assert done.returncode == 0, done.stderr
     assert "torch works" in done.stdout
     assert done.stderr.count("UNIFIED_GUARDS is set, but") == 1
@@ -130,7 +128,7 @@ unified_guards.uninstall()
 assert not unified_guards.is_installed()
 print("installed")
 """
-    done = behaviour.run_python("-c", program, environ={"UNIFIED_GUARDS": "1"})
+    done = harness.run_python("-c", program, environ={"UNIFIED_GUARDS": "1"})
     assert done.returncode == 0, done.stderr
     assert "installed" in done.stdout
     assert "UNIFIED_GUARDS" not in done.stderr
@@ -138,7 +136,7 @@ print("installed")
 
 def test_autoload_leaves_dynamo_alone_until_it_is_needed() -> None:
     program = "import sys, torch; print('torch._dynamo' in sys.modules, 'unified_guards' in sys.modules)"
-    done = behaviour.run_python("-c", program, environ={"UNIFIED_GUARDS": "1"})
+    done = harness.run_python("-c", program, environ={"UNIFIED_GUARDS": "1"})
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
@@ -178,7 +176,7 @@ def test_no_compiler(tmp_path: Path) -> None:
 
 def test_compiler_too_old(tmp_path: Path) -> None:
     if shutil.which("g++") is None:
-        pytest.skip("needs g++")
+        pytest.skip("needs g++, which is told to pretend that it is an old one")
     old = tmp_path / "g++-11"
     old.write_text('#!/bin/sh\nexec g++ -U__GNUC__ -D__GNUC__=11 "$@"\n')
     old.chmod(0o755)

@@ -19,9 +19,7 @@ from torch import nn
 
 import unified_guards
 
-pytest.register_assert_rewrite("tests.behaviour")
-
-from . import behaviour  # noqa: E402
+from . import harness
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +77,7 @@ def compiled(function: Callable = double, **options: Any) -> Callable:
 
 
 def entry(function: Callable = double) -> Any:
-    (found,) = behaviour.cache_entries(function)
+    (found,) = harness.cache_entries(function)
     return found
 
 
@@ -168,11 +166,11 @@ class TestInstall:
 
     def test_compiled_while_installed_goes_on_afterwards(self) -> None:
         with unified_guards.installed():
-            watched = behaviour.static(double)
+            watched = harness.static(double)
             watched.expect(1, torch.ones(3))
         watched.expect(1, torch.ones(3))
         watched.expect(2, torch.ones(4))
-        kinds = [type(found.guard_manager) for found in behaviour.cache_entries(double)]
+        kinds = [type(found.guard_manager) for found in harness.cache_entries(double)]
         assert torch._dynamo.guards.GuardManagerWrapper in kinds
         assert len(set(kinds)) == 2
         for size in (3, 4, 3):
@@ -229,7 +227,7 @@ class TestInstall:
                 start.wait(60)
                 for _ in range(200):
                     action()
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
 
         def context() -> None:
@@ -237,7 +235,7 @@ class TestInstall:
                 pass
 
         actions = [unified_guards.install, unified_guards.uninstall, context, context]
-        behaviour.run_threads([lambda action=action: work(action) for action in actions])
+        harness.run_threads([lambda action=action: work(action) for action in actions])
         assert not failures
         unified_guards.uninstall()
         assert differences(before, attributes()) == set()
@@ -252,7 +250,7 @@ class TestInstall:
                 while not stop.is_set():
                     with unified_guards.installed():
                         pass
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
 
         def compile_much() -> None:
@@ -262,12 +260,12 @@ class TestInstall:
                     run = compiled(function)
                     for size in (3, 4, 3):
                         torch.testing.assert_close(run(torch.ones(size)), torch.ones(size) * scale + 1)
-            except BaseException as error:
+            except BaseException as error:  # in a thread it would be lost
                 failures.append(error)
             finally:
                 stop.set()
 
-        behaviour.run_threads([toggle, compile_much])
+        harness.run_threads([toggle, compile_much])
         assert not failures
         unified_guards.uninstall()
         assert differences(before, attributes()) == set()
@@ -422,7 +420,7 @@ def fails_to_lift(monkeypatch_lines: str = "") -> str:
 
 class TestCommandLine:
     def run(self, *arguments: str) -> Any:
-        return behaviour.run_python("-m", "unified_guards", *arguments)
+        return harness.run_python("-m", "unified_guards", *arguments)
 
     @pytest.mark.parametrize("status", [0, 7])
     def test_runs_an_unchanged_script(self, tmp_path: Path, status: int) -> None:
@@ -475,7 +473,7 @@ class TestEnvironment:
     def program(self, tmp_path: Path, text: str, **environ: str) -> Any:
         script = tmp_path / "program.py"
         script.write_text(text)
-        return behaviour.run_python(str(script), "0", environ=environ)
+        return harness.run_python(str(script), "0", environ=environ)
 
     def test_autoload(self, tmp_path: Path) -> None:
         done = self.program(tmp_path, PROGRAM, UNIFIED_GUARDS="1")

@@ -24,7 +24,8 @@ from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source
 from unified_guards.lower.discriminators import MOST, introduce, program_of, shared
 from unified_guards.lower.rows import lower, make_checker
 
-from .behaviour import Watched, collect, ones, static
+from .guards import equals
+from .harness import Watched, collect, ones, static
 from .property import repeatable
 from .shapes import shape
 
@@ -62,10 +63,6 @@ class Entry:
         """Where the last miss stopped, and whether that was asked first."""
         at = self.checker.last_failure
         return None if at is None else (str(self.meaning[at]), at >= len(lower(self.checked).meaning))
-
-
-def equals(source: Source, value: object) -> Guard:
-    return guard(Test.EQUALS, (source,), (value,))
 
 
 def is_type(source: Source, kind: type) -> Guard:

@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_map
 from unified_guards.guards.ir import Access, Guard, Test, guard
 from unified_guards.lower.discriminators import program_of
 
-from .test_witness import Thing, X, Y, attr, checker, equals, item, says_yes, tensor_like, told, without
+from .guards import X, Y, attr, checker, equals, item, says_yes, tensor_like, without
+from .witness.building import Thing, told
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -18,9 +18,7 @@ from unified_guards.guards.ir import Access, GuardSet, Provenance, Source, Test,
 from unified_guards.lower.rows import lower, make_checker
 from unified_guards.statistics import tally
 
-pytest.register_assert_rewrite("tests.behaviour")
-
-from . import behaviour  # noqa: E402
+from . import harness
 
 WRONG = """
 import warnings
@@ -59,7 +57,7 @@ Value.extra = property(getter)
 def output_of(tmp_path: Path, share: str, *parts: str, **switches: str) -> str:
     path = tmp_path / "program.py"
     path.write_text("\n".join(map(textwrap.dedent, parts)))
-    done = behaviour.run_python(str(path), environ={"UNIFIED_GUARDS_VERIFY": share, **switches})
+    done = harness.run_python(str(path), environ={"UNIFIED_GUARDS_VERIFY": share, **switches})
     assert done.returncode == 0, done.stderr[-6000:]
     return done.stdout + done.stderr
 

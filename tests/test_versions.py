@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from unified_guards import _C
-from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower.rows import lower, make_checker
+from unified_guards.guards.ir import Access, Test, guard
 
-X = Source.frame().child(Access.LOCAL, "x")
+from .guards import X, checker, equals
+
 #: So often that the interpreter has specialised the code that makes the change, and another object has the address.
 ROUNDS = 60
 
@@ -46,14 +46,6 @@ class Plain(Base):
 
 class Other(Plain):
     pass
-
-
-def checker(*guards: Guard) -> _C.Checker:
-    return make_checker(lower(GuardSet((item, Provenance("dynamo")) for item in guards)))
-
-
-def equals(source: Source, value: object) -> Guard:
-    return guard(Test.EQUALS, (source,), (value,))
 
 
 def settle(made: _C.Checker, root: object) -> None:

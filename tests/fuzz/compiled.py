@@ -30,7 +30,7 @@ def torchs(wrapper: Any) -> Callable[[dict[str, Any]], bool]:
         try:
             root.check(f_locals)
             return bool(root.check_verbose(f_locals).result)
-        except Exception:
+        except Exception:  # whatever torch, or code of the user's that it runs, throws
             return False
         finally:
             _C.set_torch_function_state(before)

@@ -324,7 +324,7 @@ class Episode:
         before, failed = _keys_of_thread(), False
         try:
             do()
-        except Exception as error:
+        except Exception as error:  # counted by its kind: which one comes depends on what is gone
             self.statistics.errors[type(error).__name__] += 1
             failed = True
         if failed:  # and the frames of the exception are gone

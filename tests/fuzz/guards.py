@@ -336,7 +336,7 @@ def versions(value: Any) -> list[Ask]:
     """The test that no mutation can be undone for; empty where torch does not have it."""
     try:
         return [(Test.DICT_VERSION, (native.dict_version(value),))]
-    except Exception:
+    except Exception:  # no dict, or a torch without this function
         return []
 
 
@@ -451,7 +451,7 @@ def reached(f_locals: dict[str, Any], scope: Any, deepest: int = 9) -> Iterator[
                     child = source.child(*step)
                     try:
                         below.append((child, semantics._ACCESSES[child.access](value, child.key)))
-                    except Exception:
+                    except Exception:  # user code on the way raises, or what was there is gone
                         continue
         level = below
 
@@ -523,7 +523,7 @@ class Maker:
             source = source.child(*step)
             try:
                 value = semantics._ACCESSES[source.access](value, source.key)
-            except Exception:
+            except Exception:  # user code on the way raises, or what was there is gone: the way ends here
                 break
             found.append((source, value))
         return found

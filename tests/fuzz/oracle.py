@@ -206,7 +206,7 @@ class Tree:
         before = _C.torch_function_state()
         try:
             return bool(self.root.check(f_locals))
-        except Exception as error:
+        except Exception as error:  # torch throws where it should miss
             self.spoilt |= "_overlapping" in str(error)
             self._forget()
             return False
@@ -218,7 +218,7 @@ class Tree:
         before = _C.torch_function_state()
         try:
             return str(self.root.check_verbose(f_locals).verbose_code_parts)
-        except Exception as error:
+        except Exception as error:  # torch throws where it should explain
             return f"{type(error).__name__}: {error}"
         finally:
             _C.set_torch_function_state(before)
@@ -228,7 +228,7 @@ class Tree:
         comes to the tensors first: then it throws for good."""
         try:
             self.root.check({})
-        except Exception:
+        except Exception:  # it throws again: what the docstring says
             pass
 
     def _manager(self, source: Source) -> Any:

@@ -17,8 +17,6 @@ import torch
 from torch import nn
 
 import unified_guards
-from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.lower.rows import lower, make_checker
 
 from .programs import KINDS
 
@@ -99,7 +97,7 @@ def outcome(call: Callable[[], Any]) -> Any:
     """The value of a call in words that two processes can compare, or what it raised."""
     try:
         value = call()
-    except Exception as error:
+    except Exception as error:  # an outcome too: both processes must raise the same
         found = error.__cause__ or error
         return f"raises {type(found).__name__}", str(error)[:300]
     return _shown(value), ""
@@ -225,31 +223,6 @@ class Spot:
 
     def step(self, name: str = "") -> None:
         self.run.step(self.call, self.eager, name)
-
-
-# ---- guards written by hand, over one local named x ----------------------------------------------------------------
-
-X = Source.frame().child(Access.LOCAL, "x")
-
-
-def item(name: str, source: Source = X) -> Source:
-    return source.child(Access.GENERIC_DICT).child(Access.DICT_ITEM, name)
-
-
-def attr(name: str, source: Source = X) -> Source:
-    return source.child(Access.ATTR, name)
-
-
-def equals(source: Source, value: Any) -> Guard:
-    return guard(Test.EQUALS, (source,), (value,))
-
-
-def same(source: Source, value: Any) -> Guard:
-    return guard(Test.IS, (source,), (id(value), "the same"))
-
-
-def checker(*guards: Guard) -> Any:
-    return make_checker(lower(GuardSet((one, Provenance("dynamo")) for one in guards)), witness=True)
 
 
 def recorded(made: Any, shown: dict[str, Any], times: int = 4) -> Any:

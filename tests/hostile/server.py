@@ -49,7 +49,7 @@ def _child(kind: str, name: str, variant: str, answer: int, output: int) -> None
     try:
         programs_of(kind)[name].run(run)
         found: dict[str, Any] = {"steps": run.steps}
-    except BaseException:
+    except BaseException:  # also SystemExit: the parent is told whatever ended the program
         import traceback
 
         found = {"steps": run.steps, "error": traceback.format_exc()}

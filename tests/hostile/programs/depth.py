@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..protocol import Holder, Run, checker, direct, equals, item, program, recorded, same
+from ...guards import checker, equals, item, same
+from ..protocol import Holder, Run, direct, program, recorded
 
 
 def _nested(make: Callable[[int, Any], Any], start: Any, count: int) -> Any:

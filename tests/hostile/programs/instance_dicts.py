@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..protocol import Holder, Run, attr, checker, direct, equals, program, recorded
+from ...guards import attr, checker, equals
+from ..protocol import Holder, Run, direct, program, recorded
 
 
 class Sneaky(dict):

@@ -12,7 +12,8 @@ from torch import nn
 from unified_guards import _C
 from unified_guards.guards.ir import Guard, TensorFacts, Test, guard
 
-from ..protocol import Holder, Run, checker, direct, item, program
+from ...guards import checker, item
+from ..protocol import Holder, Run, direct, program
 
 
 def _like(value: Any) -> Guard:

@@ -14,7 +14,8 @@ from torch import nn
 
 from unified_guards.guards.ir import Access, Test, guard
 
-from ..protocol import Holder, Run, checker, direct, item, program, recorded
+from ...guards import checker, item
+from ..protocol import Holder, Run, direct, program, recorded
 
 
 def _fresh(source: str = "def function(self):\n    return 1") -> Any:

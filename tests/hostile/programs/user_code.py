@@ -13,7 +13,8 @@ from torch import nn
 from unified_guards import _C
 from unified_guards.guards.ir import Access, TensorFacts, Test, guard
 
-from ..protocol import Holder, Run, X, attr, checker, direct, equals, item, program
+from ...guards import X, attr, checker, equals, item
+from ..protocol import Holder, Run, direct, program
 
 
 def _like(source: Any, value: Any) -> Any:
@@ -474,7 +475,7 @@ def guards_that_raise(run: Run, error: Any) -> None:
     def guarded(call: Callable[[], Any]) -> Any:
         try:
             return call()
-        except BaseException as raised:
+        except BaseException as raised:  # the program raises some of each on purpose
             return type(raised).__name__
 
     asked, x = Asked(), torch.ones(2)

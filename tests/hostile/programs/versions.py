@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..protocol import Holder, Run, attr, checker, direct, equals, program
+from ...guards import attr, checker, equals
+from ..protocol import Holder, Run, direct, program
 
 
 def _scaled(x: Any, s: Any) -> Any:
