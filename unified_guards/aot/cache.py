@@ -20,12 +20,12 @@ from torch._logging import getArtifactLogger
 from torch.utils import _pytree as pytree
 
 from unified_guards import _C, verify
-from unified_guards.aot.entry import ARGS, KWARGS, Entry, Lifted, guard_set_of
+from unified_guards.aot.entry import ARGS, KWARGS, AotEntry, Lifted, guard_set_of
 from unified_guards.aot.lifting import Dimensions
 from unified_guards.aot.trace import Compilers, Rebuild, compile_entry
 from unified_guards.errors import RecompileLimitError, Unguardable
 from unified_guards.guards.ir import Guard, GuardSet, Source
-from unified_guards.lower.discriminators import introduce, program_of
+from unified_guards.lower.discriminators import discriminate
 from unified_guards.lower.rows import CannotLower
 from unified_guards.statistics import tally
 
@@ -106,7 +106,13 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor
     return [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
 
 
-def _forget(cache: weakref.ref[UnifiedCache], entry: weakref.ref[Entry]) -> None:
+def _why(entry: AotEntry, row: int | None, frame: dict[str, Any]) -> str:
+    """What to say of an entry that did not fit, whose check failed at a row."""
+    failure = entry.failure(row, frame)
+    return "never checked" if failure is None else failure.text
+
+
+def _forget(cache: weakref.ref[UnifiedCache], entry: weakref.ref[AotEntry]) -> None:
     """An object that an entry knows by address has died."""
     owner, dead = cache(), entry()
     if owner is not None and dead is not None:
@@ -201,7 +207,7 @@ class UnifiedCache(_C.Lookup):
             return self._refuse(lifted, str(reason), frame)
         entry = self._keys()[0]
         if self._find(args, kwargs) is not entry:
-            _, why = entry.failure(self._last_failure(entry), frame)
+            why = _why(entry, self._last_failure(entry), frame)
             self._drop(entry)
             return self._refuse(lifted, f"the function changes what it depends on: {why}", frame)
         self._compilations += 1
@@ -256,26 +262,25 @@ class UnifiedCache(_C.Lookup):
         *,
         eager: bool,
     ) -> None:
-        entry = Entry(guard_set, gather, list(lifted.lifting.kept.values()), eager=eager)
+        entry = AotEntry(guard_set, gather, list(lifted.lifting.kept.values()), eager=eager)
         lifted.lifting.deaths.tell = functools.partial(_forget, weakref.ref(self), weakref.ref(entry))
         others, share = self._keys(), verify.share()
         self._add(entry, entry.program.rows, function, rebuild, entry.oracle(share), share)
-        introduce(entry, others, self._tell_apart)
+        discriminate(entry, others, self._add_discriminator)
 
-    def _tell_apart(self, entry: Entry, item: Guard) -> None:
-        told, meaning = program_of(item), entry.program.meaning
+    def _add_discriminator(self, entry: AotEntry, item: Guard) -> None:
+        rows, first_row = entry.discriminator_rows(item)
         with contextlib.suppress(KeyError):  # dropped meanwhile: an object that it knows by address has died
-            self._ask_first(entry, told.rows, len(meaning))
-        meaning += told.meaning
+            self._ask_first(entry, rows, first_row)
 
-    def _compiled_entries(self) -> list[Entry]:
+    def _compiled_entries(self) -> list[AotEntry]:
         return [entry for entry in self._keys() if not entry.eager]
 
     def _reason(self, frame: dict[str, Any]) -> Recompile | None:
         failures = [(entry, self._last_failure(entry)) for entry in self._compiled_entries()]
         if not failures:
             return None
-        reason = Recompile(tuple(entry.failure(row, frame)[1] for entry, row in failures))
+        reason = Recompile(tuple(_why(entry, row, frame) for entry, row in failures))
         _recompiles.debug("Recompiling %s\n    triggered by the following guard failure(s):\n%s", self.name, reason)
         return reason
 

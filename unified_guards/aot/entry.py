@@ -1,6 +1,6 @@
 """One compiled version of a function, and the GuardSet that says when it may be used.
 
-Entry points: :class:`Entry`, :func:`lift_call`, :func:`guard_set_of`.
+Entry points: :class:`AotEntry`, :class:`Lifted`, :func:`guard_set_of`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,9 @@ from unified_guards import _C, verify
 from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported, shares_memory, storage_of
 from unified_guards.aot.shapes import shape_guards
 from unified_guards.aot.state import State, defined_at
-from unified_guards.guards.describe import describe, failing_of
+from unified_guards.entry import Entry
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
-from unified_guards.guards.semantics import explain_failure
-from unified_guards.lower.rows import Program, lower
-from unified_guards.simplify.driver import simplify
-from unified_guards.simplify.work import Removed
+from unified_guards.lower.rows import Program
 from unified_guards.statistics import tally
 
 ARGS = Source.frame().child(Access.LOCAL, "args")
@@ -145,53 +142,36 @@ def _storage_guards(tensors: list[Leaf], maker: Provenance) -> list[tuple[Guard,
     return found
 
 
-class Entry:
+class AotEntry(Entry):
     """One compiled version.
 
     Attributes:
-        guard_set: everything that was lifted.
-        checked: what is left to check after simplification.
-        removed: the rest, each with the rule that removed it.
-        stopped: where simplification used up its steps; None when it did not.
-        telling: guards that tell this version from the others, asked first (lower/discriminators.py); the last rows of
-            `program`.
+        program: what checks it.
         kept: what the guards know by address.
         eager: whether it stands for the function itself, which could not be compiled.
     """
 
     def __init__(self, guard_set: GuardSet, gather: list[Source], kept: list[Any], *, eager: bool = False) -> None:
-        self.guard_set = guard_set
-        self.eager = eager
-        self.checked: GuardSet
-        self.removed: list[Removed]
-        self.stopped: str | None
-        self.checked, self.removed, self.stopped = simplify(guard_set)
-        self.program: Program = lower(self.checked, gather)
-        self.telling: list[Guard] = []
+        super().__init__(guard_set)
+        self.program: Program = self.lower(gather)
         self.kept = kept
-
-    def failure(self, row: int | None, frame: dict[str, Any]) -> tuple[Guard | None, str]:
-        """The guard at a row of the program, which failed on ``frame``, and what to say of it."""
-        if row is None:
-            return None, "never checked"
-        meaning = self.program.meaning[row]
-        if isinstance(meaning, Source):
-            return None, f"{meaning} is missing"
-        meaning = failing_of(self.checked, meaning, frame)
-        return meaning, describe(meaning, self.checked.provenance(meaning), frame)
+        self.eager = eager
 
     def oracle(self, share: float) -> Callable[[dict[str, Any], bool], bool | None] | None:
         """Compares a verdict with the slow evaluator's on the unsimplified set; None where none is to be compared."""
         if share == 0:
             return None
+        # Imported here: without UNIFIED_GUARDS_VERIFY nothing asks the slow evaluator.
+        from unified_guards.guards import semantics
+
         judge = verify.Judge(share, "an AOT entry point", "the reference evaluator")
 
         def compare(frame: dict[str, Any], verdict: bool) -> bool | None:
             tally.compare()
-            failing = explain_failure(self.guard_set, frame)
+            failing = semantics.explain_failure(self.guard_set, frame)
             if (failing is None) == verdict:
                 return None
-            if (explain_failure(self.guard_set, frame) is None) == verdict:
+            if (semantics.explain_failure(self.guard_set, frame) is None) == verdict:
                 return None  # code of the user's in a guard answers differently each time
             return judge.disagree(verdict, None if failing is None else str(failing))
 

@@ -12,12 +12,12 @@ from torch.fx.experimental import proxy_tensor
 
 from unified_guards import _C, verify
 from unified_guards.aot.cache import is_being_traced, tracing
-from unified_guards.aot.entry import Entry, Lifted, guard_set_of
+from unified_guards.aot.entry import AotEntry, Lifted, guard_set_of
 from unified_guards.aot.lifting import Dimensions, Leaf, Role, keep_shared_memory_static
 from unified_guards.aot.shapes import fake_mode_for, make_fake
 from unified_guards.aot.stand_in import StandIn
 from unified_guards.errors import GuardError, Unguardable
-from unified_guards.guards.ir import GuardSet, Test, guard
+from unified_guards.guards.ir import Guard, GuardSet, Test, guard
 
 _ON_FAILURE = ("raise", "retrace", "ignore")
 
@@ -26,19 +26,19 @@ class _Version(NamedTuple):
     """A graph and its guards. The first version's graph is that of the module which is called, a copy perhaps: None."""
 
     graph: torch.fx.GraphModule | None
-    entry: Entry
+    entry: AotEntry
 
 
 class Guards(_C.Lookup):
     """The guards of a :class:`GuardedGraphModule` and, with ``on_guard_failure="retrace"``, of its later versions."""
 
-    def __init__(self, trace: Callable[..., tuple[torch.fx.GraphModule, Entry]], on_guard_failure: str) -> None:
+    def __init__(self, trace: Callable[..., tuple[torch.fx.GraphModule, AotEntry]], on_guard_failure: str) -> None:
         super().__init__()
         self.trace = trace
         self.on_guard_failure = on_guard_failure
-        self.first: Entry
+        self.first: AotEntry
 
-    def add(self, graph: torch.fx.GraphModule | None, entry: Entry) -> None:
+    def add(self, graph: torch.fx.GraphModule | None, entry: AotEntry) -> None:
         """A version, tried before the others."""
         if not self._keys():
             self.first = entry
@@ -56,7 +56,9 @@ class Guards(_C.Lookup):
     def error(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GuardError:
         """What to raise after a failed check of the version that was traced first."""
         version = next(item for item in self._keys() if item.entry is self.first)
-        failed, text = self.first.failure(self._last_failure(version), {"args": args, "kwargs": kwargs})
+        failure = self.first.failure(self._last_failure(version), {"args": args, "kwargs": kwargs})
+        failed = failure.origin if failure is not None and isinstance(failure.origin, Guard) else None
+        text = "never checked" if failure is None else failure.text
         provenance = () if failed is None else self.first.checked.provenance(failed)
         return GuardError(
             f"this graph was traced for other inputs; the guard that fails: {text}\nTrace again for these inputs, or "
@@ -157,7 +159,7 @@ def make_fx(
     if tracing_mode not in ("real", "fake", "symbolic"):
         raise ValueError(f"tracing_mode must be 'real', 'fake' or 'symbolic'; got {tracing_mode!r}")
 
-    def trace(*args: Any) -> tuple[torch.fx.GraphModule, Entry]:
+    def trace(*args: Any) -> tuple[torch.fx.GraphModule, AotEntry]:
         with tracing:  # torch patches itself meanwhile, for the whole process
             return _trace(f, args, tracing_mode, on_guard_failure, decomposition_table, _allow_non_fake_inputs, options)
 
@@ -183,7 +185,7 @@ def _trace(
     table: Any,
     allow_real: bool,
     options: dict[str, Any],
-) -> tuple[torch.fx.GraphModule, Entry]:
+) -> tuple[torch.fx.GraphModule, AotEntry]:
     symbolic = tracing_mode == "symbolic"
     try:
         lifted = Lifted(f, args, {}, Dimensions(symbolic))
@@ -206,7 +208,7 @@ def _trace(
         guard_set = guard_set_of(lifted, shape_env, leaves=leaves, storages=_mutates(graph), offsets=mode.reads_offset)
     except Unguardable as reason:
         raise TypeError(f"make_fx cannot guard what {getattr(f, '__name__', f)} depends on: {reason}") from None
-    return graph, Entry(guard_set, [], list(lifted.lifting.kept.values()))
+    return graph, AotEntry(guard_set, [], list(lifted.lifting.kept.values()))
 
 
 def _make_inputs(leaves: list[Leaf], lifted: Lifted, tracing_mode: str, allow_real: bool) -> Any:

@@ -20,9 +20,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from unified_guards import _C
-from unified_guards.dynamo.lift import described
 from unified_guards.errors import Unguardable
+from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.ir import Access, Guard, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.guards.names import name_at
 
 
 class Role(enum.Enum):
@@ -101,8 +102,6 @@ _BITS = frozenset({float, complex})
 _SINGLETONS = (None, True, False, Ellipsis, NotImplemented)
 #: Of these, keys that are equal and of one type are interchangeable.
 _EXACT_KEYS = frozenset({str, int, bool, bytes, type(None)})
-
-_MISSING = object()
 
 #: Builds a value out of the traced leaves.
 Template = Callable[[dict[Leaf, Any]], Any]
@@ -188,7 +187,7 @@ def tensor_facts(value: torch.Tensor, sizes: Sequence[Any], strides: Sequence[An
         tuple(map(known_int, sizes)),
         tuple(map(known_int, strides)),
         False,
-        described(id(kind)),
+        name_at(id(kind)),
         str(value.dtype).removeprefix("torch."),
     )
 
@@ -252,13 +251,13 @@ class Lifting:
         """The exact type of ``value``."""
         kind = type(value)
         self.keep(kind)
-        self.add(Test.TYPE_IS, source, (id(kind), described(id(kind))), maker)
+        self.add(Test.TYPE_IS, source, (id(kind), name_at(id(kind))), maker)
 
     def is_object(self, value: object, source: Source, maker: Provenance) -> None:
         """The identity of ``value``."""
         self.keep(value)
         self.constants.add(id(value))
-        self.add(Test.IS, source, (id(value), described(id(value))), maker)
+        self.add(Test.IS, source, (id(value), name_at(id(value))), maker)
 
     def keep(self, value: object) -> None:
         """An address may not be given to another object while a guard knows it."""
@@ -466,16 +465,16 @@ class Lifting:
             below = source.child(Access.GENERIC_DICT)
             self.keys(names, below, maker)
             for at, name in enumerate(names):
-                found = names[name], vars(made).get(name, _MISSING)
+                found = names[name], vars(made).get(name, MISSING)
                 self._attribute(value, *found, self.item_source(below, name, at), maker)
             if len(vars(made)) != len(names):
                 raise Unguardable(f"a {type(value).__qualname__} without some attribute of its own ({source})")
         for name in slots:
-            found = getattr(value, name, _MISSING), getattr(made, name, _MISSING)
+            found = getattr(value, name, MISSING), getattr(made, name, MISSING)
             self._attribute(value, *found, source.child(Access.ATTR, name), maker)
 
     def _attribute(self, value: Any, own: Any, other: Any, source: Source, maker: Provenance) -> None:
-        if own is _MISSING or other is _MISSING or (_is_plain(own) and not _is_same_plain(own, other)):
+        if own is MISSING or other is MISSING or (_is_plain(own) and not _is_same_plain(own, other)):
             raise Unguardable(f"a {type(value).__qualname__} with an attribute of its own ({source})")
         if _is_plain(own):
             self.exact(own, source, maker)

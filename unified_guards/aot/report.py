@@ -10,7 +10,7 @@ from unified_guards.report.explain import FrameReport, Report
 
 if TYPE_CHECKING:
     from unified_guards.aot.cache import CacheInfo, Recompile, UnifiedCache
-    from unified_guards.aot.entry import Entry
+    from unified_guards.aot.entry import AotEntry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class AotReport(Report):
         return "\n\n".join([self._head(), *map(str, self.frames)])
 
 
-def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
+def _frame(cache: UnifiedCache, entry: AotEntry) -> FrameReport:
     siblings = [other for other in cache._keys() if other is not entry]
     return FrameReport(
         cache.name,
@@ -54,11 +54,11 @@ def _frame(cache: UnifiedCache, entry: Entry) -> FrameReport:
         len(entry.checked),
         cache._length(entry),
         cache._nbytes(entry),
-        entry.program.python_callbacks,
+        entry.python_callbacks,
         cache._counts(entry),
         siblings=len(siblings),
         shared=shared(entry, siblings),
-        telling=tuple(entry.telling),
+        discriminators=tuple(entry.discriminators),
         stopped=entry.stopped,
     )
 

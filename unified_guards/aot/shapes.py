@@ -17,10 +17,9 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, Stateles
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from unified_guards.aot.lifting import Leaf
-from unified_guards.dynamo.lift import PROPERTIES
 from unified_guards.errors import Unguardable
 from unified_guards.guards.expressions import NotAnExpression, Op, Term, const, expression, parse, parts_of, read, term
-from unified_guards.guards.ir import Guard, Provenance, Source
+from unified_guards.guards.ir import TENSOR_NUMBERS, Guard, Provenance, Source
 
 
 def fake_mode_for(values: list[Any], *, symbolic: bool, **options: Any) -> FakeTensorMode:
@@ -127,7 +126,7 @@ def _our_source(source: Any, leaves: list[Leaf]) -> Source:
     if isinstance(source, LocalSource):
         return leaves[int(source.local_name[1:])].source
     if isinstance(source, TensorPropertySource) and isinstance(source.base, LocalSource):
-        return _our_source(source.base, leaves).child(PROPERTIES[source.prop], source.idx)
+        return _our_source(source.base, leaves).child(TENSOR_NUMBERS[source.prop.method_name()], source.idx)
     raise Unguardable(f"a shape guard reads a {type(source).__name__}")
 
 

@@ -50,17 +50,17 @@ def main(arguments: argparse.Namespace) -> int:
     if not page.parent.is_dir():
         arguments.error(f"--html {arguments.html}: there is no folder {page.parent}")
     import unified_guards
-    from unified_guards.report import costs
+    from unified_guards.dynamo import measure
     from unified_guards.report.explain import report_of
 
     os.environ["UNIFIED_GUARDS_PROFILE"] = "1"
-    costs.compiled = []
+    measure.compiled = []
     unified_guards.install()
     status = _run(arguments)
     wanted = arguments.function
-    made = [each for each in costs.compiled if wanted in (None, each.code.co_name)]
+    made = [each for each in measure.compiled if wanted in (None, each.code.co_name)]
     if not made:
-        names = sorted({each.code.co_name for each in costs.compiled})
+        names = sorted({each.code.co_name for each in measure.compiled})
         why = (
             f"no compiled function is named {wanted!r}. Compiled were: {', '.join(names)}"
             if names

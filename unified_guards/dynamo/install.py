@@ -22,8 +22,10 @@ from torch._guards import TracingContext
 
 from unified_guards import _C, verify
 from unified_guards._environment import is_set
-from unified_guards.dynamo import compat, reads, strict
+from unified_guards.dynamo import compat
 from unified_guards.dynamo.provenance import Watch, collecting
+from unified_guards.dynamo.strict import reads
+from unified_guards.dynamo.strict.backend_call import noting_calls
 from unified_guards.dynamo.tap import Tap, recording
 from unified_guards.dynamo.unify import finish
 from unified_guards.statistics import tally
@@ -77,7 +79,7 @@ class _Installation:
         self.tap = Tap(self.put)
         self.watch = Watch(self.put)
         name = "call_user_compiler"
-        self.put(OutputGraph, name, strict.noting_calls(vars(OutputGraph)[name], _is_strict))
+        self.put(OutputGraph, name, noting_calls(vars(OutputGraph)[name], _is_strict))
         reads.watch(self.put, _is_strict)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
@@ -125,7 +127,7 @@ def install(*, strict: bool = False) -> None:
     everywhere. Takes the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
 
     Args:
-        strict: also guard what torch leaves out (``dynamo/strict.py``): hooks and methods that come later, memory that
+        strict: also guard what torch leaves out (``dynamo/strict``): hooks and methods that come later, memory that
             inputs share, and more. Then a frame may be compiled again where torch would reuse it, and give a wrong
             result. Lasts until :func:`uninstall`, whoever calls ``install()`` in between.
     """

@@ -7,10 +7,8 @@ checks them. What cannot be expressed raises :class:`CannotLift`, and torch's tr
 
 from __future__ import annotations
 
-import ast
-import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._C._dynamo import guards as native
@@ -18,21 +16,47 @@ from torch._dynamo.source import (
     AttrSource,
     CallMethodItemSource,
     FloatTensorSource,
-    TensorProperty,
     TensorPropertySource,
 )
 
 from unified_guards import _C
 from unified_guards.dynamo import compat
+from unified_guards.dynamo.identities import same_object
+from unified_guards.dynamo.leaf_guards import IMPLIED_BY_DICT_MANAGER, LEAF_GUARDS, ONCE
 from unified_guards.dynamo.provenance import Origins
 from unified_guards.dynamo.tap import LAMBDA_PARTS, TENSOR_FACTS
 from unified_guards.guards.expressions import NotAnExpression, expression, parse, parts_of
-from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.guards.ir import (
+    TENSOR_NUMBERS,
+    Access,
+    Guard,
+    GuardSet,
+    Provenance,
+    Source,
+    TensorFacts,
+    Test,
+    guard,
+)
+from unified_guards.guards.names import name_at
 from unified_guards.statistics import tally
 
 
 class CannotLift(Exception):
     """This frame's guards stay torch's; the message says why, in words that repeat from frame to frame."""
+
+
+class Lifted(NamedTuple):
+    """What was lifted of a frame, and what the later stages want of the records that it was lifted from.
+
+    Attributes:
+        guard_set: the guards.
+        tensors: that torch guards, by torch's names of their sources.
+        examples: the values that torch has seen at the sources.
+    """
+
+    guard_set: GuardSet
+    tensors: dict[str, Any]
+    examples: list[Any]
 
 
 class _Node:
@@ -81,60 +105,6 @@ _CHILD = {
     "get_value_manager": (Access.DICT_VALUE_AT, "index"),
 }
 
-#: Accesses of a tensor's numbers, by torch's name.
-PROPERTIES = {
-    TensorProperty.SIZE: Access.TENSOR_SIZE,
-    TensorProperty.STRIDE: Access.TENSOR_STRIDE,
-    TensorProperty.STORAGE_OFFSET: Access.TENSOR_OFFSET,
-}
-
-#: Leaf guards of which torch keeps the first on a manager and ignores every other, whatever its value.
-_ONCE = frozenset(
-    {
-        TENSOR_FACTS,
-        "add_type_match_guard",
-        "add_fake_script_type_match_guard",
-        "add_id_match_guard",
-        "add_none_match_guard",
-        "add_true_match_guard",
-        "add_false_match_guard",
-        "add_equals_match_guard",
-        "add_length_check_guard",
-        "add_dict_length_check_guard",
-        "add_tuple_iterator_length_guard",
-        "add_range_iterator_match_guard",
-        "add_not_none_guard",
-        "add_mapping_keys_guard",
-        "add_dispatch_key_set_guard",
-        "add_dict_version_guard",
-    }
-)
-
-#: On the manager of a dict whose keys are guarded these do nothing: that manager checks type and length itself.
-_IMPLIED_BY_DICT_MANAGER = frozenset({"add_type_match_guard", "add_dict_length_check_guard"})
-
-
-_QUALNAME = vars(type)["__qualname__"]
-_NAMED = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
-
-
-def described(address: int) -> str:
-    """A name for the object at an address that is alive; without an address, so that it repeats from run to run.
-
-    Asks only what answers without running user code: a module may import others when asked for an attribute.
-    """
-    value = _C.object_at(address)
-    if isinstance(value, type):
-        module = type.__dict__["__module__"].__get__(value)
-        name = _QUALNAME.__get__(value)
-    elif isinstance(value, types.ModuleType):
-        module, name = None, types.ModuleType.__getattribute__(value, "__dict__").get("__name__")
-    elif isinstance(value, _NAMED):
-        module, name = value.__module__, value.__qualname__
-    else:
-        return f"that {_QUALNAME.__get__(type(value))}"
-    return f"{module}.{name}" if isinstance(module, str) and module != "builtins" else str(name)
-
 
 class _Leaves(dict[str, Source]):
     """What the text of a source of torch stands for, found when it is asked for."""
@@ -152,12 +122,14 @@ class _Leaves(dict[str, Source]):
 class _Lift:
     def __init__(self, root: Any, origins: Origins) -> None:
         self.origins = origins
-        self.tensors: dict[str, Guard] = {}
+        self.tensor_guards: dict[str, Guard] = {}
+        self.tensors: dict[str, Any] = {}
+        self.examples: list[Any] = []
         self.root = _Node(Source.frame(), root)
         self.nodes: dict[int, _Node] = {id(root): self.root}
         self.relations: list[tuple[Guard, Provenance]] = []
         self.epilogue: list[tuple[Guard, Provenance]] = []
-        self.descriptions: dict[int, str] = {}
+        self.names: dict[int, str] = {}
         self.shapes_left: str | None = None  # why shape guards stay torch's function
         self.parts: tuple[list[str], list[str], str, dict[str, Any]] | None = None
 
@@ -166,6 +138,7 @@ class _Lift:
     def read(self, records: Iterable[tuple[str, Any, tuple[Any, ...], dict[str, Any], Any]]) -> None:
         nodes = self.nodes
         for method, manager, args, kwargs, result in records:
+            self._note_values(method, kwargs)
             if result is not None and id(result) in nodes:
                 continue  # torch had made this child already
             if manager is None:
@@ -180,6 +153,12 @@ class _Lift:
                 self._child(node, method, kwargs, result)
             else:
                 self._unusual_child(node, method, kwargs, result)
+
+    def _note_values(self, method: str, kwargs: dict[str, Any]) -> None:
+        if "example_value" in kwargs:
+            self.examples.append(kwargs["example_value"])
+        if method == TENSOR_FACTS:
+            self.tensors[kwargs["tensor_name"]] = kwargs["value"]
 
     def _child(self, node: _Node, method: str, kwargs: dict[str, Any], result: Any) -> None:
         access, name = _CHILD[method]
@@ -215,7 +194,7 @@ class _Lift:
     def _guard_dict(self, node: _Node, example: dict[Any, Any]) -> None:
         maker = Provenance("dynamo", "key order of a dict")
         kind = type(example)
-        node.guards.append((guard(Test.TYPE_IS, (node.source,), (id(kind), self._describe(id(kind)))), maker))
+        node.guards.append((guard(Test.TYPE_IS, (node.source,), (id(kind), self._name_at(id(kind)))), maker))
         length = dict.__len__(example)
         node.guards.append((guard(Test.DICT_LENGTH, (node.source,), (length,)), maker))
         node.closed = length == 0
@@ -225,28 +204,28 @@ class _Lift:
     def _leaf(self, node: _Node, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if node.closed:
             return
-        if method in _ONCE:
+        if method in ONCE:
             if method in node.once:
                 return
             node.once.add(method)
-        if method in _IMPLIED_BY_DICT_MANAGER and isinstance(node.manager, native.DictGuardManager):
+        if method in IMPLIED_BY_DICT_MANAGER and isinstance(node.manager, native.DictGuardManager):
             return
         if method == "add_epilogue_lambda_guard":
             self._epilogue(args)
             return
         if method == TENSOR_FACTS:
             code, stack = kwargs["verbose_code_parts"], kwargs["user_stack"]
-            made = self.tensors[kwargs["tensor_name"]] = self._tensor(node.source, args, kwargs)
+            made = self.tensor_guards[kwargs["tensor_name"]] = self._tensor(node.source, args, kwargs)
         else:
             code, stack = args[-2], args[-1]
-            make = _LEAVES.get(method)
-            made = make(self, node.source, args) if make is not None else _torch_leaf(node, code)
+            make = LEAF_GUARDS.get(method)
+            made = make(self._name_at, node.source, args) if make is not None else _torch_leaf(node, code)
         node.guards.append((made, Provenance("dynamo", code[0] if code else "", stack)))
 
-    def _describe(self, address: int) -> str:
-        known = self.descriptions.get(address)
+    def _name_at(self, address: int) -> str:
+        known = self.names.get(address)
         if known is None:
-            known = self.descriptions[address] = described(address)
+            known = self.names[address] = name_at(address)
         return known
 
     def _tensor(self, source: Source, found: tuple[Any, ...], given: dict[str, Any]) -> Guard:
@@ -263,7 +242,7 @@ class _Lift:
             _dims(sizes) if sizes else tuple(value.size()),
             _dims(strides) if strides else tuple(value.stride()),
             bool(given.get("device_index_is_current", False)),
-            self._describe(id(kind)),
+            self._name_at(id(kind)),
             str(value.dtype).removeprefix("torch."),
         )
         return guard(Test.TENSOR, (source,), (facts,))
@@ -321,7 +300,7 @@ class _Lift:
             self._shapes(function, parts, verbose, managers)
             return
         for part, code in zip(parts, verbose, strict=False):
-            pair = _same_object(part, function)
+            pair = same_object(part, function)
             if pair is not None:
                 self.relations += self._made_by(guard(Test.SAME, pair), maker, code, stack)
             else:
@@ -354,7 +333,7 @@ class _Lift:
             self._need_plain_properties(node)
             return node.source
         if isinstance(source, TensorPropertySource):
-            return self._number(source.base, managers).child(PROPERTIES[source.prop], source.idx)
+            return self._number(source.base, managers).child(TENSOR_NUMBERS[source.prop.method_name()], source.idx)
         if type(source) is CallMethodItemSource and type(source.base) is FloatTensorSource:
             return self._number(source.base.base, managers)  # a float by way of a tensor, of its own precision
         if type(source) is AttrSource:
@@ -381,53 +360,9 @@ class _Lift:
     def _constant_sizes(self) -> Iterable[tuple[Guard, Provenance]]:
         """Tensor guards that check a size because the backend made it constant: a maker more for each such size."""
         for name, sizes in self.origins.tensors.items():
-            made = self.tensors.get(name)
+            made = self.tensor_guards.get(name)
             if made is not None:
                 yield from ((made, Provenance("aot", code, stack)) for code, stack in sizes)
-
-
-def _same_object(part: str, function: Callable[..., Any]) -> tuple[Source, Source] | None:
-    """The two sides of ``a is b``, when both are paths."""
-    try:
-        tree = ast.parse(part.strip(), mode="eval").body
-    except SyntaxError:
-        return None
-    if not (isinstance(tree, ast.Compare) and len(tree.ops) == 1 and isinstance(tree.ops[0], ast.Is)):
-        return None
-    left, right = _path(tree.left, function), _path(tree.comparators[0], function)
-    return (left, right) if left is not None and right is not None else None
-
-
-def _path(tree: ast.expr, function: Callable[..., Any]) -> Source | None:
-    """An expression of names, attributes, constant items and types, with the meaning that Python gives it."""
-    if isinstance(tree, ast.Name):
-        if tree.id == "L":
-            return Source.frame()
-        scope = getattr(function, "__globals__", {}).get("G") if tree.id == "G" else None
-        return Source.frame().child(Access.GLOBALS, scope) if isinstance(scope, dict) else None
-    if isinstance(tree, ast.Attribute):
-        base = _path(tree.value, function)
-        return None if base is None or base is Source.frame() else base.child(Access.ATTR, tree.attr)
-    if isinstance(tree, ast.Subscript) and isinstance(tree.slice, ast.Constant):
-        base = _path(tree.value, function)
-        if base is None:
-            return None
-        key = tree.slice.value
-        if base is Source.frame():
-            return base.child(Access.LOCAL, key)
-        return base.child(Access.DICT_ITEM if base.access is Access.GLOBALS else Access.ITEM, key)
-    if isinstance(tree, ast.Call) and _is_type(tree, function):
-        base = _path(tree.args[0], function)
-        return None if base is None or base is Source.frame() else base.child(Access.TYPE)
-    return None
-
-
-def _is_type(tree: ast.Call, function: Callable[..., Any]) -> bool:
-    """Whether a call asks for the type of one object."""
-    if not isinstance(tree.func, ast.Name) or tree.func.id != "type" or len(tree.args) != 1 or tree.keywords:
-        return False
-    code = function.__code__
-    return "type" not in (*code.co_varnames, *code.co_freevars, *function.__globals__)  # the builtin, then
 
 
 def _write(node: _Node, entries: list[tuple[Guard, Provenance]]) -> None:
@@ -465,124 +400,14 @@ def _lambda_child(source: Source, function: Callable[..., Any]) -> Source:
 
 
 def _torch_leaf(node: _Node, code: list[str]) -> Guard:
-    """A leaf guard that we do not know: torch's own object is asked."""
+    """A leaf guard that has no row in `LEAF_GUARDS`: torch's own object is asked."""
     leaf = node.manager.get_leaf_guards()[-1]
     if isinstance(leaf, native.RelationalGuard) or not callable(leaf):
         raise CannotLift(f"leaf guard {type(leaf).__name__} is not known")
     return guard(Test.TORCH_LEAF, (node.source,), (leaf, " and ".join(code) or type(leaf).__name__))
 
 
-def _torch_id(lift: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    return guard(Test.IS, (source,), (args[0], lift._describe(args[0])))
-
-
-def _type(lift: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    return guard(Test.TYPE_IS, (source,), (args[0], lift._describe(args[0])))
-
-
-def _equals(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    bits = type(args[0]) in (float, complex) and compat.compares_float_bits()
-    return guard(Test.SAME_BITS if bits else Test.EQUALS, (source,), (args[0],))
-
-
-def _nan(test: Test) -> Callable[[_Lift, Source, tuple[Any, ...]], Guard]:
-    def make(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-        value = compat.nan_guard_value(args)
-        return guard(Test.SAME_BITS, (source,), value) if value else guard(test, (source,))
-
-    return make
-
-
-def _default_device(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    from torch.utils import _device
-
-    return guard(Test.DEFAULT_DEVICE, (source,), (_device.CURRENT_DEVICE,))
-
-
-def _dict_version(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    return guard(Test.DICT_VERSION, (source,), (native.dict_version(args[0]),))
-
-
-def _dispatch_keys(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    return guard(Test.DISPATCH_KEYS, (source,), (_C.apply_dispatch_state(args[0].raw_repr()),))
-
-
-def _marking(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    return guard(Test.DIM_MARKING, (source,), args[:3])
-
-
-def _dynamic_indices(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    return guard(Test.DYNAMIC_INDICES, (source,), ("_dynamo_dynamic_indices", args[0]))
-
-
-_HOOKS = "AUTOGRAD_SAVED_TENSORS_HOOKS.<locals>.fn"
-
-
-def _predicate(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-    """A Python function. That of the saved-tensors hooks is known by name: it holds the ids that it expects."""
-    function, code = args[0], args[1]
-    if getattr(function, "__qualname__", "").endswith(_HOOKS):
-        names = function.__code__.co_freevars
-        if "guard_hooks_ids" in names:
-            ids = function.__closure__[names.index("guard_hooks_ids")].cell_contents
-            return guard(Test.SAVED_HOOKS, (source,), (ids, function))
-    return guard(Test.PREDICATE, (source,), (function, " and ".join(code)))
-
-
-def _plain(test: Test, count: int) -> Callable[[_Lift, Source, tuple[Any, ...]], Guard]:
-    """A guard whose parameters are the first ``count`` arguments."""
-
-    def make(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-        return guard(test, (source,), args[:count])
-
-    return make
-
-
-def _singleton(test: Test, value: object) -> Callable[[_Lift, Source, tuple[Any, ...]], Guard]:
-    def make(_: _Lift, source: Source, args: tuple[Any, ...]) -> Guard:
-        return guard(test, (source,), (id(value), repr(value)))
-
-    return make
-
-
-_LEAVES: dict[str, Callable[[_Lift, Source, tuple[Any, ...]], Guard]] = {
-    "add_type_match_guard": _type,
-    "add_fake_script_type_match_guard": lambda lift, source, args: guard(
-        Test.SCRIPT_TYPE, (source,), (args[1], lift._describe(args[1]), args[0])
-    ),
-    "add_id_match_guard": _torch_id,
-    "add_none_match_guard": _singleton(Test.IS, None),
-    "add_true_match_guard": _singleton(Test.IS, True),
-    "add_false_match_guard": _singleton(Test.IS, False),
-    "add_not_none_guard": _singleton(Test.IS_NOT, None),
-    "add_equals_match_guard": _equals,
-    "add_length_check_guard": lambda lift, source, args: guard(
-        Test.LENGTH, (source,), (args[0], compat.measures_sets())
-    ),
-    "add_dict_length_check_guard": _plain(Test.DICT_LENGTH, 1),
-    "add_tuple_iterator_length_guard": _plain(Test.TUPLE_ITER_LEN, 2),
-    "add_range_iterator_match_guard": _plain(Test.RANGE_ITER, 4),
-    "add_mapping_keys_guard": lambda lift, source, args: guard(Test.MAPPING_KEYS, (source,), (tuple(args[0].keys()),)),
-    "add_dict_contains_guard": lambda lift, source, args: guard(Test.DICT_CONTAINS, (source,), (args[1], args[0])),
-    "add_set_contains_guard": lambda lift, source, args: guard(Test.SET_CONTAINS, (source,), (args[1], args[0])),
-    "add_no_hasattr_guard": _plain(Test.NO_ATTR, 1),
-    "add_float_is_nan_guard": _nan(Test.FLOAT_NAN),
-    "add_complex_is_nan_guard": _nan(Test.COMPLEX_NAN),
-    "add_dual_level_match_guard": _plain(Test.DUAL_LEVEL, 1),
-    "add_default_device_guard": _default_device,
-    "add_global_state_guard": _plain(Test.GLOBAL_STATE, 1),
-    "add_torch_function_mode_stack_guard": lambda lift, source, args: guard(
-        Test.MODE_STACK, (source,), (tuple(type(mode) for mode in args[0]),)
-    ),
-    "add_dict_version_guard": _dict_version,
-    "add_dispatch_key_set_guard": _dispatch_keys,
-    "add_dimension_marking_guard": _marking,
-    "add_dynamic_indices_guard": _dynamic_indices,
-    "add_lambda_guard": _predicate,
-}
-
-
-def lift(records: Iterable[Any], root: Any, origins: Origins | None = None) -> GuardSet:
+def lift(records: Iterable[Any], root: Any, origins: Origins | None = None) -> Lifted:
     """The guards of the tree under ``root``, from the calls that built it.
 
     Args:
@@ -598,4 +423,4 @@ def lift(records: Iterable[Any], root: Any, origins: Origins | None = None) -> G
         reader.read(records)
         if reader.shapes_left is not None:
             tally.shapes_left(reader.shapes_left)
-        return reader.guard_set()
+        return Lifted(reader.guard_set(), reader.tensors, reader.examples)

@@ -17,7 +17,7 @@ from torch._C._dynamo import guards as native
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards import _C, verify
-from unified_guards.dynamo.frame import Frame
+from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.statistics import tally
 
 
@@ -28,7 +28,7 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
     """
 
     torch_root: Any
-    frame: Frame
+    entry: DynamoEntry
 
     def _torch(self) -> torch_guards.GuardManagerWrapper:
         """What this object was before: torch's tree with everything else as it is now."""
@@ -44,7 +44,7 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
     def check_verbose(self, x: Any) -> Any:
         """Torch's reason. Its tree also counts the failure, which is how torch chooses its diff guards."""
         with contextlib.suppress(Exception):  # only for reading: nothing here may change what torch says
-            self.frame.note_miss(x)
+            self.entry.note_recompilation(x)
         with _torch_function_state_kept():
             try:
                 self.torch_root.check(x)
@@ -59,7 +59,7 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
 
     def _with_extras(self, found: Any, f_locals: Any) -> Any:
         """Where torch's tree would go on, the guard that it does not have: one part is not evaluated as code."""
-        reason = self.frame.failing_extra(f_locals) if found.result and isinstance(f_locals, dict) else None
+        reason = self.entry.failing_extra(f_locals) if found.result and isinstance(f_locals, dict) else None
         return found if reason is None else native.GuardDebugInfo(False, [reason], 0)
 
     def collect_diff_guard_sources(self) -> Any:
@@ -127,17 +127,17 @@ def oracle_of(
             # However a second question is answered: code of the user's in a guard may have changed, after it was
             # vouched for, what another guard is about.
             return judge.disagree(verdict, None)
-        if unified.frame.stopped_at_an_extra():
+        if unified.entry.stopped_at_an_extra():
             return None  # torch's tree does not have this guard
-        failure = unified.frame.last_failure
-        if unified.frame.checker.check(f_locals):
+        failure = unified.entry.last_failure
+        if unified.entry.checker.check(f_locals):
             return None  # user code in a guard answers differently from one call to the next
         return judge.disagree(verdict, failure)
 
     return compare
 
 
-def frames_of(code: types.CodeType) -> list[Frame]:
-    """The unified guards of the cache entries that ``code`` has, those that may be used next first."""
+def entries_of(code: types.CodeType) -> list[DynamoEntry]:
+    """The cache entries of ``code`` that are checked natively, in the order in which a lookup asks them."""
     wrappers = (entry.guard_manager for entry in _debug_get_cache_entry_list(code))
-    return [wrapper.frame for wrapper in wrappers if isinstance(wrapper, UnifiedGuardManagerWrapper)]
+    return [wrapper.entry for wrapper in wrappers if isinstance(wrapper, UnifiedGuardManagerWrapper)]

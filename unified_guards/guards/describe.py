@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 
+from unified_guards.guards.accesses import resolve
 from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source, Test
-from unified_guards.guards.semantics import explain_failure, holds, resolve
+from unified_guards.guards.semantics import explain_failure, holds
 
-#: Whose repr() runs no code of the user's.
-_PLAIN = frozenset({int, float, bool, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+#: Types whose repr() runs no code of the user's.
+_SHOWN_BY_REPR = frozenset({int, float, bool, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
 #: How many sources' values are shown, and how many characters of each.
 _MOST_VALUES, _MOST_TEXT = 4, 120
 
 
 def _value(value: Any) -> str:
     kind = type(value)
-    if kind in _PLAIN or isinstance(value, type):
+    if kind in _SHOWN_BY_REPR or isinstance(value, type):
         text = repr(value)
     elif issubclass(kind, torch.Tensor):
         text = _tensor(value)

@@ -65,6 +65,14 @@ class Access(_Texts):
     DICT_VALUE_AT = "list({b}.values())[{k}]"
 
 
+#: How the numbers of a tensor are reached, by the method that reads them.
+TENSOR_NUMBERS = {
+    "size": Access.TENSOR_SIZE,
+    "stride": Access.TENSOR_STRIDE,
+    "storage_offset": Access.TENSOR_OFFSET,
+}
+
+
 class Test(_Texts):
     """What a guard asks of its sources. In the text ``{0}`` is the first source, ``{p}`` the parameters."""
 

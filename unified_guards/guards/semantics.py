@@ -1,22 +1,18 @@
-"""The slow and obvious evaluator: what a :class:`GuardSet` means, in Python, one small function for each thing it says.
+"""The slow and obvious evaluator: what a :class:`GuardSet` means, in Python, one small function for each :class:`Test`.
 
-It is what the native checker is compared with, and the place to read what an access or a test means. Every guard is
-evaluated on its own: its sources are followed from the frame anew, nothing is remembered from guard to guard. Where
-torch's guard tree would throw or leave an error pending, the guard fails. Entry points: :func:`evaluate`,
-:func:`explain_failure`.
+The tests compare the native checker with it. In a program it only explains why a guard failed, and gives the second
+verdict on AOT entry points under ``UNIFIED_GUARDS_VERIFY``; so it is imported when one of these is asked for.
+
+Each guard is evaluated by itself: its sources are followed from the frame anew (``accesses.py``), and nothing is
+remembered from one guard to the next. Where torch's guard tree would throw or leave an error pending, the guard fails.
+Entry points: :func:`evaluate`, :func:`explain_failure`.
 """
 
 from __future__ import annotations
 
-import copy
 import ctypes
-import gc
-import itertools
 import operator
 import struct
-import types
-import warnings
-import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,12 +21,9 @@ from torch._C._dynamo import guards as native
 from torch.autograd import forward_ad
 from torch.utils import _device, _python_dispatch
 
+from unified_guards.guards.accesses import is_a, known_dim, need, resolve
 from unified_guards.guards.expressions import evaluate as value_of_term
-from unified_guards.guards.ir import EPILOGUE, RELATIONAL, Access, Guard, GuardSet, Source, TensorFacts, Test
-
-
-class _Missing(Exception):
-    """There is no value at a source. Any other exception on the way there means the same."""
+from unified_guards.guards.ir import EPILOGUE, RELATIONAL, Guard, GuardSet, Source, TensorFacts, Test
 
 
 class _Frame(NamedTuple):
@@ -82,16 +75,6 @@ def holds(item: Guard, f_locals: dict[str, Any]) -> bool:
     return _holds(item, _Frame(f_locals, None))
 
 
-def resolve(source: Source, f_locals: dict[str, Any]) -> Any:
-    """The value at ``source``; raises anything where there is none."""
-    return _resolve(source, _Frame(f_locals, None))
-
-
-def follow(source: Source, base: Any) -> Any:
-    """The value at ``source``, given the one at its base; raises anything where there is none."""
-    return _ACCESSES[source.access](base, source.key)
-
-
 def _is_epilogue(item: Guard) -> bool:
     return item.test in EPILOGUE
 
@@ -116,179 +99,12 @@ def _holds(item: Guard, frame: _Frame) -> bool:
 
 
 def _ask(item: Guard, frame: _Frame) -> object:
-    values = [_resolve(source, frame) for source in item.sources]
+    values = [resolve(source, frame.f_locals, frame.f_globals) for source in item.sources]
     if item.test is Test.EXPRESSION:
         return _expression(item, values, frame)
     if item.test in RELATIONAL:
         return _RELATIONS[item.test](values, item.params)
     return _TESTS[item.test](values[0], item.params)
-
-
-def _resolve(source: Source, frame: _Frame) -> Any:
-    if source.base is None:
-        return frame.f_locals
-    base = _resolve(source.base, frame)
-    if source.access is Access.GLOBALS and frame.f_globals is not None:
-        return frame.f_globals
-    return _ACCESSES[source.access](base, source.key)
-
-
-# -- accesses: (base, key) -> value, raising when there is none --------------------------------------------------------
-
-
-def _is_a(value: object, kind: type) -> bool:
-    """Whether the real type says so: ``isinstance`` would also believe ``__class__``."""
-    return issubclass(type(value), kind)
-
-
-def _need(holds: bool) -> None:
-    if not holds:
-        raise _Missing
-
-
-def _dict_item(base: Any, key: Any) -> Any:
-    _need(_is_a(base, dict))
-    found = dict.get(base, key, _Missing)
-    _need(found is not _Missing)
-    return found
-
-
-def _globals(base: Any, captured: Any) -> Any:
-    _need(captured is not None)
-    return captured
-
-
-def _global_weakref(base: Any, name: str) -> Any:
-    return _weakref_target(_dict_item(base, name))
-
-
-# Objects go to these functions by their address: ctypes would look at what they say that they are.
-_get_object = ctypes.pythonapi.PyWeakref_GetObject
-_get_object.argtypes, _get_object.restype = [ctypes.c_void_p], ctypes.c_void_p
-
-
-def _weakref_target(reference: Any, _: None = None) -> Any:
-    """The object, or None when it is dead. A proxy would answer for its target, so the interpreter is asked."""
-    _need(type(reference) in weakref.ProxyTypes or _is_a(reference, weakref.ReferenceType))
-    return ctypes.cast(_get_object(id(reference)), ctypes.py_object).value
-
-
-def _sequence_item(kind: Any) -> Callable[[Any, int], Any]:
-    """An item by its raw index: a negative one is never there."""
-
-    def access(base: Any, index: int) -> Any:
-        _need(_is_a(base, kind) and 0 <= index < kind.__len__(base))
-        return kind.__getitem__(base, index)
-
-    return access
-
-
-def _set_item(base: Any, position: int) -> Any:
-    return next(itertools.islice(iter(base), position, None))
-
-
-_get_dict = ctypes.pythonapi.PyObject_GenericGetDict
-_get_dict.argtypes, _get_dict.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.py_object
-
-
-def _generic_dict(base: Any, _: None) -> Any:
-    return _get_dict(id(base), None)
-
-
-def _type_dict(base: Any, _: None) -> Any:
-    """The dict itself: Python shows only a proxy of it."""
-    (found,) = gc.get_referents(type.__dict__["__dict__"].__get__(base))
-    return found
-
-
-def _type_mro(base: Any, _: None) -> Any:
-    return type.__dict__["__mro__"].__get__(base)
-
-
-def _function_field(name: str) -> Callable[[Any, None], Any]:
-    def access(base: Any, _: None) -> Any:
-        function = base.__func__ if type(base) is types.MethodType else base
-        _need(type(function) is types.FunctionType)
-        found = getattr(function, name)
-        _need(found is not None)
-        return found
-
-    return access
-
-
-_TupleIterator = type(iter(()))
-
-
-def _tuple_iterator_item(base: Any, offset: int) -> Any:
-    _need(type(base) is _TupleIterator and offset >= 0)
-    return list(copy.copy(base))[offset]
-
-
-def _grad(base: Any, _: None) -> Any:
-    _need(_is_a(base, torch.Tensor))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # reading the .grad of a tensor that is not a leaf warns
-        return torch.Tensor.grad.__get__(base)
-
-
-def _known(dim: Any) -> Any:
-    """A plain int, or none; a symbolic one only when it is known without adding a guard to its ShapeEnv."""
-    return dim if dim is None or type(dim) is int else dim.node.maybe_as_int()
-
-
-def _tensor_property(name: str) -> Callable[[Any, int | None], Any]:
-    read = getattr(torch.Tensor, name)
-
-    def access(base: Any, dim: int | None) -> Any:
-        _need(_is_a(base, torch.Tensor))
-        _need(dim is None or 0 <= dim < base.dim())
-        found = _known(read(base) if dim is None else read(base, dim))
-        _need(found is not None)
-        return found
-
-    return access
-
-
-def _dict_position(view: Callable[[Any], Any]) -> Callable[[Any, int], Any]:
-    def access(base: Any, position: int) -> Any:
-        _need(_is_a(base, dict) and position >= 0)
-        return list(view(base))[position]
-
-    return access
-
-
-_ACCESSES: dict[Access, Callable[[Any, Any], Any]] = {
-    Access.LOCAL: _dict_item,
-    Access.GLOBALS: _globals,
-    Access.DICT_ITEM: _dict_item,
-    Access.CONSTANT: lambda base, value: value,
-    Access.GLOBAL_WEAKREF: _global_weakref,
-    Access.WEAKREF_CALL: _weakref_target,
-    Access.ITEM: operator.getitem,
-    Access.LIST_ITEM: _sequence_item(list),
-    Access.TUPLE_ITEM: _sequence_item(tuple),
-    Access.SET_ITEM: _set_item,
-    Access.ATTR: getattr,
-    Access.GENERIC_ATTR: object.__getattribute__,
-    Access.GENERIC_DICT: _generic_dict,
-    Access.TYPE: lambda base, _: type(base),
-    Access.TYPE_DICT: _type_dict,
-    Access.TYPE_MRO: _type_mro,
-    Access.FUNC_DEFAULTS: _function_field("__defaults__"),
-    Access.FUNC_KWDEFAULTS: _function_field("__kwdefaults__"),
-    Access.FUNC_CODE: _function_field("__code__"),
-    Access.FUNC_CLOSURE: _function_field("__closure__"),
-    Access.TUPLE_ITER_ITEM: _tuple_iterator_item,
-    Access.GRAD: _grad,
-    Access.TENSOR_SIZE: _tensor_property("size"),
-    Access.TENSOR_STRIDE: _tensor_property("stride"),
-    Access.TENSOR_OFFSET: _tensor_property("storage_offset"),
-    Access.CALL0: lambda base, _: base(),
-    Access.CALL1: lambda base, function: function(base),
-    # The dict's own order, also of an OrderedDict whose items were moved.
-    Access.DICT_KEY_AT: _dict_position(dict.keys),
-    Access.DICT_VALUE_AT: _dict_position(dict.values),
-}
 
 
 # -- tests: (value, params) -> truth -----------------------------------------------------------------------------------
@@ -346,7 +162,7 @@ def _length(value: Any, params: tuple[Any, ...]) -> bool:
     """The length of a sequence: a dict has none. Ask the interpreter, which tells a sequence from a mapping."""
     expected, measure_sets = params
     for kind in _SETS if measure_sets else ():
-        if _is_a(value, kind):
+        if is_a(value, kind):
             return bool(kind.__len__(value) == expected)
     return bool(_sequence_length(id(value)) == expected)
 
@@ -379,13 +195,13 @@ def _keys(value: Any, params: tuple[Any, ...]) -> bool:
 
 def _dict_contains(value: Any, params: tuple[Any, ...]) -> bool:
     key, expected = params
-    return (_is_a(value, dict) and dict.__contains__(value, key)) is bool(expected)
+    return (is_a(value, dict) and dict.__contains__(value, key)) is bool(expected)
 
 
 def _set_contains(value: Any, params: tuple[Any, ...]) -> bool:
     item, expected = params
     for kind in _SETS:
-        if _is_a(value, kind):
+        if is_a(value, kind):
             hash(item)  # set.__contains__ would look for a frozenset in place of an unhashable set
             return bool(kind.__contains__(value, item)) is bool(expected)
     return not expected
@@ -434,7 +250,7 @@ def _after_dispatch_state(keys: torch._C.DispatchKeySet) -> int:
 
 
 def _dispatch_keys(value: Any, params: tuple[Any, ...]) -> bool:
-    return _is_a(value, torch._C.DispatchKeySet) and _after_dispatch_state(value) == params[0]
+    return is_a(value, torch._C.DispatchKeySet) and _after_dispatch_state(value) == params[0]
 
 
 def _script_type(value: Any, params: tuple[Any, ...]) -> bool:
@@ -481,13 +297,13 @@ def _strides(value: Any) -> tuple[Any, ...]:
 
 def _dims_match(found: tuple[Any, ...], expected: tuple[int | None, ...]) -> bool:
     return len(found) == len(expected) and all(
-        want is None or _known(dim) == want for dim, want in zip(found, expected, strict=True)
+        want is None or known_dim(dim) == want for dim, want in zip(found, expected, strict=True)
     )
 
 
 def _tensor(value: Any, params: tuple[Any, ...]) -> bool:
     facts: TensorFacts = params[0]
-    if id(type(value)) != facts.type_id or not _is_a(value, torch.Tensor):
+    if id(type(value)) != facts.type_id or not is_a(value, torch.Tensor):
         return False
     index = -1 if value.device.index is None else value.device.index
     expected = torch.accelerator.current_device_index() if facts.device_is_current else facts.device_index
@@ -515,7 +331,7 @@ _TESTS: dict[Test, Callable[[Any, tuple[Any, ...]], Any]] = {
     Test.DEEP_EQUALS: lambda value, params: _deep_equals(value, params[0]),
     Test.SAME_BITS: _same_bits,
     Test.LENGTH: _length,
-    Test.DICT_LENGTH: lambda value, params: _is_a(value, dict) and dict.__len__(value) == params[0],
+    Test.DICT_LENGTH: lambda value, params: is_a(value, dict) and dict.__len__(value) == params[0],
     Test.TUPLE_ITER_LEN: _tuple_iterator_length,
     Test.RANGE_ITER: _range_iterator,
     Test.MAPPING_KEYS: _mapping_keys,
@@ -531,7 +347,7 @@ _TESTS: dict[Test, Callable[[Any, tuple[Any, ...]], Any]] = {
     Test.GLOBAL_STATE: lambda value, params: params[0].check(),
     Test.MODE_STACK: _mode_stack,
     Test.SAVED_HOOKS: lambda value, params: params[1](value),
-    Test.DICT_VERSION: lambda value, params: _is_a(value, dict) and native.dict_version(value) == params[0],
+    Test.DICT_VERSION: lambda value, params: is_a(value, dict) and native.dict_version(value) == params[0],
     Test.DISPATCH_KEYS: _dispatch_keys,
     Test.SCRIPT_TYPE: _script_type,
     Test.DIM_MARKING: _dim_marking,
@@ -555,7 +371,7 @@ def _overlap(values: list[Any], params: tuple[Any, ...]) -> bool:
 
 def _storage(value: Any) -> int | None:
     """The address of a tensor's storage; None for one that has none (a sparse one)."""
-    _need(_is_a(value, torch.Tensor))
+    need(is_a(value, torch.Tensor))
     return int(torch.Tensor.untyped_storage(value)._cdata) if torch._C._has_storage(value) else None
 
 
@@ -583,8 +399,8 @@ _ShapeFunction = ctypes.CFUNCTYPE(ctypes.c_int8, ctypes.POINTER(ctypes.c_int64),
 def _shape_call(values: list[Any], params: tuple[Any, ...]) -> bool:
     ints, floats, address, _, _ = params
     numbers, reals = values[:ints], values[ints:]
-    fits = all(_is_a(number, int) and -(2**63) <= number < 2**63 for number in numbers)
-    if not fits or not all(_is_a(real, float) for real in reals):
+    fits = all(is_a(number, int) and -(2**63) <= number < 2**63 for number in numbers)
+    if not fits or not all(is_a(real, float) for real in reals):
         return False
     function = _ShapeFunction(address)
     return bool(function((ctypes.c_int64 * max(ints, 1))(*numbers), (ctypes.c_double * max(floats, 1))(*reals)))

@@ -1,10 +1,10 @@
-"""What tells the cache entries of one function apart.
+"""Chooses the discriminators of the cache entries of one function: the guards that tell each from the others.
 
-A lookup asks one entry after the other, and all but one say no. Entries of one function share most of their guards, so
-each is given the few that *tell* it from its siblings, to be asked before its program (``Checker`` in
-``csrc/check/checker.h``): a wrong entry fails there, and what all of them share is checked by the one that can still
-hold. A telling guard is one that its entry has anyway: asking it first can make no entry hold. Entry points:
-:func:`introduce`, :func:`shared`.
+A lookup asks one entry after the other, and all but one say no. Entries of one function share most of their guards. So
+each entry gets a few discriminators, which are asked before its program (``Checker`` in ``csrc/check/checker.h``): an
+entry that does not fit fails there, and the guards that all entries share are checked only by the entry that can still
+fit. A discriminator is a guard that its entry has anyway, so asking it first can make no entry fit. Entry points:
+:func:`discriminate`, :func:`shared`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from unified_guards.simplify.linear import Integers
 from unified_guards.simplify.ranges import ANY
 
 
-class Sibling(Protocol):
-    """One of several entries.
+class OneOfSeveral(Protocol):
+    """An entry of a function that may have others.
 
     Attributes:
         checked: its guards.
-        telling: those of them that are asked first.
+        discriminators: those of them that are asked first.
     """
 
     checked: GuardSet
-    telling: list[Guard]
+    discriminators: list[Guard]
 
 
-S = TypeVar("S", bound=Sibling)
+E = TypeVar("E", bound=OneOfSeveral)
 
-#: Telling one entry from very many siblings may take many guards; more than this are not worth asking.
+#: Telling one entry from very many others may take many guards; more than this are not worth asking.
 MOST = 4
 #: What csrc/check/discriminator.h has room for: the longest path, the most dimensions of a tensor.
 DEEPEST, MOST_RANK, MOST_STEPS = 7, 8, 8
@@ -44,40 +44,41 @@ _NUMBERS = frozenset({Access.TENSOR_SIZE, Access.TENSOR_STRIDE, Access.TENSOR_OF
 _ACCESSES = frozenset({Access.FRAME, Access.LOCAL, Access.GLOBALS}) | {
     access for access in Access if access.name in _C.OPS and _C.OP_TABLE[access.name]["can_be_asked_first"]
 }
-_PLAIN = frozenset({int, str, float, bytes, bool, type(None)})
+#: Of these types, two constants of two guards are never equal: guards with equal ones are one guard.
+_INTERNED_TYPES = frozenset({int, str, float, bytes, bool, type(None)})
 _SINGLETONS = {id(value): id(type(value)) for value in (None, True, False)}
 
 
-def introduce(new: S, others: Iterable[S], tell: Callable[[S, Guard], None]) -> None:
-    """Makes ``new`` and each of ``others`` ask first what tells them apart.
+def discriminate(new: E, others: Iterable[E], ask_first: Callable[[E, Guard], None]) -> None:
+    """Gives ``new`` a discriminator against each of ``others``, and each of ``others`` one against ``new``.
 
     Args:
         new: an entry that has just been made.
-        others: those that there are.
-        tell: has the native checker of an entry ask a guard first; see :func:`program_of`.
+        others: the entries that there are.
+        ask_first: has the native checker of an entry ask a guard first; see :func:`program_of`.
     """
     for other in others:
         mine = [item for item in new.checked if item not in other.checked]
         theirs = [item for item in other.checked if item not in new.checked]
         for entry, own, foreign in ((new, mine, theirs), (other, theirs, mine)):
-            telling = _telling(entry, own, foreign)
-            if telling is not None:
-                tell(entry, telling)
-                entry.telling.append(telling)
+            chosen = _discriminator(entry, own, foreign)
+            if chosen is not None:
+                ask_first(entry, chosen)
+                entry.discriminators.append(chosen)
 
 
-def _telling(entry: Sibling, mine: list[Guard], theirs: list[Guard]) -> Guard | None:
-    """One of ``mine`` that fails where ``theirs`` hold, unless ``entry`` asks such a one first already."""
+def _discriminator(entry: OneOfSeveral, mine: list[Guard], theirs: list[Guard]) -> Guard | None:
+    """One of ``mine`` that fails where ``theirs`` hold; None where ``entry`` asks such a guard first already."""
     found: dict[Source, list[Guard]] = {}
     for item in theirs:
         found.setdefault(item.source, []).append(item)
 
-    def tells(item: Guard) -> bool:
+    def fails_there(item: Guard) -> bool:
         return any(_rejects(item, other) for other in found.get(item.source, ()))
 
-    if len(entry.telling) >= MOST or any(tells(item) for item in entry.telling):
+    if len(entry.discriminators) >= MOST or any(fails_there(item) for item in entry.discriminators):
         return None
-    quick = (item for item in mine if tells(item) and _is_quick(item))
+    quick = (item for item in mine if fails_there(item) and _is_quick(item))
     return min(quick, key=lambda item: item.source.depth, default=None)
 
 
@@ -98,8 +99,9 @@ def _is_quick_expression(item: Guard) -> bool:
         place = source.base if source.access in _NUMBERS and source.base is not None else source
         if not _is_quick_source(place):
             return False
-    told = program_of(item)
-    return len(told.rows) - 1 <= MOST_STEPS and told.python_callbacks == 0  # switching torch functions off is no step
+    program = program_of(item)
+    # The row that switches torch functions off is no step.
+    return len(program.rows) - 1 <= MOST_STEPS and program.python_callbacks == 0
 
 
 def _rejects(mine: Guard, theirs: Guard) -> bool:
@@ -134,7 +136,7 @@ def _other_first(mine: Guard, theirs: Guard) -> bool:
 
 
 def _other_value(mine: Guard, theirs: Guard) -> bool:
-    return type(mine.params[0]) in _PLAIN and type(theirs.params[0]) in _PLAIN  # interned: they are not equal
+    return type(mine.params[0]) in _INTERNED_TYPES and type(theirs.params[0]) in _INTERNED_TYPES
 
 
 def _other_membership(mine: Guard, theirs: Guard) -> bool:
@@ -152,7 +154,7 @@ def _other_tensor(mine: Guard, theirs: Guard) -> bool:
 
 
 def _other_numbers(mine: Guard, theirs: Guard) -> bool:
-    """Of numbers that are no integers this may be wrong, and then only asks in vain."""
+    """Wrong for some numbers that are no integers: then the discriminator is asked in vain, which harms nothing."""
     first, second = mine.params[0], theirs.params[0]
     if {first.op, second.op} == {Op.EQ, Op.NE} and first.args == second.args:
         return True
@@ -179,13 +181,13 @@ def program_of(item: Guard) -> Program:
     return lower(GuardSet([(item, Provenance("dynamo"))]))
 
 
-def shared(entry: Sibling, others: Iterable[Sibling]) -> int:
+def shared(entry: OneOfSeveral, others: Iterable[OneOfSeveral]) -> int:
     """How many guards of ``entry`` all of ``others`` have too."""
-    sets = [set(map(_said, other.checked)) for other in others]
-    return sum(all(said in found for found in sets) for said in map(_said, entry.checked)) if sets else 0
+    sets = [set(map(_content, other.checked)) for other in others]
+    return sum(all(each in found for found in sets) for each in map(_content, entry.checked)) if sets else 0
 
 
-def _said(item: Guard) -> object:
+def _content(item: Guard) -> object:
     """Equal for guards that say the same, also where each entry has objects of its own to say it with."""
     if item.test is Test.GLOBAL_STATE:
         state = item.params[0]

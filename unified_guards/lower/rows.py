@@ -15,7 +15,6 @@ import torch
 from torch._C._dynamo import guards as native
 
 from unified_guards import _C
-from unified_guards.guards import semantics
 from unified_guards.guards.expressions import Kind
 from unified_guards.guards.ir import RELATIONAL, Access, Guard, GuardSet, Provenance, Source, Test
 from unified_guards.lower.shape_code import ShapeCode, lower_shapes
@@ -29,13 +28,16 @@ class CannotLower(Exception):
 
 
 class Program(NamedTuple):
-    """Rows, and for each the guard (or, for an accessor and GATHER, the source) that it stands for.
+    """What the native checker runs.
 
-    What a failing shape expression is called follows the rows in ``meaning``.
+    Attributes:
+        rows: the instructions.
+        row_origins: for each row the guard that it checks; for an accessor and for GATHER the source that it reads. The
+            shape expressions follow: where one fails, its number counts on from the rows.
     """
 
     rows: list[Row]
-    meaning: list[Guard | Source]
+    row_origins: list[Guard | Source]
 
     @property
     def python_callbacks(self) -> int:
@@ -80,7 +82,7 @@ def _accessor(source: Source) -> Row:
 class _Lowering:
     def __init__(self, guard_set: GuardSet, gather: Sequence[Source]) -> None:
         self.rows: list[Row] = []
-        self.meaning: list[Guard | Source] = []
+        self.row_origins: list[Guard | Source] = []
         self.path: list[Source] = [Source.frame()]
         self.visits: dict[Source, list[tuple[Callable[[int], Row], Guard | Source]]] = {}
         self.slots: dict[Source, int] = {}
@@ -92,7 +94,7 @@ class _Lowering:
         self.groups = 0  # of objects of which no two may be the same, or share memory
 
     def run(self) -> Program:
-        plain: list[Guard] = []
+        of_one_source: list[Guard] = []
         shapes = lower_shapes(self.guard_set) if self.expressions else None
         if shapes is not None:
             self._plan_shapes(shapes)
@@ -100,27 +102,27 @@ class _Lowering:
             if item.test in RELATIONAL:
                 self._plan(item)
             else:
-                plain.append(item)
+                of_one_source.append(item)
         for index, source in enumerate(self.gather):
             self._visit(source, source, _collect(_GATHER, index))
-        for item in plain:
-            self._plain(item)
+        for item in of_one_source:
+            self._of_one_source(item)
         for item in self.guard_set:
             if item.test in RELATIONAL:
                 self._finish(item)
         self._finish_visits(self.gather)
         if shapes is not None:
             self._finish_shapes(shapes)
-        return Program(self.rows, self.meaning)
+        return Program(self.rows, self.row_origins)
 
-    def emit(self, row: Row, meaning: Guard | Source) -> None:
+    def emit(self, row: Row, origin: Guard | Source) -> None:
         self.rows.append(row)
-        self.meaning.append(meaning)
+        self.row_origins.append(origin)
 
-    def emit_on_frame(self, row: Row, meaning: Guard) -> None:
+    def emit_on_frame(self, row: Row, origin: Guard) -> None:
         """For guards on the frame as a whole: what is checked next is reached from there."""
         del self.path[1:]
-        self.emit(row, meaning)
+        self.emit(row, origin)
 
     # -- walking ---------------------------------------------------------------------------------------------------
 
@@ -143,12 +145,12 @@ class _Lowering:
             self.emit(_accessor(step), step)
             path.append(step)
 
-    def _turn_torch_function_off(self, meaning: Guard | Source) -> None:
+    def _turn_torch_function_off(self, origin: Guard | Source) -> None:
         # Torch checks the guards on the frame itself under the caller's torch-function state, all others without.
         self.torch_function_off = True
-        self.emit((_OPS["TORCH_FUNCTION_OFF"], 0, 0, None, 0), meaning)
+        self.emit((_OPS["TORCH_FUNCTION_OFF"], 0, 0, None, 0), origin)
 
-    def _plain(self, item: Guard) -> None:
+    def _of_one_source(self, item: Guard) -> None:
         source = item.sources[0]
         if item.test is Test.SHAPE:
             self._shape(item)
@@ -243,7 +245,7 @@ class _Lowering:
         code = (len(shapes.leaves), shapes.constants, shapes.code, _exact(self.expressions))
         after = len(self.rows) + 1
         self.emit_on_frame((_SHAPES, 0, int(bool(shapes.asked)), code, after), self.expressions[0])
-        self.meaning += shapes.guards
+        self.row_origins += shapes.guards
 
 
 def _exact(expressions: list[Guard]) -> Callable[[dict[str, Any]], bool]:
@@ -253,7 +255,14 @@ def _exact(expressions: list[Guard]) -> Callable[[dict[str, Any]], bool]:
         found: Callable[[dict[str, Any]], bool] = asked[0]
         return found
     guard_set = GuardSet((item, Provenance("exact")) for item in expressions)
-    return functools.partial(semantics.evaluate, guard_set)
+    return functools.partial(_evaluate, guard_set)
+
+
+def _evaluate(guard_set: GuardSet, f_locals: dict[str, Any]) -> bool:
+    # Imported here: few programs have numbers that the native code has no registers for.
+    from unified_guards.guards.semantics import evaluate
+
+    return evaluate(guard_set, f_locals)
 
 
 def _collect(op: int, arg: int, known: object = None, number: int = 0) -> Callable[[int], Row]:

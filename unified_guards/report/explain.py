@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import os
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,23 @@ from typing import Any
 import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
-from unified_guards.dynamo.frame import Frame, Miss
-from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper, frames_of
+from unified_guards.dynamo.entry import DynamoEntry, Recompilation
+from unified_guards.dynamo.measure import Compiled
+from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper, entries_of
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import shared
-from unified_guards.report.costs import Compiled, Costs, costs_of
+from unified_guards.report.costs import Costs, costs_of
 from unified_guards.simplify.work import Removed
+
+
+def _renamed(old: str, new: str) -> Any:
+    """The attribute ``old``, which reads ``new`` and warns, until 0.2."""
+
+    def read(self: Any) -> Any:
+        warnings.warn(f"FrameReport.{old} is now FrameReport.{new}", DeprecationWarning, stacklevel=2)
+        return getattr(self, new)
+
+    return property(read, doc=f"The old name of :attr:`{new}`, until 0.2.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,26 +40,26 @@ class FrameReport:
     Attributes:
         name: the function, with the file and line where it starts.
         guard_set: everything that was lifted; None when the guards stayed torch's.
-        checked: what is checked on every call.
-        removed: what need not be, each with the rule that says why.
-        checks: guards that are checked on every call, those of shapes one by one.
+        checked: the guards that are checked on every call.
+        removed: the guards that need not be checked, each with the rule that says why.
+        guards_checked: how many guards are checked on every call, those of shapes one by one.
         instructions: length of the native program that checks them.
         program_nbytes: bytes that the native program holds.
         python_callbacks: Python functions that one full check calls.
-        counts: (checks, hits, misses, callbacks) of this entry so far.
+        counts: of this entry what :class:`Stats` counts of all: (checks, hits, misses, python_callbacks).
         last_failure: the guard at which the last miss stopped.
-        misses: why the last recompilations happened although there was this entry, the newest last: the guard that did
-            not hold, the values that it saw, who made it and for which line.
+        recompile_reasons: why the function was compiled again although there was this entry, the newest reason last:
+            the guard that did not hold, the values that it saw, who asked for it and for which line.
         siblings: how many other entries of the same code are checked natively.
-        shared: guards that these all have too: checked only once nothing in `telling` fails.
-        telling: the guards that are asked first, because they tell this entry from others.
+        shared: how many guards all those entries have too. They are checked once no guard of `discriminators` fails.
+        discriminators: the guards that tell this entry from the others. They are asked first.
         stopped: where simplification used up its steps; None when it did not.
         roots: objects for which it is remembered what the guards found (36 layers, one forward).
         facts: words of memory that are compared instead of evaluating guards, of all roots.
         tensors: tensors that are compared besides, of all roots.
         live: what is evaluated on every check all the same, for the root that was checked last.
         witness_nbytes: bytes that all of this takes; part of `program_nbytes`.
-        missed: `misses` with the guard of each and when it was.
+        recompilations: for each of `recompile_reasons` the guard and the time, too.
         compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
         compiled_at: when that was, in seconds since the epoch.
         costs: what a check costs, by guard; times only if ``UNIFIED_GUARDS_PROFILE=1`` when it was compiled.
@@ -58,27 +70,33 @@ class FrameReport:
     guard_set: GuardSet | None
     checked: GuardSet | None = None
     removed: tuple[Removed, ...] = ()
-    checks: int = 0
+    guards_checked: int = 0
     instructions: int = 0
     program_nbytes: int = 0
     python_callbacks: int = 0
     counts: tuple[int, int, int, int] = (0, 0, 0, 0)
     last_failure: str | None = None
-    misses: tuple[str, ...] = ()
+    recompile_reasons: tuple[str, ...] = ()
     siblings: int = 0
     shared: int = 0
-    telling: tuple[Guard, ...] = ()
+    discriminators: tuple[Guard, ...] = ()
     stopped: str | None = None
     roots: int = 0
     facts: int = 0
     tensors: int = 0
     live: tuple[Guard | Source, ...] = ()
     witness_nbytes: int = 0
-    missed: tuple[Miss, ...] = ()
+    recompilations: tuple[Recompilation, ...] = ()
     compile_id: str | None = None
     compiled_at: float | None = None
     costs: Costs | None = None
     left_because: str | None = None
+
+    # The names in 0.1 before its release: "checks" and "misses" mean something else in Stats.
+    checks = _renamed("checks", "guards_checked")
+    misses = _renamed("misses", "recompile_reasons")
+    missed = _renamed("missed", "recompilations")
+    telling = _renamed("telling", "discriminators")
 
     @property
     def lifted(self) -> int:
@@ -100,7 +118,7 @@ class FrameReport:
             f"  lifted {self.lifted} guards ({makers}) over {len(self.guard_set.sources())} sources",
             f"  merged {self.merged} that said the same",
             *self._simplification(),
-            f"  checks {self.checks} in {self.instructions} instructions, {self.program_nbytes} bytes, "
+            f"  checks {self.guards_checked} in {self.instructions} instructions, {self.program_nbytes} bytes, "
             f"{self.python_callbacks} Python callbacks",
             *self._of_witness(),
             *self._of_siblings(),
@@ -108,7 +126,7 @@ class FrameReport:
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
-        lines += [f"  compiled again because of: {miss}" for miss in self.misses]
+        lines += [f"  compiled again because of: {reason}" for reason in self.recompile_reasons]
         return "\n".join(lines)
 
     def _simplification(self) -> list[str]:
@@ -130,7 +148,7 @@ class FrameReport:
     def _of_siblings(self) -> Iterator[str]:
         if self.siblings:
             others = f"{self.siblings} other entries" if self.siblings > 1 else "another entry"
-            first = "; ".join(map(str, self.telling)) or "nothing, for no one guard tells them apart"
+            first = "; ".join(map(str, self.discriminators)) or "nothing, for no one guard tells them apart"
             yield f"  shares {self.shared} of them with {others}; asks first: {first}"
 
     def __str__(self) -> str:
@@ -205,58 +223,58 @@ def _name_of(code: types.CodeType) -> str:
     return f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
 
 
-def _frame_report(name: str, frame: Frame, frames: list[Frame]) -> FrameReport:
-    siblings = [other for other in frames if other is not frame]
+def _frame_report(name: str, entry: DynamoEntry, entries: list[DynamoEntry]) -> FrameReport:
+    siblings = [other for other in entries if other is not entry]
     return FrameReport(
         name,
-        frame.guard_set,
-        frame.checked,
-        tuple(frame.removed),
-        len(frame.checked),
-        frame.checker.length,
-        frame.checker.nbytes,
-        frame.python_callbacks,
-        frame.checker.counts,
-        frame.last_failure,
-        tuple(miss.text for miss in frame.misses),
+        entry.guard_set,
+        entry.checked,
+        tuple(entry.removed),
+        len(entry.checked),
+        entry.checker.length,
+        entry.checker.nbytes,
+        entry.python_callbacks,
+        entry.checker.counts,
+        entry.last_failure,
+        tuple(each.text for each in entry.recompilations),
         len(siblings),
-        shared(frame, siblings),
-        tuple(frame.telling),
-        stopped=frame.stopped,
-        missed=tuple(frame.misses),
-        compile_id=frame.compile_id,
-        compiled_at=frame.compiled_at,
-        costs=costs_of(frame),
-        **_remembered(frame),
+        shared(entry, siblings),
+        tuple(entry.discriminators),
+        stopped=entry.stopped,
+        recompilations=tuple(entry.recompilations),
+        compile_id=entry.compile_id,
+        compiled_at=entry.compiled_at,
+        costs=costs_of(entry),
+        **_remembered(entry),
     )
 
 
 def report_of(name: str, made: Sequence[Compiled]) -> Report:
     """A report on everything that was compiled while a program ran, whether it is still there or not."""
     frames = []
-    for code, frame, why in made:
-        of_code = [each.frame for each in made if each.code is code and each.frame is not None]
+    for code, entry, why in made:
+        of_code = [each.entry for each in made if each.code is code and each.entry is not None]
         title = _name_of(code)
         frames.append(
-            FrameReport(title, None, left_because=why) if frame is None else _frame_report(title, frame, of_code)
+            FrameReport(title, None, left_because=why) if entry is None else _frame_report(title, entry, of_code)
         )
     return Report(name, tuple(frames))
 
 
-def _entry_report(code: types.CodeType, wrapper: Any, frames: list[Frame]) -> FrameReport:
+def _entry_report(code: types.CodeType, wrapper: Any, entries: list[DynamoEntry]) -> FrameReport:
     name = _name_of(code)
     if not isinstance(wrapper, UnifiedGuardManagerWrapper):
         return FrameReport(name, None)
-    return _frame_report(name, wrapper.frame, frames)
+    return _frame_report(name, wrapper.entry, entries)
 
 
-def _remembered(frame: Frame) -> dict[str, Any]:
-    witness = frame.checker.witness
-    if witness is not None and not witness["roots"] and frame.measured is not None:
-        witness = frame.measured.witness  # the objects have died since
+def _remembered(entry: DynamoEntry) -> dict[str, Any]:
+    witness = entry.checker.witness
+    if witness is not None and not witness["roots"] and entry.measured is not None:
+        witness = entry.measured.witness  # the objects have died since
     if witness is None:
         return {}
-    live = tuple(frame.meaning[row] for row in witness["live_rows"])
+    live = tuple(entry.row_origins[row] for row in witness["live_rows"])
     counted = {name: witness[name] for name in ("roots", "facts", "tensors")}
     return {**counted, "live": live, "witness_nbytes": witness["nbytes"]}
 
@@ -299,8 +317,8 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         if code in seen:
             continue
         seen.add(code)
-        siblings = frames_of(code)
-        frames += (_entry_report(code, entry.guard_manager, siblings) for entry in _debug_get_cache_entry_list(code))
+        entries = entries_of(code)
+        frames += (_entry_report(code, entry.guard_manager, entries) for entry in _debug_get_cache_entry_list(code))
         codes += _resumed(code)
     name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
     return Report(str(name), tuple(frames))

@@ -182,11 +182,11 @@ def _why(step: Removed, tables: _Tables) -> list[int]:
 
 def _misses(frame: FrameReport, tables: _Tables) -> list[list[Any]]:
     """[when, text, guard]; those of AOT entry points have neither a time nor a guard."""
-    if not frame.missed:
-        return [[None, _shortened(text), -1] for text in frame.misses]
+    if not frame.recompilations:
+        return [[None, _shortened(text), -1] for text in frame.recompile_reasons]
     return [
-        [miss.at, _shortened(miss.text), tables.guard(miss.guard) if isinstance(miss.guard, Guard) else -1]
-        for miss in frame.missed
+        [each.at, _shortened(each.text), tables.guard(each.guard) if isinstance(each.guard, Guard) else -1]
+        for each in frame.recompilations
     ]
 
 
@@ -212,7 +212,7 @@ def _entry(frame: FrameReport, tables: _Tables) -> dict[str, Any]:
         "guards": _rows(frame, tables),
         "steps": [[tables.guard(step.guard), *_why(step, tables)] for step in frame.removed],
         "stopped": frame.stopped,
-        "checks": frame.checks,
+        "checks": frame.guards_checked,
         "instructions": frame.instructions,
         "nbytes": frame.program_nbytes,
         "callbacks": frame.python_callbacks,
@@ -224,7 +224,7 @@ def _entry(frame: FrameReport, tables: _Tables) -> dict[str, Any]:
         "witness_nbytes": frame.witness_nbytes,
         "remembered": frame.costs is not None and frame.costs.remembered,
         "siblings": frame.siblings,
-        "telling": [tables.guard(item) for item in frame.telling],
+        "telling": [tables.guard(item) for item in frame.discriminators],
         "misses": _misses(frame, tables),
         "times": _times(frame),
     }

@@ -1,4 +1,4 @@
-"""What the rules of ``strict.py`` read and give; apart from them because the rules are in several files."""
+"""What the rules of this folder read (:class:`Known`) and give (:class:`Extra`), and what several of them ask."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from unified_guards.dynamo.lift import described
-from unified_guards.dynamo.reads import Reads
+from unified_guards import _C
+from unified_guards.dynamo.strict.reads import Reads
+from unified_guards.guards.accesses import follow
 from unified_guards.guards.ir import Access, Guard, GuardSet, Source, Test, guard
-from unified_guards.guards.semantics import follow
+from unified_guards.guards.names import name_at
+
+#: The maker of the guards that these rules add, in their provenance.
+MAKER = "strict"
 
 
 class Extra(NamedTuple):
@@ -98,11 +102,18 @@ class Known(NamedTuple):
         return not known
 
 
-IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
-
+_IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
 #: What wraps a function in a class, and the attribute that has it.
 WRAPPERS: dict[type, str] = {classmethod: "__func__", staticmethod: "__func__", property: "fget"}
+
+
+def kind_of(item: Guard) -> type | None:
+    """The class that a guard says that its object is of."""
+    if item.test is Test.TYPE_IS:
+        found = _C.object_at(item.params[0])
+        return found if isinstance(found, type) else None
+    return type(_C.object_at(item.params[0])) if item.test is Test.IS else None
 
 
 def mro_of(kind: type) -> tuple[type, ...]:
@@ -117,11 +128,11 @@ def own_of(kind: type) -> Mapping[str, Any]:
 
 def can_change(kind: type) -> bool:
     """Whether names can be put into the class itself."""
-    return not kind.__flags__ & IMMUTABLE_TYPE
+    return not kind.__flags__ & _IMMUTABLE_TYPE
 
 
 def same_object(source: Source, value: Any) -> Guard:
-    return guard(Test.IS_TARGET, (source,), (weakref.ref(value), described(id(value))))
+    return guard(Test.IS_TARGET, (source,), (weakref.ref(value), name_at(id(value))))
 
 
 LEAVES = frozenset({int, float, complex, bool, str, bytes, type(None), type(...), type, torch.dtype, torch.device})
@@ -149,7 +160,7 @@ def same_value(source: Source, value: Any) -> Guard:
         return guard(Test.DEEP_EQUALS, (source,), (copy.deepcopy(value),))
     with contextlib.suppress(TypeError):
         return same_object(source, value)
-    return guard(Test.TYPE_IS, (source,), (id(type(value)), described(id(type(value)))))
+    return guard(Test.TYPE_IS, (source,), (id(type(value)), name_at(id(type(value)))))
 
 
 def order_of(kind: type, source: Source, place: Source, known: Known) -> Iterator[Extra]:
@@ -165,5 +176,17 @@ def order_of(kind: type, source: Source, place: Source, known: Known) -> Iterato
     yield Extra(guard(Test.LENGTH, (below,), (len(mro), False)), place, "the bases of a class")
     for at, each in list(enumerate(mro))[1:-1] if plain else enumerate(mro):
         item = below.child(Access.TUPLE_ITEM, at)
-        same = guard(Test.IS, (item,), (id(each), described(id(each))))
+        same = guard(Test.IS, (item,), (id(each), name_at(id(each))))
         yield Extra(same_object(item, each) if can_change(each) else same, place, "the bases of a class")
+
+
+def storage_of(tensor: Any) -> int | None:
+    """Which memory a tensor is in; None where it has none, or keeps it to itself (sparse ones, some subclasses)."""
+    if isinstance(tensor, torch.Tensor) and torch._C._has_storage(tensor):
+        with contextlib.suppress(RuntimeError, NotImplementedError):
+            return int(torch.Tensor.untyped_storage(tensor)._cdata)
+    return None
+
+
+def bytes_of_storage(tensor: torch.Tensor) -> int:
+    return int(torch.Tensor.untyped_storage(tensor).nbytes())

@@ -1,9 +1,9 @@
-"""That the same lookups would find the same: rules of ``strict.py`` over what Dynamo looked up (``reads.py``).
+"""That the same lookups would find the same: rules over what Dynamo looked up (``reads.py``).
 
 An attribute is looked for in the class and its bases, in their order, and in the object's own dict; a global in the
 dict of the module, then in ``builtins``. Torch guards what it found where it found it, and these rules that nothing has
 come in front of it. ``isinstance`` may run code of a metaclass: what it says is asked again. Entry point:
-:data:`RULES`.
+:func:`attributes`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from unified_guards.dynamo.extras import WRAPPERS, Extra, Known, can_change, mro_of, order_of, own_of, same_value
-from unified_guards.dynamo.lift import described
-from unified_guards.dynamo.reads import MISSING, Asked
+from unified_guards.dynamo.strict.known import WRAPPERS, Extra, Known, can_change, mro_of, order_of, own_of, same_value
+from unified_guards.dynamo.strict.reads import Asked
+from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.ir import Access, Source, Test, guard
+from unified_guards.guards.names import name_at
 
 _ABSENT = "an attribute that comes to hide another"
 _FOUND = "an attribute of a class"
@@ -62,7 +63,7 @@ class _Named(weakref.ref[Any]):
 
     def __init__(self, value: Any) -> None:
         super().__init__(value)  # type: ignore[call-arg]
-        self.__name__ = f"reference to {described(id(value))}"
+        self.__name__ = f"reference to {name_at(id(value))}"
 
 
 class _Lookups:
@@ -299,6 +300,3 @@ def attributes(known: Known) -> Iterator[Extra]:
     yield from lookups.attributes()
     yield from lookups.builtins()
     yield from lookups.kinds()
-
-
-RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (attributes,)

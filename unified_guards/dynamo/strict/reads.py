@@ -22,8 +22,7 @@ from torch._dynamo.variables.lazy import LazyVariableTracker
 from torch._guards import TracingContext
 
 from unified_guards.dynamo import compat
-
-MISSING: Any = object()
+from unified_guards.guards.accesses import MISSING
 
 _SIMPLE = (type(None), bool, int, float, complex, str, bytes)
 

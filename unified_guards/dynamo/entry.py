@@ -1,0 +1,109 @@
+"""A cache entry of Dynamo's whose guards are checked natively, and why it was passed over.
+
+Entry point: :class:`DynamoEntry`.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch._guards import CompileContext
+
+from unified_guards import _C
+from unified_guards._environment import is_set
+from unified_guards.dynamo.measure import Measured
+from unified_guards.dynamo.strict.known import MAKER
+from unified_guards.entry import Entry
+from unified_guards.guards.ir import Guard, GuardSet, Source
+from unified_guards.lower.rows import make_checker
+
+#: How many of the last recompilations are kept of one entry.
+_MOST_RECOMPILATIONS = 8
+
+
+class Recompilation(NamedTuple):
+    """Why a function was compiled again although there was a cache entry.
+
+    Attributes:
+        at: when, in seconds since the epoch.
+        guard: the guard of the entry that did not hold, or the source that was missing.
+        text: the guard, the values that it saw, who asked for it and for which line of the program.
+    """
+
+    at: float
+    guard: Guard | Source
+    text: str
+
+
+class DynamoEntry(Entry):
+    """One cache entry.
+
+    Attributes:
+        recompilations: the last times that the function was compiled again although there was this entry, the newest
+            last.
+        compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
+        compiled_at: when that was, in seconds since the epoch.
+        checker: the native checker.
+        measured: what its checks cost; None unless that is measured (dynamo/measure.py).
+    """
+
+    def __init__(self, guard_set: GuardSet) -> None:
+        super().__init__(guard_set)
+        self.recompilations: collections.deque[Recompilation] = collections.deque(maxlen=_MOST_RECOMPILATIONS)
+        self.compile_id = str(CompileContext.current_compile_id())
+        self.compiled_at = time.time()
+        self.checker: _C.Checker
+        self.measured: Measured | None = None
+
+    def build(self, oracle: Callable[[dict[str, Any], bool], bool | None] | None, share: float = 1) -> None:
+        """Makes the native checker; ``oracle`` is told of that share of the checks."""
+        witness = is_set("UNIFIED_GUARDS_WITNESS", "1")
+        self.checker = make_checker(self.lower(), oracle, witness=witness, share=share)
+
+    def ask_first(self, item: Guard) -> None:
+        """Has the checker ask a guard of `checked` before all others."""
+        self.checker.ask_first(*self.discriminator_rows(item))
+
+    @property
+    def last_failure(self) -> str | None:
+        """The guard, or the source that was missing, at which the last miss stopped."""
+        origin = self.origin_of(self.checker.last_failure)
+        if origin is None:
+            return None
+        return f"{origin} is missing" if isinstance(origin, Source) else str(origin)
+
+    @property
+    def extras(self) -> GuardSet:
+        """The guards that nobody but `install(strict=True)` asked for."""
+        return GuardSet(
+            (item, maker)
+            for item, maker in self.checked.entries()
+            if all(each.maker == MAKER for each in self.checked.provenance(item))
+        )
+
+    def stopped_at_an_extra(self) -> bool:
+        """Whether the last miss stopped at such a guard, or at a source that nothing but such guards reads."""
+        origin, extras = self.origin_of(self.checker.last_failure), self.extras
+        if isinstance(origin, Source):
+            others = GuardSet(entry for entry in self.checked.entries() if entry[0] not in extras)
+            return origin not in others.sources()
+        return origin in extras
+
+    def failing_extra(self, f_locals: dict[str, Any]) -> str | None:
+        """The first such guard that does not hold, told as in :class:`Recompilation`."""
+        # Imported here: only a miss is explained by the slow evaluator.
+        from unified_guards.guards.describe import describe
+        from unified_guards.guards.semantics import explain_failure
+
+        extras = self.extras
+        failing = explain_failure(extras, f_locals)
+        return None if failing is None else describe(failing, extras.provenance(failing), f_locals)
+
+    def note_recompilation(self, f_locals: dict[str, Any]) -> None:
+        """Called when a frame that this entry did not fit is compiled again."""
+        failure = self.failure(self.checker.last_failure, f_locals)
+        if failure is not None:
+            self.recompilations.append(Recompilation(time.time(), failure.origin, failure.text))

@@ -1,0 +1,96 @@
+"""One compiled version of a function: its guards, what is checked of them, and why it was passed over.
+
+Dynamo's cache entries (``dynamo/entry.py``) and the versions of an AOT entry point (``aot/entry.py``) are both one of
+these. Entry point: :class:`Entry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from unified_guards.guards.ir import Guard, GuardSet, Source
+from unified_guards.lower.discriminators import program_of
+from unified_guards.lower.rows import Program, Row, lower
+from unified_guards.simplify.driver import simplify
+from unified_guards.simplify.work import Removed
+
+
+class Failure(NamedTuple):
+    """Why an entry did not fit.
+
+    Attributes:
+        origin: the guard that did not hold, or the source at which there was no value.
+        text: the guard, the values that it saw, who asked for it and for which line of the program.
+    """
+
+    origin: Guard | Source
+    text: str
+
+
+class Entry:
+    """One compiled version of a function.
+
+    Attributes:
+        guard_set: everything that was lifted.
+        checked: what is left to check after simplification.
+        removed: the rest, each with the rule that removed it.
+        stopped: where simplification used up its steps; None when it did not.
+        row_origins: what each row of the native program stands for: a guard, or for an accessor its source. Shape
+            expressions follow, then the rows of `discriminators`.
+        row_count: how many rows the program has.
+        python_callbacks: how many Python functions one full check calls.
+        discriminators: guards that fail where other entries of the function fit. They are asked first.
+    """
+
+    def __init__(self, guard_set: GuardSet) -> None:
+        self.guard_set = guard_set
+        self.checked: GuardSet
+        self.removed: list[Removed]
+        self.stopped: str | None
+        self.checked, self.removed, self.stopped = simplify(guard_set)
+        self.row_origins: list[Guard | Source] = []
+        self.row_count = 0
+        self.python_callbacks = 0
+        self.discriminators: list[Guard] = []
+
+    def lower(self, gather: Sequence[Source] = ()) -> Program:
+        """The program that checks `checked`. The entry keeps what its rows stand for, and not the rows.
+
+        Args:
+            gather: sources of which a check that passes hands out the values.
+
+        Raises:
+            CannotLower: a guard has no native form.
+        """
+        program = lower(self.checked, gather)
+        self.row_origins, self.row_count = program.row_origins, len(program.rows)
+        self.python_callbacks = program.python_callbacks
+        return program
+
+    def discriminator_rows(self, item: Guard) -> tuple[list[Row], int]:
+        """What the native checker is given to ask a guard of `checked` before all others.
+
+        Returns:
+            The rows that ask it, and the number by which the checker reports that the first of them failed.
+        """
+        program, first = program_of(item), len(self.row_origins)
+        self.row_origins += program.row_origins
+        return program.rows, first
+
+    def origin_of(self, row: int | None) -> Guard | Source | None:
+        """What the row stands for at which a check failed; None when no check has failed yet."""
+        return None if row is None else self.row_origins[row]
+
+    def failure(self, row: int | None, f_locals: dict[str, Any]) -> Failure | None:
+        """What a check of ``f_locals`` that failed at ``row`` has found; None when no check has failed yet."""
+        origin = self.origin_of(row)
+        if origin is None:
+            return None
+        if isinstance(origin, Source):
+            return Failure(origin, f"{origin} is missing")
+        # Imported here: it brings the slow evaluator, which a program that never misses does without.
+        from unified_guards.guards.describe import describe, failing_of
+
+        failing = failing_of(self.checked, origin, f_locals)
+        return Failure(failing, describe(failing, self.checked.provenance(failing), f_locals))
