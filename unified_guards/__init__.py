@@ -18,6 +18,7 @@ from unified_guards import _environment
 if not _environment.is_command_line():
     _environment.check()
 
+    from unified_guards import config
     from unified_guards.dynamo.backend import backend
     from unified_guards.dynamo.install import install, installed, is_installed, uninstall
     from unified_guards.errors import (
@@ -71,6 +72,7 @@ __all__ = [
     "aot_module",
     "aot_module_simplified",
     "backend",
+    "config",
     "explain",
     "install",
     "installed",

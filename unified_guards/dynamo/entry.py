@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from torch._guards import CompileContext
 
-from unified_guards import _C
-from unified_guards._environment import is_set
+from unified_guards import _C, config
 from unified_guards.dynamo.measure import Measured
 from unified_guards.dynamo.strict.known import MAKER
 from unified_guards.entry import Entry
@@ -60,8 +59,7 @@ class DynamoEntry(Entry):
 
     def build(self, oracle: Callable[[dict[str, Any], bool], bool | None] | None, share: float = 1) -> None:
         """Makes the native checker; ``oracle`` is told of that share of the checks."""
-        witness = is_set("UNIFIED_GUARDS_WITNESS", "1")
-        self.checker = make_checker(self.lower(), oracle, witness=witness, share=share)
+        self.checker = make_checker(self.lower(), oracle, witness=config.witness, share=share)
 
     def ask_first(self, item: Guard) -> None:
         """Has the checker ask a guard of `checked` before all others."""

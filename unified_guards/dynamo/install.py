@@ -20,8 +20,7 @@ import torch._dynamo.guards as torch_guards
 from torch._dynamo.output_graph import OutputGraph
 from torch._guards import TracingContext
 
-from unified_guards import _C, verify
-from unified_guards._environment import is_set
+from unified_guards import _C, config, verify
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.provenance import Watch, collecting
 from unified_guards.dynamo.strict import reads
@@ -156,7 +155,7 @@ def is_installed() -> bool:
 
 
 def _is_strict() -> bool:
-    return _strict_asked_for or _strict_inside > 0 or is_set("UNIFIED_GUARDS_STRICT")
+    return _strict_asked_for or _strict_inside > 0 or config.strict
 
 
 def _hold(count: int) -> None:

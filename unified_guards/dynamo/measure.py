@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from unified_guards._environment import is_set
+from unified_guards import config
 
 if TYPE_CHECKING:
     from unified_guards.dynamo.entry import DynamoEntry
@@ -46,7 +46,7 @@ def note(code: types.CodeType, entry: DynamoEntry | None, why: str | None = None
 
 def is_on() -> bool:
     """Whether functions that are compiled now are measured."""
-    return is_set("UNIFIED_GUARDS_PROFILE")
+    return config.profile
 
 
 class Measured:

@@ -9,8 +9,7 @@ from typing import Any
 from torch._C._dynamo import guards as native
 from torch._guards import CompileContext
 
-from unified_guards import pipeline
-from unified_guards._environment import is_set
+from unified_guards import config, pipeline
 from unified_guards.dynamo import measure
 from unified_guards.dynamo.lift import CannotLift
 from unified_guards.dynamo.provenance import Origins
@@ -59,5 +58,5 @@ def finish(
             )
     tally.left(why)
     measure.note(code, None, why)
-    if is_set("UNIFIED_GUARDS_NO_FALLBACK"):
+    if config.no_fallback:
         raise FallbackError(f"the guards of {code.co_name} ({code.co_filename}) stay torch's: {why}")

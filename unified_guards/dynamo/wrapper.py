@@ -10,15 +10,17 @@ import contextlib
 import types
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards import _C, verify
-from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.statistics import tally
+
+if TYPE_CHECKING:
+    from unified_guards.dynamo.entry import DynamoEntry
 
 
 class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
