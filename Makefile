@@ -126,7 +126,7 @@ build: ## compile the extension after a change in csrc/ or of the torch in $(VEN
 	@$(MAKE) --no-print-directory $(STAMPS)/built
 
 # Made from the sdist, so that both are tried; tested in an environment that holds torch and the wheel, nothing else at
-# first. Docker and a matrix of them: cibuildwheel, see CONTRIBUTING.md.
+# first. Docker and a matrix of them: cibuildwheel, see wheels/README.md.
 WHEEL := build/wheel
 WHEEL_PY := $(WHEEL)/venv/bin/python
 WHEEL_TESTS ?= tests/test_public_face.py tests/test_survives.py

@@ -80,6 +80,7 @@ def check() -> None:
 def _wrong_torch() -> Problem | None:
     import torch  # noqa: F401  (loads the libraries that the extension is linked to)
 
+    # Imported here: compat.py imports torch, and says what is wrong in terms of this module.
     from unified_guards.dynamo import compat
 
     return compat.wrong_torch()

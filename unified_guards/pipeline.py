@@ -59,7 +59,7 @@ def check_natively(
 
 
 def _build(entry: DynamoEntry, wrapper: Any, code: types.CodeType) -> None:
-    """Gives the entry its checker, and that an oracle where checks are to be compared or measured."""
+    """Makes the checker of the entry. Where checks are compared or measured, the checker tells an observer of them."""
     share = verify.share()
     judge = verify.Judge(share, f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})", "torch's guard tree")
     oracle = oracle_of(wrapper, wrapper.root, judge) if share > 0 else None

@@ -15,9 +15,9 @@ class Stats:
     Attributes:
         frames_lifted: cache entries whose guards are checked natively.
         frames_left_to_torch: why the guards of other entries stayed torch's, and how many times each.
-        checks: how often a native checker ran.
-        hits: how often it said that the compiled code may be reused.
-        misses: how often it said no.
+        checks: how often a native checker ran. A call of a function with several entries may take several checks.
+        hits: checks that said that the compiled code may be reused.
+        misses: checks that said no.
         python_callbacks: how many Python functions and torch leaf guards the checks called.
         disagreements: what ``UNIFIED_GUARDS_VERIFY`` found: under ``1`` all that was raised, under a smaller share the
             first of each cache entry.

@@ -1,4 +1,4 @@
-"""What ``UNIFIED_GUARDS_VERIFY`` asks for, and what becomes of a verdict that another evaluator does not give.
+"""Compares verdicts, as ``UNIFIED_GUARDS_VERIFY`` asks for: on how many checks, and what a wrong verdict leads to.
 
 Entry points: :func:`share`, :class:`Judge`.
 """
@@ -13,16 +13,16 @@ from unified_guards._environment import Problem, share_to_verify
 from unified_guards.errors import GuardDisagreement
 from unified_guards.statistics import tally
 
-_told: set[str] = set()
+_warned_of: set[str] = set()
 
 
 def share() -> float:
-    """Of the checks of what is compiled now, how many are to be compared: from 0 to 1. Says once what is wrong."""
+    """The share of the checks of what is compiled now that is compared, from 0 to 1. Warns once of a wrong variable."""
     found = config.verify if config.is_assigned("verify") else share_to_verify()
     if not isinstance(found, Problem):
         return found
-    if str(found) not in _told:
-        _told.add(str(found))
+    if str(found) not in _warned_of:
+        _warned_of.add(str(found))
         _warn(str(found))
     return 0.0
 
@@ -35,7 +35,10 @@ def _warn(message: str) -> None:
 
 
 class Judge:
-    """Of one cache entry: raises on a wrong verdict where every check is compared, else takes the other one's."""
+    """Decides what becomes of a verdict that another evaluator of the same cache entry does not share.
+
+    It raises where every check is compared. Otherwise the verdict of the other evaluator counts.
+    """
 
     def __init__(self, share: float, name: str, other: str) -> None:
         self.raises = share >= 1
@@ -51,8 +54,8 @@ class Judge:
             failing: where the one that says no fails, or nothing.
         """
         why = "" if failing is None else f", failing at: {failing}"
-        told = [("the native checker", verdict), (self.other, not verdict)]
-        verdicts = "; ".join(f"{who} says {said}{'' if said else why}" for who, said in told)
+        given = [("the native checker", verdict), (self.other, not verdict)]
+        verdicts = "; ".join(f"{who} says {said}{'' if said else why}" for who, said in given)
         message = f"{self.name}: {verdicts}. This is a bug in unified_guards: please report it with the program"
         if verdict:
             message += " (unless code of yours that a guard runs answers differently each time)"

@@ -41,7 +41,7 @@ class CacheInfo(NamedTuple):
 
     Attributes:
         hits: calls that used a compiled version.
-        misses: calls for which none fitted.
+        misses: calls for which no version fitted, however many were checked.
         entries: compiled versions that are kept.
         max_entries: how many are kept at most.
         recompiles: versions that were compiled after the first, whether they are still kept or not.
@@ -175,6 +175,7 @@ class UnifiedCache(_C.Lookup):
 
     def explain(self) -> Any:
         """A report on every version: its guards, who asked for each, what was simplified; and why it was compiled."""
+        # Imported here: only for reading.
         from unified_guards.aot.report import report
 
         return report(self)

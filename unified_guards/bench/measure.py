@@ -167,7 +167,7 @@ def _add_report(sample: Sample, unified: Any, codes: set[CodeType]) -> None:
     sample.frames_left = dict(unified.stats().frames_left_to_torch)
     reports = [frame for code in codes for frame in unified.explain(code).frames]
     frames = [frame for frame in reports if frame.guard_set is not None]  # the others were left to torch
-    sample.checks = sum(frame.checks for frame in frames)
+    sample.checks = sum(frame.guards_checked for frame in frames)
     sample.lifted = sum(frame.lifted for frame in frames)
     sample.program_bytes = sum(frame.program_nbytes for frame in frames)
     for frame in frames:

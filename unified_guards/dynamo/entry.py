@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch._guards import CompileContext
 
 from unified_guards import _C, config
-from unified_guards.dynamo.measure import Measured
+from unified_guards.dynamo.measure import Measured, Observer
 from unified_guards.dynamo.strict.known import MAKER
 from unified_guards.entry import Entry
 from unified_guards.guards.ir import Guard, GuardSet, Source
@@ -57,9 +56,9 @@ class DynamoEntry(Entry):
         self.checker: _C.Checker
         self.measured: Measured | None = None
 
-    def build(self, oracle: Callable[[dict[str, Any], bool], bool | None] | None, share: float = 1) -> None:
-        """Makes the native checker; ``oracle`` is told of that share of the checks."""
-        self.checker = make_checker(self.lower(), oracle, witness=config.witness, share=share)
+    def build(self, observer: Observer | None, share: float = 1) -> None:
+        """Lowers the guards and makes the native checker. ``observer`` is told of that share of the checks."""
+        self.checker = make_checker(self.lower(), observer, witness=config.witness, share=share)
 
     def ask_first(self, item: Guard) -> None:
         """Has the checker ask a guard of `checked` before all others."""

@@ -32,9 +32,12 @@ from unified_guards.statistics import tally
 
 @contextlib.contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Without cyclic collections: building makes thousands of objects that live on and no garbage, and each full
-    collection that they would trigger walks everything the process has compiled so far. The young ones are looked at
-    once, at the end, so that what happens here does not decide when the next full collection comes."""
+    """Switches the cyclic garbage collector off, and collects the youngest generation at the end.
+
+    Building guards makes thousands of objects that live on, and no garbage. They would trigger full collections, each
+    of which walks everything that the process has compiled so far. The collection at the end keeps them from counting
+    towards the next full one.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -100,14 +103,14 @@ _strict_asked_for = False
 _strict_inside = 0
 #: Frames that are being compiled by unified_guards.backend(); each keeps torch patched until its guards are built.
 _marked: weakref.WeakKeyDictionary[TracingContext, weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
-_held = 0  # of those, how many are not yet released
+_marked_count = 0  # how many of these frames are not yet released
 
 
-def _settle() -> None:
-    """Brings what is patched in line with what is asked for. Holds the lock."""
+def _patch_as_wanted() -> None:
+    """Patches torch if anybody wants that now, and takes it back if nobody does. The caller has the lock."""
     global _current
-    # Again until it fits: the collector may end a frame's mark in between.
-    while (wanted := _asked_for or _inside > 0 or _held > 0) is not (_current is not None):
+    # In a loop: meanwhile the garbage collector may end the mark of a frame, which changes what is wanted.
+    while (wanted := _asked_for or _inside > 0 or _marked_count > 0) is not (_current is not None):
         if wanted:
             _current = _Installation()
         elif _current is not None:
@@ -123,7 +126,8 @@ def install(*, strict: bool = False) -> None:
     :class:`~unified_guards.GuardDisagreement` when the verdicts differ; ``UNIFIED_GUARDS_VERIFY=0.01`` does so on that
     share of the checks, and warns and takes torch's verdict instead of raising; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises
     :class:`FallbackError` where a frame's guards cannot be lifted; ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True``
-    everywhere. Takes the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
+    everywhere. ``unified_guards.config`` has the same switches. Takes the place of ``root`` in
+    ``torch._dynamo.guards.GuardManagerWrapper``.
 
     Args:
         strict: also guard what torch leaves out (``dynamo/strict``): hooks and methods that come later, memory that
@@ -131,11 +135,11 @@ def install(*, strict: bool = False) -> None:
             result. Lasts until :func:`uninstall`, whoever calls ``install()`` in between.
     """
     global _asked_for, _strict_asked_for
-    verify.share()  # says now what is wrong with it
+    verify.share()  # warns now of a wrong UNIFIED_GUARDS_VERIFY
     with _lock:
         _asked_for = True
         _strict_asked_for |= strict
-        _settle()
+        _patch_as_wanted()
 
 
 def uninstall() -> None:
@@ -146,7 +150,7 @@ def uninstall() -> None:
     global _asked_for, _strict_asked_for
     with _lock:
         _asked_for = _strict_asked_for = False
-        _settle()
+        _patch_as_wanted()
 
 
 def is_installed() -> bool:
@@ -158,11 +162,11 @@ def _is_strict() -> bool:
     return _strict_asked_for or _strict_inside > 0 or config.strict
 
 
-def _hold(count: int) -> None:
-    global _held
+def _count_marked(count: int) -> None:
+    global _marked_count
     with _lock:
-        _held += count
-        _settle()
+        _marked_count += count
+        _patch_as_wanted()
 
 
 def mark(context: TracingContext) -> None:
@@ -171,8 +175,8 @@ def mark(context: TracingContext) -> None:
     Ends when they were, at :func:`release`, or at the latest when ``context`` is gone: its compilation failed.
     """
     if context not in _marked:
-        _hold(1)
-        _marked[context] = end = weakref.finalize(context, _hold, -1)
+        _count_marked(1)
+        _marked[context] = end = weakref.finalize(context, _count_marked, -1)
         end.atexit = False
 
 
@@ -204,14 +208,14 @@ def installed(*, strict: bool = False) -> Iterator[None]:
     with _lock:
         _inside += 1
         _strict_inside += strict
-        _settle()
+        _patch_as_wanted()
     try:
         yield
     finally:
         with _lock:
             _inside -= 1
             _strict_inside -= strict
-            _settle()
+            _patch_as_wanted()
 
 
 __all__ = [

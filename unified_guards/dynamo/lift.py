@@ -283,7 +283,7 @@ class _Lift:
     def _makers(self, parts: list[str], stack: Any) -> Iterable[Provenance]:
         """Who asked for the parts of a guard that checks them all."""
         for maker in ("shape_env", "aot"):
-            found = [part for part in parts if (part in self.origins.asked) is (maker == "aot")]
+            found = [part for part in parts if (part in self.origins.from_backend) is (maker == "aot")]
             lines = [line for part in found for line in self.origins.lines.get(part, ())]
             if found:
                 yield Provenance(maker, " and ".join(found), stack or next(iter(lines), None))
@@ -322,7 +322,7 @@ class _Lift:
             self.shapes_left = str(reason)
             made = [[guard(Test.SHAPE, (Source.frame(),), (function, part))] for part in parts]
         for part, code, guards in zip(parts, verbose, made, strict=False):
-            maker = "aot" if part in self.origins.asked else "shape_env"
+            maker = "aot" if part in self.origins.from_backend else "shape_env"
             for item in guards:
                 self.epilogue += self._made_by(item, maker, code)
 

@@ -20,7 +20,8 @@ from unified_guards import config
 if TYPE_CHECKING:
     from unified_guards.dynamo.entry import DynamoEntry
 
-Oracle = Callable[[dict[str, Any], bool], bool | None]
+#: Is told of a check: the frame and the verdict. It may give another verdict.
+Observer = Callable[[dict[str, Any], bool], bool | None]
 
 #: Of one entry: how many of the last checks are kept, and how often a frame is checked again to measure one.
 _MOST_CHECKS, _PASSES = 4096, 20
@@ -84,9 +85,12 @@ def _ns_of(check: Callable[[dict[str, Any]], object], f_locals: dict[str, Any]) 
     return time.perf_counter_ns() - began
 
 
-def watch(entry: DynamoEntry, torch_root: Any, oracle: Oracle | None) -> Oracle:
-    """An oracle that measures, and then asks ``oracle``. The 1st, 4th, 16th … check that passes is looked at closely:
-    what is remembered settles with the first few."""
+def watch(entry: DynamoEntry, torch_root: Any, oracle: Observer | None) -> Observer:
+    """An observer that measures each check, and then asks ``oracle``.
+
+    The 1st, 4th, 16th … check that passes is repeated instruction by instruction: the first few still change what is
+    remembered, and later ones show what a check costs from then on.
+    """
     measured = entry.measured = Measured()
     held = weakref.ref(entry)
     hits = 0

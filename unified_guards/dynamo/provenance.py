@@ -43,14 +43,14 @@ class Origins:
     """What is known of the guards of one frame beyond what torch passes on; all texts are torch's.
 
     Attributes:
-        asked: shape guards, relations of inputs included, that exist only because the backend traced.
+        from_backend: shape guards, relations of inputs included, that exist only because the backend traced.
         lines: where guards come from, by text; the last entry of a stack is the line that caused the guard. A range
             that the backend narrowed on both sides has two.
         sources: what shape guards read, by the text that stands for it: sources of torch.
         tensors: sizes that the backend made constant, by the tensor's name: what torch would print, and from where.
     """
 
-    asked: set[str] = dataclasses.field(default_factory=set)
+    from_backend: set[str] = dataclasses.field(default_factory=set)
     lines: dict[str, list[Stack]] = dataclasses.field(default_factory=dict)
     sources: dict[str, Any] = dataclasses.field(default_factory=dict)
     tensors: dict[str, list[tuple[str, Stack | None]]] = dataclasses.field(default_factory=dict)
@@ -79,7 +79,7 @@ class _Location(NamedTuple):
 
 
 class _Known:
-    """What was seen of one ShapeEnv."""
+    """What was noted of one ShapeEnv."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[_State, _State]] = []  # that changed something
@@ -114,7 +114,7 @@ _INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_ours(file: str) -> bool:
+def _is_users(file: str) -> bool:
     """Whether a file belongs to the user's program or compiler: not torch, sympy, the standard library or this."""
     if not file or file.startswith(("<", *_LIBRARIES)) or f"{os.sep}sympy{os.sep}" in file:
         return False
@@ -130,7 +130,7 @@ def _compiler_frames() -> list[tuple[str, int, str]]:
     found = []
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code not in _BARRIERS:
-        if _is_ours(frame.f_code.co_filename):
+        if _is_users(frame.f_code.co_filename):
             found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
     return found[::-1]
@@ -145,9 +145,12 @@ def _model_frames(text: str | None) -> list[tuple[str, int, str]]:
 
 
 def _both(model: list[tuple[str, int, str]], compiler: list[tuple[str, int, str]], file: str) -> Stack:
-    """The model's frames and the compiler's: last those of the compiler, when the guard was made in a file of its own,
-    else those of the model, on whose behalf torch's code made it."""
-    return _summary(model + compiler if _is_ours(file) else compiler + model)
+    """The model's frames and the compiler's in one stack, which ends with the line that caused the guard.
+
+    Where the guard was made in a file of the compiler, it is a line of the compiler. Else torch's code made it, for the
+    model, and it is a line of the model.
+    """
+    return _summary(model + compiler if _is_users(file) else compiler + model)
 
 
 def _stack_of_backend(framework: Any) -> Stack:
@@ -162,7 +165,7 @@ def _stack_of_backend(framework: Any) -> Stack:
 def _users_stack() -> Stack:
     """The stack that Dynamo is tracing, down to the last line of the user's."""
     stack = TracingContext.extract_stack()
-    own = [at for at, frame in enumerate(stack) if _is_ours(frame.filename)]
+    own = [at for at, frame in enumerate(stack) if _is_users(frame.filename)]
     return Stack.from_list(list(stack)[: own[-1] + 1]) if own else stack
 
 
@@ -322,19 +325,19 @@ def _line_of_guard(shape_env: Any, known: _Known, part: str) -> list[Stack]:
 
 
 def _note_printed(origins: Origins, shape_env: Any, known: _Known, printed: dict[str, Any]) -> None:
-    """Asked-for guards and lines, under the texts in which the records have them."""
+    """Notes the guards of the backend, and the lines of all, under the texts that the records have."""
     plain, verbose = printed.get("python"), printed.get("verbose_python")
     if plain is None or verbose is None:
         return
-    for part, told in zip(plain.exprs, verbose.exprs, strict=False):
-        asked = part in origins.asked
+    for part, verbose_part in zip(plain.exprs, verbose.exprs, strict=False):
+        asked = part in origins.from_backend
         if asked:
-            origins.asked.add(told)
-        lines = _located(told.partition("  # ")[2], known, asked)
+            origins.from_backend.add(verbose_part)
+        lines = _located(verbose_part.partition("  # ")[2], known, asked)
         if asked and not lines:
             lines = _line_of_guard(shape_env, known, part)
         if lines:
-            origins.lines[part] = origins.lines[told] = lines
+            origins.lines[part] = origins.lines[verbose_part] = lines
 
 
 def _noting(source_ref: Callable[[Any], str], sources: dict[str, Any]) -> Callable[[Any], str]:
@@ -361,10 +364,10 @@ def _printing(original: Callable[..., Any]) -> Callable[..., Any]:
         plain = {**kwargs, "langs": ("python",)}
         try:
             for asked, values in _compared(self, known, lambda: original(self, *args, **plain)[0].exprs):
-                origins.asked |= asked
+                origins.from_backend |= asked
                 _note_constants(origins, self, known, values)
         except Exception:
-            origins.asked.clear()  # a violated constraint: the call below says so
+            origins.from_backend.clear()  # a violated constraint: the call below says so
         printed = original(self, *args, **kwargs)
         _note_printed(origins, self, known, dict(zip(kwargs.get("langs", ()), printed, strict=False)))
         return printed
@@ -380,7 +383,7 @@ def collecting(output_graph: Any) -> Iterator[Origins]:
     shape_env = getattr(output_graph, "shape_env", None)
     known = _known.get(shape_env) if shape_env is not None else None
     if known is not None:
-        origins.asked |= known.relations.keys()
+        origins.from_backend |= known.relations.keys()
         origins.lines.update({text: [stack] for text, stack in known.relations.items() if stack})
     _thread.origins = origins
     try:
@@ -441,7 +444,7 @@ def is_barrier(function: Callable[..., Any]) -> None:
 
 
 class Watch:
-    """Wraps what is told above. ``put`` is ``setattr`` that remembers what was there."""
+    """Puts the wrappers above into torch. ``put`` is ``setattr`` that remembers what was there."""
 
     def __init__(self, put: Callable[[Any, str, Any], None]) -> None:
         put(OutputGraph, "call_user_compiler", _calling(vars(OutputGraph)["call_user_compiler"]))

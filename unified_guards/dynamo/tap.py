@@ -45,7 +45,7 @@ _FUNCTIONS = (
 #: Ends with "_manager" and makes no child.
 _NOT_A_CHILD = frozenset({"clone_manager"})
 
-#: Methods that say more than their arguments: recorded by the wrappers below under these names.
+#: Records with more than the arguments of a call have these names; wrappers of their own make them.
 TENSOR_FACTS = "tensor_facts"
 LAMBDA_PARTS = "lambda_parts"
 

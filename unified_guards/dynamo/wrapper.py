@@ -1,4 +1,4 @@
-"""What a cache entry has for a guard manager: its root is the native checker, torch's tree answers the rest.
+"""The guard manager of a cache entry: its root is the native checker, and torch's tree answers everything else.
 
 Under ``UNIFIED_GUARDS_VERIFY`` torch's tree is also the oracle (:func:`oracle_of`). Entry point:
 :class:`UnifiedGuardManagerWrapper`.
@@ -80,8 +80,9 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
         return str(self._torch())
 
     def __del__(self, outlive: Callable[[object], None] = _C.outlive) -> None:
-        """An object that it knows by its identity has died, or it was reset: while a checker runs, code of a user's may
-        have done that in a guard, and the lookup still stands on the roots."""
+        """Called when torch drops the cache entry: an object that a guard knows by its identity has died, or Dynamo was
+        reset. A user's code in a guard may do that while torch's lookup runs. The lookup goes on to use the roots, so
+        they are kept until it is over."""
         outlive(vars(self))
 
 
@@ -96,9 +97,9 @@ def _torch_function_state_kept() -> Iterator[None]:
 
 
 def _torch_says(root: Any, f_locals: dict[str, Any], verdict: bool) -> bool:
-    """Torch's verdict. Where it is not ``verdict``, torch is asked once more and that answer counts: dict tags let
-    torch skip guards, an exception may have left its tree in the middle of a check, and code of the user's in a guard
-    may answer differently each time, of which nothing can be said."""
+    """Torch's verdict. Where it is not ``verdict``, torch is asked once more, and the second answer counts. Dict tags
+    let torch skip guards, an exception may have left its tree in the middle of a check, and user code in a guard may
+    answer differently each time."""
     expected = _answer(lambda: root.check(f_locals))
     return expected if expected == verdict else _answer(lambda: root.check_verbose(f_locals).result)
 
@@ -126,8 +127,8 @@ def oracle_of(
         if not isinstance(unified, UnifiedGuardManagerWrapper):
             return None
         if verdict:
-            # However a second question is answered: code of the user's in a guard may have changed, after it was
-            # vouched for, what another guard is about.
+            # The checker is not asked again: a user's code in a guard may have changed what another guard reads, after
+            # that other guard had passed. A second answer would hide the first one, which was wrong.
             return judge.disagree(verdict, None)
         if unified.entry.stopped_at_an_extra():
             return None  # torch's tree does not have this guard

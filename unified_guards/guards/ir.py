@@ -4,7 +4,7 @@ A *source* is a path to an object (``L['self'].__dict__['training']``); a *guard
 sources. Both are immutable and interned: two that say the same are one object, so equality is identity. A
 :class:`GuardSet` is the ordered set of guards of one cache entry, each with its provenance. Entry points:
 :meth:`Source.frame` and :meth:`Source.child`, then :func:`guard`, then :class:`GuardSet`. Written by
-``dynamo/lift.py``; read by ``simplify/driver.py``, ``lower/rows.py``, ``guards/semantics.py``, ``report/explain.py``.
+``dynamo/lift.py`` and ``aot/entry.py``; ``pipeline.py`` shows who reads it.
 """
 
 from __future__ import annotations
@@ -469,6 +469,7 @@ class GuardSet:
 
     def to_json(self) -> str:
         """The set as JSON text; what only this process can check (addresses, callables) is kept as its reason."""
+        # Imported here: serialize.py imports this module, and few programs write a set down.
         from unified_guards.guards.serialize import dumps
 
         return dumps(self)

@@ -1,4 +1,7 @@
-"""A :class:`GuardSet` as JSON text, and back.
+"""A :class:`GuardSet` as JSON text, and back: ``GuardSet.to_json`` and ``GuardSet.from_json``.
+
+Users need it where a set leaves its process: a graph that ``make_fx`` returns cannot be pickled with its guards, so
+``graph.guards.to_json()`` is kept beside it (docs/guards.md) and read, compared or evaluated elsewhere.
 
 The text holds a table of sources (access, key, base), a table of guards (test, sources, params, who made it) and the
 user's stacks. An address means nothing elsewhere: types, functions and modules travel by name and get the address

@@ -1,5 +1,5 @@
 """From a set of guards to what the native checker runs.
 
 ``rows.py`` makes the rows of a program, ``shape_code.py`` the straight-line code for its shape expressions, and
-``discriminators.py`` chooses what the entries of one function ask first.
+``discriminators.py`` chooses the guards by which the entries of one function are told apart.
 """

@@ -244,12 +244,12 @@ class _Lowering:
             self._finish_visits([source, source.base] if source.base is not None else [source])
         code = (len(shapes.leaves), shapes.constants, shapes.code, _exact(self.expressions))
         after = len(self.rows) + 1
-        self.emit_on_frame((_SHAPES, 0, int(bool(shapes.asked)), code, after), self.expressions[0])
+        self.emit_on_frame((_SHAPES, 0, int(bool(shapes.not_native)), code, after), self.expressions[0])
         self.row_origins += shapes.guards
 
 
 def _exact(expressions: list[Guard]) -> Callable[[dict[str, Any]], bool]:
-    """What decides about numbers that the native code has no registers for: torch's own functions, or the reference."""
+    """The function that decides where a number does not fit a register: torch's own, or the slow evaluator."""
     asked = list(dict.fromkeys(item.params[1] for item in expressions))
     if len(asked) == 1 and asked[0] is not None:
         found: Callable[[dict[str, Any]], bool] = asked[0]
@@ -389,16 +389,21 @@ def lower(guard_set: GuardSet, gather: Sequence[Source] = ()) -> Program:
 
 def make_checker(
     program: Program,
-    oracle: Callable[[dict[str, Any], bool], bool | None] | None = None,
+    observer: Callable[[dict[str, Any], bool], bool | None] | None = None,
     *,
     witness: bool = True,
     share: float = 1,
 ) -> _C.Checker:
-    """A native checker for ``program``; ``oracle`` is told this share of all verdicts, and answers or raises.
+    """A native checker for ``program``.
 
-    Without ``witness``, every check evaluates every guard.
+    Args:
+        program: what it runs.
+        observer: is told the frame and the verdict of a check. It answers None, or the verdict to give instead, or
+            raises.
+        witness: whether to remember what a check that passed has read. Otherwise every check evaluates every guard.
+        share: of how many of all checks the observer is told.
     """
-    return _C.Checker(program.rows, oracle, witness, share)
+    return _C.Checker(program.rows, observer, witness, share)
 
 
 def _visibility_probe() -> Callable[[], bool]:

@@ -36,18 +36,18 @@ class ShapeCode(NamedTuple):
         constants: what the registers after these hold, packed.
         code: the instructions, packed.
         guards: which guard each number in a check stands for.
-        asked: guards that have no native form.
+        not_native: guards that have no native form: an exact function in Python checks them.
     """
 
     leaves: list[tuple[Source, Kind]]
     constants: bytes
     code: bytes
     guards: list[Guard]
-    asked: list[Guard]
+    not_native: list[Guard]
 
 
-class _Place(NamedTuple):
-    """Where a value is, and the layer from which on it is there."""
+class _Computed(NamedTuple):
+    """A value that the code has: its register, and the layer from which on the register holds it."""
 
     register: int
     layer: int
@@ -100,16 +100,17 @@ def _bits(item: Term) -> int | None:
 class _Registers:
     """The register file while it is being laid out, and the instructions so far.
 
-    What was emitted for an expression that turns out to have no native form stays: it is right, and may be shared.
+    Where an expression turns out to have no native form, the instructions emitted for its parts stay: they are right,
+    and other expressions may share them.
     """
 
     def __init__(self, kinds: Callable[[Source], Kind]) -> None:
         self.source_kind = kinds
         self.leaves: dict[Source, int] = {}
         self.constants: dict[Term, int] = {}
-        self.values: dict[Term, _Place] = {}
-        self.truths: dict[Term, _Place] = {}
-        self.doubles: dict[tuple[int, bool], _Place] = {}
+        self.values: dict[Term, _Computed] = {}
+        self.truths: dict[Term, _Computed] = {}
+        self.doubles: dict[tuple[int, bool], _Computed] = {}
         self.code: list[_Instruction] = []
         self.count = 0
         self.kinds: dict[Term, Kind | None] = {}
@@ -128,37 +129,37 @@ class _Registers:
             raise NotNative("there are too many expressions")
         return self.count - 1
 
-    def emit(self, op: int, a: _Place, b: _Place | None = None) -> _Place:
+    def emit(self, op: int, a: _Computed, b: _Computed | None = None) -> _Computed:
         b = b or a
-        place = _Place(self.fresh(), max(a.layer, b.layer) + 1)
+        place = _Computed(self.fresh(), max(a.layer, b.layer) + 1)
         self.code.append(_Instruction(place.layer, op, place.register, a.register, b.register))
         return place
 
     # -- values ----------------------------------------------------------------------------------------------------
 
-    def value(self, item: Term) -> _Place:
-        """Where the value of an expression is: an integer register, or a double's when its kind is FLOAT."""
+    def value(self, item: Term) -> _Computed:
+        """The register with the value of an expression: an integer's, or a double's when its kind is FLOAT."""
         known = self.values.get(item)
         if known is None:
             known = self.values[item] = self._value(item)
         return known
 
-    def _value(self, item: Term) -> _Place:
+    def _value(self, item: Term) -> _Computed:
         op = item.op
         if op is Op.SOURCE:
-            return _Place(self.leaves.setdefault(item.value, self.fresh()), 0)
+            return _Computed(self.leaves.setdefault(item.value, self.fresh()), 0)
         if op is Op.CONST:
             return self._constant(item)
         make = _VALUES.get(op)
         return make(self, item) if make is not None else self._operator(item)
 
-    def _constant(self, item: Term) -> _Place:
+    def _constant(self, item: Term) -> _Computed:
         if self.kind(item) is not Kind.FLOAT and not -(2**63) <= item.value < 2**63:
             raise NotNative(f"{item} does not fit in 64 bits")
         register = self.constants[item] = self.fresh()
-        return _Place(register, 0)
+        return _Computed(register, 0)
 
-    def double(self, item: Term, *, exact: bool = False) -> _Place:
+    def double(self, item: Term, *, exact: bool = False) -> _Computed:
         """The value as a double; ``exact`` when it must not be rounded on the way, as for a comparison."""
         if self.kind(item) is Kind.FLOAT:
             return self.value(item)
@@ -171,7 +172,7 @@ class _Registers:
             self.doubles[place.register, exact] = known
         return known
 
-    def _operator(self, item: Term) -> _Place:
+    def _operator(self, item: Term) -> _Computed:
         op, args = _unswapped(item)
         doubles = Kind.FLOAT in map(self.kind, args)
         table = _DOUBLE if doubles else _INTEGER
@@ -186,7 +187,7 @@ class _Registers:
             found = self.emit(table[op], found, place)
         return found
 
-    def unary(self, item: Term) -> _Place:
+    def unary(self, item: Term) -> _Computed:
         (arg,) = item.args
         if self.kind(arg) is Kind.FLOAT:
             if item.op is Op.INVERT:
@@ -194,51 +195,51 @@ class _Registers:
             return self.emit(_OPS[f"F_{item.op.name}"], self.value(arg))
         return self.emit(_OPS[item.op.name], self.value(arg))
 
-    def of_double(self, item: Term) -> _Place:
+    def of_double(self, item: Term) -> _Computed:
         self.kind(item.args[0])
         return self.emit(_OF_DOUBLE[item.op], self.double(item.args[0]))
 
-    def rounded(self, item: Term) -> _Place:
+    def rounded(self, item: Term) -> _Computed:
         place = self.value(item.args[0])
         return self.emit(_ROUNDED[item.op], place) if self.kind(item.args[0]) is Kind.FLOAT else place
 
-    def rounded_to(self, item: Term) -> _Place:
+    def rounded_to(self, item: Term) -> _Computed:
         self.kind(item)
         return self.emit(_OPS["F_ROUND_TO"], self.value(item.args[0]), self.value(item.args[1]))
 
-    def logical(self, item: Term) -> _Place:
+    def logical(self, item: Term) -> _Computed:
         self.kind(item)  # of truth values alone: otherwise the value is that of an argument
         return self.truth(item)
 
-    def conditional(self, item: Term) -> _Place:
+    def conditional(self, item: Term) -> _Computed:
         condition, *sides = item.args
         self.kind(item)
         copied = self.emit(_OPS["MOVE"], self.truth(condition))
         then, other = map(self.value, sides)
         layer = max(copied.layer, then.layer, other.layer) + 1
         self.code.append(_Instruction(layer, _OPS["SELECT"], copied.register, then.register, other.register))
-        return _Place(copied.register, layer)
+        return _Computed(copied.register, layer)
 
-    def dense(self, item: Term) -> _Place:
+    def dense(self, item: Term) -> _Computed:
         if any(self.kind(arg) is Kind.FLOAT for arg in item.args):
             raise NotNative(f"{item} is about sizes that are no integers")
         places = [self.value(arg) for arg in item.args]
         block = [self.emit(_OPS["MOVE"], place) for place in places]  # sorted in place, so copies
-        place = _Place(self.fresh(), max(copy.layer for copy in block) + 1)
+        place = _Computed(self.fresh(), max(copy.layer for copy in block) + 1)
         instruction = _Instruction(place.layer, _OPS["DENSE"], place.register, block[0].register, len(block) // 2)
         self.code.append(instruction)
         return place
 
     # -- truths ----------------------------------------------------------------------------------------------------
 
-    def truth(self, item: Term) -> _Place:
-        """Where 1 or 0 is, for whether the value counts as true. Not where the value is: ``2 and 3`` is 3."""
+    def truth(self, item: Term) -> _Computed:
+        """A register with 1 or 0: whether the value counts as true. Another one than the value's: ``2 and 3`` is 3."""
         known = self.truths.get(item)
         if known is None:
             known = self.truths[item] = self._truth(item)
         return known
 
-    def _truth(self, item: Term) -> _Place:
+    def _truth(self, item: Term) -> _Computed:
         if item.op is Op.NOT:
             return self.emit(_OPS["NOT"], self.truth(item.args[0]))
         if item.op is Op.AND or item.op is Op.OR:
@@ -248,7 +249,7 @@ class _Registers:
             return place
         return self.emit(_OPS["F_TRUTH" if kind is Kind.FLOAT else "TRUTH"], place)
 
-    def _folded(self, op: int, args: Iterable[Term]) -> _Place:
+    def _folded(self, op: int, args: Iterable[Term]) -> _Computed:
         first, *rest = map(self.truth, args)
         for place in rest:
             first = self.emit(op, first, place)
@@ -277,12 +278,12 @@ class _Registers:
         else:
             self._check(_CHECKED[op], self.value(left), self.value(right), number)
 
-    def _check(self, op: int, a: _Place, b: _Place | None, number: int) -> None:
+    def _check(self, op: int, a: _Computed, b: _Computed | None, number: int) -> None:
         b = b or a
         self.code.append(_Instruction(max(a.layer, b.layer), op, number, a.register, b.register))
 
 
-_VALUES: dict[Op, Callable[[_Registers, Term], _Place]] = {
+_VALUES: dict[Op, Callable[[_Registers, Term], _Computed]] = {
     **dict.fromkeys((Op.NEG, Op.ABS, Op.INVERT), _Registers.unary),
     **dict.fromkeys(_OF_DOUBLE, _Registers.of_double),
     **dict.fromkeys(_ROUNDED, _Registers.rounded),
@@ -295,7 +296,7 @@ _VALUES: dict[Op, Callable[[_Registers, Term], _Place]] = {
 
 
 def _kinds(guards: Iterable[Guard]) -> Callable[[Source], Kind]:
-    """What the values of sources are, as far as guards say; a guess that is wrong is found out when they are read."""
+    """The kind of number at each source, as far as guards say. A wrong guess is found when the number is read."""
     floats = {item.source for item in guards if item.test is Test.TYPE_IS and item.params[0] == id(float)}
     return lambda source: Kind.FLOAT if source in floats else Kind.INT
 
@@ -309,7 +310,7 @@ def lower_shapes(guards: Iterable[Guard]) -> ShapeCode:
     guards = list(guards)
     registers = _Registers(_kinds(guards))
     checked: list[Guard] = []
-    asked: list[Guard] = []
+    not_native: list[Guard] = []
     for item in guards:
         if item.test is not Test.EXPRESSION:
             continue
@@ -319,11 +320,11 @@ def lower_shapes(guards: Iterable[Guard]) -> ShapeCode:
             registers.check(item.params[0], len(checked))
             checked.append(item)
         except NotNative:
-            asked.append(item)
-    return _finished(registers, checked, asked)
+            not_native.append(item)
+    return _finished(registers, checked, not_native)
 
 
-def _finished(registers: _Registers, checked: list[Guard], asked: list[Guard]) -> ShapeCode:
+def _finished(registers: _Registers, checked: list[Guard], not_native: list[Guard]) -> ShapeCode:
     """Renumbers: leaves first, then constants, then what is computed."""
     given = [*registers.leaves.values(), *registers.constants.values()]
     place = {register: at for at, register in enumerate(given)}
@@ -335,4 +336,4 @@ def _finished(registers: _Registers, checked: list[Guard], asked: list[Guard]) -
         last = b if op == _OPS["DENSE"] else place[b]
         packed.extend((op, to if op in _CHECKS else place[to], place[a], last))
     leaves = [(source, registers.source_kind(source)) for source in registers.leaves]
-    return ShapeCode(leaves, _packed(registers.constants), packed.tobytes(), checked, asked)
+    return ShapeCode(leaves, _packed(registers.constants), packed.tobytes(), checked, not_native)

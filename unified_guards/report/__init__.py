@@ -1,4 +1,4 @@
 """What was made of a function's guards, for reading.
 
-``explain.py`` gathers it, ``costs.py`` measures what each guard costs, ``html/`` writes it as one page.
+``explain.py`` gathers it, ``costs.py`` says what each guard costs, ``html/`` writes it as one page.
 """

@@ -196,6 +196,7 @@ class Report:
         Raises:
             FileNotFoundError: the folder does not exist.
         """
+        # Imported here: the page is made of a Report.
         from unified_guards.report.html.page import write
 
         return write(self, path)

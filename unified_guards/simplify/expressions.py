@@ -5,46 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from unified_guards.guards.expressions import Op, Term, const, evaluate, expression, replaced, term
+from unified_guards.guards.expressions import Op, Term, const, replaced
 from unified_guards.guards.ir import Access, Guard, Source, Test
 from unified_guards.simplify.linear import Constraint, Form
 from unified_guards.simplify.ranges import meet, truth
+from unified_guards.simplify.rewrite import folded, with_leaves
 from unified_guards.simplify.work import Step, Work
-
-
-def _folded(op: Op, *args: Term) -> Term:
-    """The operation; its value, where that is known and costs nothing to compute; the source that is taken once."""
-    if op is Op.MUL and {arg.op for arg in args} == {Op.SOURCE, Op.CONST}:
-        number, source = sorted(args, key=lambda arg: arg.op is Op.SOURCE)
-        if number.value == 1 and type(number.value) is int:
-            return source
-    made = term(op, *args)
-    if made.sources or op in _COSTLY or any(arg.op is not Op.CONST for arg in args):
-        return made
-    try:
-        value = evaluate(made, _no_value)
-    except (ArithmeticError, ValueError, TypeError):
-        return made
-    return const(value) if type(value) in (int, float, bool) else made
-
-
-_COSTLY = frozenset({Op.POW, Op.LSHIFT})
-
-
-def _no_value(source: Source) -> Any:
-    raise TypeError(f"{source} has no value here")
-
-
-def with_leaves(item: Guard, leaves: Mapping[Source, Term]) -> Guard:
-    """The guard with other terms for some of its sources; the same where nothing would be left to check."""
-    found, asked = item.params
-    made = replaced(found, leaves.get, _folded)
-    return item if made is found or not made.sources else expression(made, asked)
 
 
 def _with_known(work: Work, item: Guard, leaves: Mapping[Source, Term]) -> Iterator[Step]:
     """Decides or rewrites a guard by what is known of its sources. One that is known to fail stays as it is."""
-    made = replaced(item.params[0], leaves.get, _folded)
+    made = replaced(item.params[0], leaves.get, folded)
     if made.op is Op.CONST:
         if made.value and work.may_go(item):
             yield item, None
@@ -141,11 +112,14 @@ class _Equals:
         return item
 
     def unite(self, one: Term, other: Term) -> bool:
-        """Has ``other`` stand for ``one``: torch writes the source that it binds a symbol to on the right."""
+        """Makes ``other`` stand for ``one``; False for two different numbers.
+
+        Torch writes the source that it binds a symbol to on the right.
+        """
         if one.op is Op.CONST:
             one, other = other, one
         if one.op is Op.CONST:
-            return False  # two different numbers
+            return False
         self.leader[one.value] = other
         return True
 
@@ -155,7 +129,7 @@ _ROUNDS = 4
 
 
 def equal_symbols_are_one(work: Work) -> Iterator[Step]:
-    """As many equalities stay as it takes to connect the symbols; all else is about one symbol of each group."""
+    """Keeps enough equalities to connect symbols that are equal, and rewrites the rest to one symbol of each group."""
     equals = _Equals()
     for _ in range(_ROUNDS):
         before = len(equals.leader)
@@ -169,7 +143,7 @@ def equal_symbols_are_one(work: Work) -> Iterator[Step]:
 
 
 def _united(work: Work, equals: _Equals) -> Iterator[Step]:
-    """Has every equality of two symbols stay, or go where others say it already."""
+    """Notes every equality of two symbols. One that follows from those before it goes."""
     for item in work.expressions():
         found = item.params[0]
         if found.op is not Op.EQ or item in work.used or not all(_is_symbol(work, side) for side in found.args):
@@ -237,7 +211,7 @@ def _concluded(work: Work, form: Form, found: list[tuple[Guard, Constraint]]) ->
 
 
 def arithmetic_decides(work: Work) -> Iterator[Step]:
-    """What else is true whatever the values of the symbols, by all that is known of them."""
+    """Removes what is true for all values that the symbols can have."""
     work.integers.look_again()
     for item in work.expressions():
         if item not in work.used:

@@ -44,7 +44,7 @@ class Linear(NamedTuple):
 
 
 class Constraint(NamedTuple):
-    """What a comparison says: that the value of a form lies in a region, or that it does not."""
+    """What a comparison says: the value of a form lies in a region or, if ``excluded``, outside of it."""
 
     form: Form
     region: Integer
@@ -65,7 +65,7 @@ class Constraint(NamedTuple):
 
     @property
     def weakness(self) -> tuple[int, Bound]:
-        """Sorts those of one form so that the weaker of two comes after the one that implies it."""
+        """A sort key: among constraints on one form, each comes after those that imply it."""
         low, high, modulus, _ = self.region
         if self.excluded:
             return (4, low)
@@ -162,7 +162,10 @@ class Integers:
         return found
 
     def _logical(self, item: Term) -> Integer | None:
-        """The first argument that settles it, else the last one; what comes after is never evaluated."""
+        """The value of ``and`` or ``or``: of the first argument that decides it, else of the last one.
+
+        Python does not evaluate the arguments after that, so they may raise.
+        """
         settles = item.op is Op.OR
         found: Integer | None = None
         for arg in item.args:
@@ -196,7 +199,7 @@ class Integers:
         return None if self.value(item) is None else Linear(0, {item: 1})
 
     def _sum(self, item: Term) -> Linear | None:
-        """Of as many terms as there may be: a sum over all inputs is one deep tree."""
+        """Walks the tree with a list of its own: a sum over all inputs may be deeper than Python's stack."""
         constant, parts = 0, dict[Term, int]()
         waiting = [(item, 1)]
         while waiting:
@@ -363,7 +366,7 @@ def _is_near(linear: Linear) -> bool:
 
 
 def _settled(before: Integer | None, value: Integer, settles: bool) -> Integer:
-    """The value of a chain that stops at ``value`` at the latest, which is false for "and" and true for "or"."""
+    """The value of an ``and`` or ``or`` that ends at ``value`` or before: false for ``and``, true for ``or``."""
     if not settles or before is None:
         return value
     both = join(before, value)

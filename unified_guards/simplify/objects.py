@@ -8,7 +8,7 @@ from typing import Any
 
 from unified_guards.guards.expressions import read
 from unified_guards.guards.ir import Access, Guard, Source, Test, guard, with_bases
-from unified_guards.simplify.expressions import with_leaves
+from unified_guards.simplify.rewrite import with_leaves
 from unified_guards.simplify.work import Step, Work
 
 _NONE = id(None)
@@ -37,9 +37,9 @@ def of_value(strong: Guard, weak: Guard) -> bool:
 
 
 def _is_said_by_more(strong: Guard, value: object) -> bool:
-    """Whether a guard that tells more values apart than ``==`` says that it is this one.
+    """Whether a guard that is stricter than ``==`` implies ``== value``.
 
-    Not where a part is equal to nothing but itself: then ``==`` asks for the very object.
+    Not where a part of the value is equal to nothing but itself, as NaN is: then ``==`` asks for the very object.
     """
     if strong.test is Test.SAME_BITS:
         return type(value) is type(strong.params[0]) and value == strong.params[0]
@@ -47,7 +47,7 @@ def _is_said_by_more(strong: Guard, value: object) -> bool:
 
 
 def _equals_its_like(value: Any) -> bool:
-    """Whether this has no NaN in it, and nothing that decides for itself what it is equal to."""
+    """Whether an equal value is as good: there is no NaN in it, and no object with an ``__eq__`` of its own."""
     kind = type(value)
     if kind in (int, float, complex, bool, str, bytes, type(None)):
         return bool(value == value)  # noqa: PLR0124
@@ -75,7 +75,7 @@ def _of_type_of(kind: type, weak: Guard) -> bool:
     return weak.test is Test.TYPE_IS and weak.params[0] == id(kind)
 
 
-#: By address: these live for ever and are of their type for ever. Another object at a known address may be of any type.
+#: Types by the address of an object. These objects live and keep their type for ever; others may not.
 _SINGLETONS = {id(value): type(value) for value in (None, True, False, ..., NotImplemented)}
 
 
@@ -112,7 +112,7 @@ def implied(implies: Callable[[Guard, Guard], bool], *tests: Test) -> Callable[[
 
 
 def identity_implies(work: Work) -> Iterator[Step]:
-    """An identity implies what is known of that object, and two of them that two sources are the same one."""
+    """An identity implies what is known of its object; two identities with one object make two sources one."""
     yield from implied(_of_identity, Test.IS)(work)
     for item in work.all(Test.SAME):
         first, second = (
@@ -151,8 +151,8 @@ def _sources_of(guards: Iterable[Guard]) -> set[Source]:
 
 # -- aliases -----------------------------------------------------------------------------------------------------------
 
-#: Accesses that run no code of a user's: reading twice gives the same object twice.
-_PLAIN = frozenset(
+#: Accesses that run no user code: reading twice gives the same object twice.
+_ACCESSES_WITHOUT_CODE = frozenset(
     {
         Access.FRAME, Access.LOCAL, Access.GLOBALS, Access.DICT_ITEM, Access.CONSTANT, Access.LIST_ITEM,
         Access.TUPLE_ITEM, Access.GENERIC_DICT, Access.TYPE, Access.TYPE_DICT, Access.TYPE_MRO, Access.FUNC_DEFAULTS,
@@ -160,8 +160,8 @@ _PLAIN = frozenset(
         Access.TENSOR_STRIDE, Access.TENSOR_OFFSET, Access.DICT_KEY_AT, Access.DICT_VALUE_AT,
     }
 )  # fmt: skip
-#: Tests that run none either, whatever the object.
-_QUIET = frozenset(
+#: Tests that run no user code, whatever the object is.
+_TESTS_WITHOUT_CODE = frozenset(
     {
         Test.EXISTS, Test.TYPE_IS, Test.IS, Test.IS_NOT, Test.IS_TARGET, Test.SAME_BITS, Test.DICT_LENGTH,
         Test.FLOAT_NAN, Test.COMPLEX_NAN, Test.TENSOR, Test.TUPLE_ITER_LEN, Test.RANGE_ITER, Test.DICT_VERSION,
@@ -171,12 +171,12 @@ _QUIET = frozenset(
 _HOPS = 8
 
 
-def _is_quiet(item: Guard) -> bool:
+def _runs_no_code(item: Guard) -> bool:
     if item.test is Test.EQUALS:
         return type(item.params[0]) in (int, float, complex, bool, str, bytes)
     if item.test is Test.DICT_CONTAINS:
         return type(item.params[0]) is str
-    return item.test in _QUIET
+    return item.test in _TESTS_WITHOUT_CODE
 
 
 class _Aliases:
@@ -185,13 +185,13 @@ class _Aliases:
     def __init__(self) -> None:
         self.leader: dict[Source, Source] = {}
         self.known: dict[Source, Source] = {}
-        self.plain: dict[Source, bool] = {}
+        self.without_code: dict[Source, bool] = {}
 
-    def is_plain(self, source: Source) -> bool:
-        found = self.plain.get(source)
+    def runs_no_code(self, source: Source) -> bool:
+        found = self.without_code.get(source)
         if found is None:
-            found = source.access in _PLAIN and (source.base is None or self.is_plain(source.base))
-            self.plain[source] = found
+            found = source.access in _ACCESSES_WITHOUT_CODE and (source.base is None or self.runs_no_code(source.base))
+            self.without_code[source] = found
         return found
 
     def unite(self, one: Source, other: Source) -> bool:
@@ -223,11 +223,11 @@ class _Aliases:
 
 
 def same_object_was_checked(work: Work) -> Iterator[Step]:
-    """Where two sources are one object, what is asked below the one need not be asked below the other."""
+    """Where two sources lead to one object, a guard below one source need not be checked below the other, too."""
     aliases = _Aliases()
     for item in work.all(Test.SAME):
         first, second = item.sources
-        if first is second or not (aliases.is_plain(first) and aliases.is_plain(second)):
+        if first is second or not (aliases.runs_no_code(first) and aliases.runs_no_code(second)):
             continue
         if not aliases.unite(first, second) and min(work.readers[first], work.readers[second]) > 1:
             yield item, None
@@ -235,11 +235,11 @@ def same_object_was_checked(work: Work) -> Iterator[Step]:
         return
     for item in list(work.left.values()):
         if item.test is Test.EXPRESSION:
-            places = {source: aliases.of(source) for source in item.sources if aliases.is_plain(source)}
+            places = {source: aliases.of(source) for source in item.sources if aliases.runs_no_code(source)}
             made = with_leaves(item, {source: read(to) for source, to in places.items() if to is not source})
             if made is not item:
                 yield item, made
-        elif len(item.sources) == 1 and aliases.is_plain(item.source) and _is_quiet(item):
+        elif len(item.sources) == 1 and aliases.runs_no_code(item.source) and _runs_no_code(item):
             place = aliases.of(item.source)
             if place is not item.source and work.has(guard(item.test, (place,), item.params)):
                 yield item, None

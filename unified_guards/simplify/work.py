@@ -91,7 +91,7 @@ class Work:
                 yield found
 
     def spend(self, steps: int) -> None:
-        """Called for what takes time: a guard that is looked at takes a step, and one for each source that it reads."""
+        """Counts steps: one for each guard that a rule looks at, and one for each source that the guard reads."""
         self.budget -= steps
         if self.budget < 0:
             raise OutOfSteps
@@ -134,7 +134,7 @@ class Work:
         return self._readers
 
     def vouched(self, source: Source) -> bool:
-        """Whether a tensor guard compares this size: it is there then, and an exact int."""
+        """Whether a tensor guard compares this size. Then it is there and is an exact int."""
         facts = self.tensor(source) if source.access is Access.TENSOR_SIZE else None
         return facts is not None and source.key < len(facts.sizes) and facts.sizes[source.key] is not None
 
@@ -145,13 +145,16 @@ class Work:
         return next((item.params[0] for item in self.about(source.base) if item.test is Test.TENSOR), None)
 
     def may_go(self, item: Guard, becomes: Guard | None = None) -> bool:
-        """Whether everything that an expression reads is read without it, too."""
+        """Whether other guards read every source of an expression, too.
+
+        The last guard that reads a source has to stay: if the source vanishes, the check must fail.
+        """
         stays = () if becomes is None else becomes.sources
         read_here = item.params[0].sources
         return all(source in stays or self.readers[source] > 1 or self.vouched(source) for source in read_here)
 
     def integer(self, source: Source) -> Integer | None:
-        """What the value of a source is by nature; None when it may be no exact int."""
+        """The integers that the value of a source can be; None when the value may be no exact int."""
         if source.access in _NUMBERS:
             return _NUMBERS[source.access]
         for item in self.about(source):

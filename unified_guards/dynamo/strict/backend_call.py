@@ -101,7 +101,7 @@ def _hits() -> int:
 def noting_calls(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     """``OutputGraph.call_user_compiler``, with what the backend was given noted while ``wanted`` says so.
 
-    What a strict guard tells apart must not come out of a cache of torch's as the same.
+    Torch's caches must not give the same code for two calls that a strict guard tells apart.
     """
 
     def call_user_compiler(self: Any, gm: Any, *args: Any, **kwargs: Any) -> Any:

@@ -22,7 +22,7 @@ MAKER = "strict"
 
 
 class Extra(NamedTuple):
-    """A guard that torch does not have, the source in whose place it is checked, and why it is there."""
+    """A guard that torch does not have, the source behind whose guards it is checked, and why it is there."""
 
     guard: Guard
     place: Source
@@ -30,7 +30,7 @@ class Extra(NamedTuple):
 
 
 class Live:
-    """The objects that the sources of a set lead to now; each step is taken once."""
+    """Finds the object that a source leads to now. Each step of a path is taken once."""
 
     def __init__(self, f_locals: dict[str, Any]) -> None:
         self.values: dict[Source, Any] = {Source.frame(): f_locals}

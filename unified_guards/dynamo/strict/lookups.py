@@ -1,4 +1,4 @@
-"""That the same lookups would find the same: rules over what Dynamo looked up (``reads.py``).
+"""Rule: the lookups that Dynamo made while it traced (``reads.py``) would find the same now.
 
 An attribute is looked for in the class and its bases, in their order, and in the object's own dict; a global in the
 dict of the module, then in ``builtins``. Torch guards what it found where it found it, and these rules that nothing has
@@ -33,8 +33,8 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _PLAIN_TENSORS = (torch.Tensor, nn.Parameter, nn.Buffer)
 
 
-class _Places:
-    """Sources of the set by what they lead to."""
+class _KnownSources:
+    """The sources of the set, by the objects that they lead to."""
 
     def __init__(self, known: Known) -> None:
         self.sources: dict[int, Source] = {}
@@ -69,7 +69,7 @@ class _Named(weakref.ref[Any]):
 class _Lookups:
     def __init__(self, known: Known) -> None:
         self.known = known
-        self.places = _Places(known)
+        self.known_sources = _KnownSources(known)
         self.read = known.guard_set.sources()
 
     def attributes(self) -> Iterator[Extra]:
@@ -77,11 +77,11 @@ class _Lookups:
             value = self._value(asked)
             if value is not MISSING:
                 yield from self._attribute(value, name, only_whether)
-            elif asked.kind is not None and (source := self.places.of(asked.kind)) is not None:
+            elif asked.kind is not None and (source := self.known_sources.of(asked.kind)) is not None:
                 for each in (name, "__getattribute__"):
                     yield from self._in_classes(asked.kind, source, each, source, 0)
         for kind, after, name in self.known.reads.supers.values():
-            if (source := self.places.of(kind)) is not None:
+            if (source := self.known_sources.of(kind)) is not None:
                 yield from self._in_classes(kind, source, name, source, mro_of(kind).index(after) + 1)
 
     def _value(self, asked: Asked) -> Any:
@@ -94,7 +94,7 @@ class _Lookups:
     def _attribute(self, value: Any, name: str, only_whether: bool) -> Iterator[Extra]:
         if type(value) in _PLAIN_TENSORS and _found(type(value), name):
             return
-        source = self.places.of(value)
+        source = self.known_sources.of(value)
         if source is None:
             return
         if type(value) is types.ModuleType:
@@ -195,7 +195,7 @@ class _Lookups:
         for asked, kind, of_classes in self.known.reads.kinds.values():
             value = self._value(asked)
             made_class = asked.kind if value is MISSING else value if of_classes else type(value)
-            if isinstance(made_class, type) and (source := self.places.of(made_class)) is not None:
+            if isinstance(made_class, type) and (source := self.known_sources.of(made_class)) is not None:
                 yield from order_of(made_class, source, source, self.known)
             if type(kind) is type or _is_of_torch(getattr(type(kind), "__module__", "")):
                 continue
@@ -208,7 +208,7 @@ class _Lookups:
 
     def _meta(self, kind: Any) -> Iterator[Extra]:
         """That a metaclass does not get a say of its own."""
-        source = self.places.of(kind) if isinstance(kind, type) else None
+        source = self.known_sources.of(kind) if isinstance(kind, type) else None
         if source is not None:
             for name in ("__instancecheck__", "__subclasscheck__"):
                 yield from self._in_classes(type(kind), source.child(Access.TYPE), name, source, 0)
@@ -223,12 +223,12 @@ class _Lookups:
         hook = _found(kind, "__subclasshook__")
         if (hook is None or hook[0] is not object) and not _is_of_python(kind):
             return False
-        if (source := self.places.of(kind)) is not None:
+        if (source := self.known_sources.of(kind)) is not None:
             yield from self._in_classes(kind, source, "__subclasshook__", source, 0)
         return True
 
     def _answer(self, value: Any, kind: Any, of_classes: bool) -> Iterator[Extra]:
-        source = self.places.of(value)
+        source = self.known_sources.of(value)
         if source is None:
             return
         ask = _Question(kind, of_classes)
