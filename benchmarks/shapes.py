@@ -89,7 +89,7 @@ def fifty(rounds: int) -> str:
     function = plain.wrapper.root.get_epilogue_lambda_guards()[0]
     checks["Python function alone"] = lambda: function(plain.f_locals)
     unified, _ = builds["unified"]
-    checked = unified.wrapper.frame.checked
+    checked = unified.wrapper.entry.checked
     bare = make_checker(lower(without_shapes(checked)))
     full = make_checker(lower(checked))
     checks["native"] = lambda: full.check(unified.f_locals)
@@ -177,7 +177,7 @@ def many(count: int, rounds: int) -> list[str]:
     gc.disable()  # as while Dynamo builds guards, see dynamo/install.py
     for _ in range(rounds):
         start = timeit.default_timer()
-        guard_set = lift(records, root, origins)
+        guard_set = lift(records, root, origins).guard_set
         lifted = timeit.default_timer()
         simplified = simplify(guard_set)
         simple = timeit.default_timer()

@@ -344,7 +344,7 @@ def _memory(job: Job, contender: Contender) -> list[dict[str, Any]]:
     if contender.backend != "torch":
         _note_bytes_when_built()
     sample = measure.measure(job.case, contender.backend, steps=job.steps, memory=True, more=more)
-    frames = [build.wrapper.frame for build in kept if _checker_of(build) is not None]
+    frames = [build.wrapper.entry for build in kept if _checker_of(build) is not None]
     if frames:
         sample["built_bytes"] = sum(frame.built_bytes for frame in frames)
         sample["witness_bytes"] = sum(_witness_of(frame.checker).get("nbytes", 0) for frame in frames)
@@ -354,15 +354,15 @@ def _memory(job: Job, contender: Contender) -> list[dict[str, Any]]:
 
 def _note_bytes_when_built() -> None:
     """A checker grows while it is called; what a build holds has to be told from that."""
-    from unified_guards.dynamo.frame import Frame
+    from unified_guards.dynamo.entry import DynamoEntry
 
-    build = Frame.build
+    build = DynamoEntry.build
 
     def build_and_note(frame: Any, *args: Any, **kwargs: Any) -> None:
         build(frame, *args, **kwargs)
         frame.built_bytes = frame.checker.nbytes
 
-    Frame.build = build_and_note
+    DynamoEntry.build = build_and_note
 
 
 def _let_go(frames: list[Any]) -> int | None:

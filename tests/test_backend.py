@@ -243,7 +243,7 @@ class TestTorch:
 
         torch.compile(double, backend=backend(notes))(torch.ones(2))
         assert inside == [False]
-        assert install._held == 0
+        assert install._marked_count == 0
 
 
 class TestFakeInputs:

@@ -56,7 +56,7 @@ def test_last_failure_is_the_row_that_failed(shown: dict[str, Any], failure: str
     assert made.last_failure is None
     assert not made.check(shown)
     assert made.last_failure is not None
-    assert str(program.meaning[made.last_failure]) == failure
+    assert str(program.row_origins[made.last_failure]) == failure
 
 
 def test_the_callable_takes_a_dict_and_misses_on_anything_else() -> None:

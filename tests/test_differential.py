@@ -48,7 +48,7 @@ def _agreed(frame: Frame, name: str, mutations: list[str]) -> bool:
         failing = semantics.explain_failure(frame.guard_set, frame.f_locals)
         pytest.fail(
             f"the evaluators disagree: {verdicts}\n"
-            f"native stops at: {frame.wrapper.frame.last_failure}\n"
+            f"native stops at: {frame.wrapper.entry.last_failure}\n"
             f"reference stops at: {failing}\n"
             f"torch stops at: {frame.wrapper.check_verbose(frame.f_locals)}\n"
             "To repeat it, in the root of the repository:\n\n"

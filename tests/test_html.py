@@ -18,7 +18,7 @@ import torch
 import torch._dynamo
 
 import unified_guards
-from unified_guards.report import costs
+from unified_guards.dynamo import measure
 from unified_guards.report.html import model
 from unified_guards.report.html.page import render
 
@@ -173,7 +173,7 @@ def test_a_miss_has_a_time_the_guard_that_failed_and_what_it_found(report, data)
     assert guard_text(data, guard) == "L['self'].__dict__['negate'] is False"
     assert "(found True)" in text
     assert oldest["at"] <= at <= newest["at"]
-    assert report.frames[-1].misses == (text,)
+    assert report.frames[-1].recompile_reasons == (text,)
 
 
 def test_entries_of_one_code_have_torchs_compile_ids(data):
@@ -222,7 +222,7 @@ def test_every_instruction_is_counted_to_one_guard(report):
         costs = frame.costs.guards
         assert set(costs) == set(frame.checked)
         # A guard that is merged into the accessor before it is a row, but no instruction.
-        assert sum(cost.instructions for cost in costs.values()) >= frame.instructions - len(frame.telling)
+        assert sum(cost.instructions for cost in costs.values()) >= frame.instructions - len(frame.discriminators)
         assert sum(cost.facts for cost in costs.values()) == frame.facts
 
 
@@ -230,7 +230,7 @@ def frame_of(function: Callable[..., Any]) -> Any:
     torch._dynamo.reset()
     with unified_guards.installed():
         torch.compile(function, backend="eager")(torch.ones(2, 4))
-    (frame,) = unified_guards.dynamo.wrapper.frames_of(function.__code__)
+    (frame,) = unified_guards.dynamo.wrapper.entries_of(function.__code__)
     return frame
 
 
@@ -264,7 +264,7 @@ def test_what_measures_asks_the_oracle_too():
         return x * 2
 
     frame, told = frame_of(double), []
-    oracle = costs.watch(frame, None, lambda f_locals, verdict: told.append(verdict))
+    oracle = measure.watch(frame, None, lambda f_locals, verdict: told.append(verdict))
     for verdict in (True, False):
         oracle({"x": torch.ones(2, 4)}, verdict)
     assert told == [True, False]

@@ -370,6 +370,25 @@ class TestExplain:
             assert "linear" in text
             assert "weight" in text
 
+    @pytest.mark.parametrize(
+        "old, new",
+        [
+            ("checks", "guards_checked"),
+            ("misses", "recompile_reasons"),
+            ("missed", "recompilations"),
+            ("telling", "discriminators"),
+        ],
+    )
+    def test_old_names_of_a_report_warn(self, old: str, new: str) -> None:
+        unified_guards.install()
+        run = compiled()
+        run(torch.ones(3))
+        run(torch.ones(4))
+        oldest = unified_guards.explain(run).frames[-1]
+        with pytest.warns(DeprecationWarning, match=f"FrameReport.{old} is now FrameReport.{new}"):
+            found = getattr(oldest, old)
+        assert found and found == getattr(oldest, new)
+
     def test_compiled_without_an_installation(self) -> None:
         compiled()(torch.ones(3))
         assert "without install()" in str(unified_guards.explain(double))
@@ -402,12 +421,13 @@ def fails_to_lift(monkeypatch_lines: str = "") -> str:
     return textwrap.dedent(
         f"""
         import torch, unified_guards
+        from unified_guards import pipeline
         from unified_guards.dynamo import unify
 
         def lift(*args, **kwargs):
             raise unify.CannotLift("made to fail")
 
-        unify.lift = lift
+        pipeline.lift = lift
         unified_guards.install()
         run = torch.compile(lambda x: x * 2, backend="eager", dynamic=False)
         {monkeypatch_lines}

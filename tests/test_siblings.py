@@ -18,10 +18,10 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 import unified_guards
 from unified_guards import _C
-from unified_guards.dynamo.frame import Frame
-from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper, frames_of
+from unified_guards.dynamo.entry import DynamoEntry
+from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper, entries_of
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
-from unified_guards.lower.discriminators import MOST, introduce, program_of, shared
+from unified_guards.lower.discriminators import MOST, discriminate, program_of, shared
 from unified_guards.lower.rows import lower, make_checker
 
 from .guards import equals
@@ -48,21 +48,21 @@ class Entry:
 
     def __init__(self, *guards: Guard) -> None:
         self.checked = GuardSet((item, Provenance("dynamo")) for item in guards)
-        self.telling: list[Guard] = []
+        self.discriminators: list[Guard] = []
         program = lower(self.checked)
-        self.meaning = program.meaning
+        self.row_origins = program.row_origins
         self.checker = make_checker(program)
 
     def tell(self, item: Guard) -> None:
         program = program_of(item)
-        self.checker.ask_first(program.rows, len(self.meaning))
-        self.meaning += program.meaning
+        self.checker.ask_first(program.rows, len(self.row_origins))
+        self.row_origins += program.row_origins
 
     @property
     def last_failure(self) -> tuple[str, bool] | None:
         """Where the last miss stopped, and whether that was asked first."""
         at = self.checker.last_failure
-        return None if at is None else (str(self.meaning[at]), at >= len(lower(self.checked).meaning))
+        return None if at is None else (str(self.row_origins[at]), at >= len(lower(self.checked).row_origins))
 
 
 def is_type(source: Source, kind: type) -> Guard:
@@ -111,9 +111,9 @@ def test_each_of_two_entries_asks_first_what_tells_it_from_the_other(name: str) 
     one, two = PAIRS[name]
     common = equals(Y, "both")
     first, second = Entry(common, one), Entry(common, two)
-    introduce(second, [first], Entry.tell)
-    assert first.telling == [one]
-    assert second.telling == [two]
+    discriminate(second, [first], Entry.tell)
+    assert first.discriminators == [one]
+    assert second.discriminators == [two]
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,9 @@ def test_each_of_two_entries_asks_first_what_tells_it_from_the_other(name: str) 
 )
 def test_of_a_wide_and_a_narrow_entry_only_the_narrow_one_can_tell(wide: Guard, narrow: Guard) -> None:
     first, second = Entry(narrow), Entry(wide)
-    introduce(second, [first], Entry.tell)
-    assert first.telling == [narrow]
-    assert second.telling == []
+    discriminate(second, [first], Entry.tell)
+    assert first.discriminators == [narrow]
+    assert second.discriminators == []
 
 
 @pytest.mark.parametrize(
@@ -155,23 +155,23 @@ def test_of_a_wide_and_a_narrow_entry_only_the_narrow_one_can_tell(wide: Guard, 
 )
 def test_what_may_run_code_or_need_not_differ_is_not_asked_first(one: Guard, two: Guard) -> None:
     first, second = Entry(one), Entry(two)
-    introduce(second, [first], Entry.tell)
-    assert first.telling == second.telling == []
+    discriminate(second, [first], Entry.tell)
+    assert first.discriminators == second.discriminators == []
 
 
 def test_one_guard_tells_an_entry_from_all_others_when_it_can() -> None:
     entries = [Entry(is_tensor(X, size), is_tensor(Y, size)) for size in range(2, 10)]
     for at, entry in enumerate(entries):
-        introduce(entry, entries[:at], Entry.tell)
-    assert [len(entry.telling) for entry in entries] == [1] * 8
+        discriminate(entry, entries[:at], Entry.tell)
+    assert [len(entry.discriminators) for entry in entries] == [1] * 8
 
 
 def test_no_entry_asks_many_guards_first() -> None:
     sources = [L(Access.LOCAL, f"x{at}") for at in range(12)]
     first = Entry(*(equals(source, 0) for source in sources))
     for source in sources:
-        introduce(Entry(*(equals(other, int(other is source)) for other in sources)), [first], Entry.tell)
-    assert len(first.telling) == MOST
+        discriminate(Entry(*(equals(other, int(other is source)) for other in sources)), [first], Entry.tell)
+    assert len(first.discriminators) == MOST
 
 
 def test_shared_guards_are_those_of_all() -> None:
@@ -334,8 +334,8 @@ def test_what_is_too_large_to_ask_first_is_refused_natively_and_not_chosen(item:
     with pytest.raises(ValueError, match="discriminator"):
         made.tell(item)
     other = Entry(is_object(item.source, None))
-    introduce(other, [made], Entry.tell)
-    assert made.telling == []
+    discriminate(other, [made], Entry.tell)
+    assert made.discriminators == []
 
 
 def test_a_guard_may_make_another_entry_while_it_is_asked() -> None:
@@ -358,8 +358,8 @@ def test_a_guard_may_make_another_entry_while_it_is_asked() -> None:
 # ---- the entries of a compiled function ------------------------------------------------------------------------------
 
 
-def frames(function: Callable[..., Any]) -> list[Frame]:
-    return frames_of(function.__code__)
+def frames(function: Callable[..., Any]) -> list[DynamoEntry]:
+    return entries_of(function.__code__)
 
 
 def eight() -> tuple[Watched, list[tuple[torch.Tensor, torch.Tensor]]]:
@@ -379,8 +379,8 @@ def test_one_entry_asks_nothing_first() -> None:
     watched = static(lambda x: x + 1)
     watched.expect(1, ones(2))
     (frame,) = frames(watched.function)
-    assert frame.telling == []
-    assert len(frame.meaning) == len(lower(frame.checked).meaning)
+    assert frame.discriminators == []
+    assert len(frame.row_origins) == len(lower(frame.checked).row_origins)
 
 
 def test_each_of_eight_entries_is_found_in_any_order() -> None:
@@ -395,7 +395,7 @@ def test_a_wrong_entry_fails_at_what_tells_it_apart() -> None:
     found = frames(watched.function)[1:]
     assert len(found) == 7
     for frame in found:
-        assert [frame.last_failure] == [str(item) for item in frame.telling]
+        assert [frame.last_failure] == [str(item) for item in frame.discriminators]
 
 
 def test_what_all_share_is_evaluated_by_one_entry_a_lookup() -> None:
@@ -405,7 +405,7 @@ def test_what_all_share_is_evaluated_by_one_entry_a_lookup() -> None:
     counted = guard(Test.PREDICATE, (Y,), (lambda value: calls.append(value) or True, "counted(y)"))
     entries = [Entry(y, counted, is_tensor(X, size)) for size in range(2, 10)]
     for at, entry in enumerate(entries):
-        introduce(entry, entries[:at], Entry.tell)
+        discriminate(entry, entries[:at], Entry.tell)
     verdicts = [entry.checker.check({"x": ones(6), "y": "shared"}) for entry in entries]
     assert verdicts == [size == 6 for size in range(2, 10)]
     assert len(calls) == 1
@@ -473,19 +473,19 @@ def _uninstalled(function: Callable[[], Any]) -> Any:
     from unified_guards.dynamo import install
 
     inside, install._inside = install._inside, 0
-    install._settle()
+    install._patch_as_wanted()
     try:
         return function()
     finally:
         install._inside = inside
-        install._settle()
+        install._patch_as_wanted()
 
 
 def test_a_mutation_between_two_checks_is_seen() -> None:
     """Nothing is remembered from one entry's check to the next's: not for the same dict, not within a lookup."""
     shared_, other = equals(Y, 1), is_tensor
     first, second = Entry(shared_, other(X, 2)), Entry(shared_, other(X, 3))
-    introduce(second, [first], Entry.tell)
+    discriminate(second, [first], Entry.tell)
     shown = {"x": ones(3), "y": 1}
     assert not first.checker.check(shown)
     shown["y"] = 2
@@ -504,7 +504,7 @@ def test_what_user_code_in_one_entrys_guard_changes_is_seen_by_the_next() -> Non
     source = X.child(Access.ATTR, "value")
     first = Entry(equals(source, 1), guard(Test.PREDICATE, (Y,), (change, "change(y)")))
     second = Entry(equals(source, 1))
-    introduce(second, [first], Entry.tell)
+    discriminate(second, [first], Entry.tell)
     shown = {"x": state, "y": 0}
     assert [entry.checker.check(shown) for entry in (first, second)] == [False, False]
 
@@ -515,7 +515,7 @@ def test_an_exception_in_one_entrys_guard_does_not_touch_the_next() -> None:
 
     first = Entry(equals(X, 1), guard(Test.PREDICATE, (Y,), (fail, "fail(y)")))
     second = Entry(equals(X, 1), equals(Y, 0))
-    introduce(second, [first], Entry.tell)
+    discriminate(second, [first], Entry.tell)
     assert [entry.checker.check({"x": 1, "y": 0}) for entry in (first, second)] == [False, True]
 
 
@@ -528,7 +528,7 @@ def test_asking_from_within_another_entrys_guard_gives_each_its_own_answer() -> 
 
     first = Entry(equals(X, 1), guard(Test.PREDICATE, (Y,), (ask, "ask(y)")))
     second = Entry(equals(X, 2))
-    introduce(second, [first], Entry.tell)
+    discriminate(second, [first], Entry.tell)
     assert first.checker.check({"x": 1, "y": 0})
     assert answers == [True]
     assert first.checker.last_failure is None
@@ -568,7 +568,7 @@ def test_an_entry_whose_object_has_died_tells_nothing() -> None:
     collect()
     assert gone() is None
     watched.expect(3, ones(2), kept)
-    assert [frame.telling for frame in frames(use)] == [[]]
+    assert [frame.discriminators for frame in frames(use)] == [[]]
 
 
 def test_entries_that_are_reset_are_forgotten() -> None:
@@ -576,7 +576,7 @@ def test_entries_that_are_reset_are_forgotten() -> None:
     torch._dynamo.reset()
     watched.expect(9, *arguments[0])
     watched.expect(10, *arguments[1])
-    assert [len(frame.telling) for frame in frames(watched.function)] == [1, 1]
+    assert [len(frame.discriminators) for frame in frames(watched.function)] == [1, 1]
 
 
 def test_entries_do_not_keep_one_another_or_a_model_alive() -> None:
@@ -631,8 +631,8 @@ def test_a_report_says_what_is_shared_and_what_is_asked_first() -> None:
     report = unified_guards.explain(watched.function)
     for frame in report.frames:
         assert frame.siblings == 7
-        assert frame.shared == frame.checks - 2  # x and y
-        assert len(frame.telling) == 1
+        assert frame.shared == frame.guards_checked - 2  # x and y
+        assert len(frame.discriminators) == 1
         assert f"shares {frame.shared} of them with 7 other entries; asks first: L['x'] is" in frame.summary()
         assert frame.instructions > 0
 
@@ -641,7 +641,7 @@ def test_a_report_on_one_entry_says_nothing_of_others() -> None:
     watched = static(lambda x: x + 1)
     watched(ones(2))
     (frame,) = unified_guards.explain(watched.function).frames
-    assert (frame.siblings, frame.shared, frame.telling) == (0, 0, ())
+    assert (frame.siblings, frame.shared, frame.discriminators) == (0, 0, ())
     assert "shares" not in frame.summary()
 
 
@@ -685,7 +685,7 @@ def test_every_entry_decides_as_torchs_tree_does(calls: list[tuple[Any, ...]], d
         wrappers = [entry.guard_manager for entry in entries]
         ours = [bool(wrapper.root.check(shown)) for wrapper in wrappers]
         theirs = [bool(wrapper.torch_root.check_verbose(shown).result) for wrapper in wrappers]
-        assert ours == theirs, (arguments, [wrapper.frame.last_failure for wrapper in wrappers])
+        assert ours == theirs, (arguments, [wrapper.entry.last_failure for wrapper in wrappers])
 
 
 # ---- the entries of an AOT entry point -------------------------------------------------------------------------------
@@ -697,7 +697,7 @@ def test_versions_of_an_aot_function_ask_first_what_tells_them_apart() -> None:
         assert fast(ones(2), mode).tolist() == [found] * 2
     newest, oldest = fast.explain().frames
     assert fast.cache_info().hits == 4
-    assert [str(item) for item in newest.telling] == ["L['args'][1] == 'down'"]
-    assert [str(item) for item in oldest.telling] == ["L['args'][1] == 'up'"]
-    assert newest.shared == newest.checks - 1
+    assert [str(item) for item in newest.discriminators] == ["L['args'][1] == 'down'"]
+    assert [str(item) for item in oldest.discriminators] == ["L['args'][1] == 'up'"]
+    assert newest.shared == newest.guards_checked - 1
     assert "L['args'][1] == 'up'" in str(fast.recompiles()[0])

@@ -145,7 +145,7 @@ class Guarded:
             self.root = native.RootGuardManager()
             for manager in managers_of(self.root):
                 manager.add_tensor_match_guard(tensor, sizes, strides, "x", ["check"], None, type(tensor), keys)
-            self.checker = make_checker(lower(lifting.lift(records, self.root)))
+            self.checker = make_checker(lower(lifting.lift(records, self.root).guard_set))
 
     @staticmethod
     def dims_of(tensor: torch.Tensor) -> tuple[list[Any], list[Any]]:
@@ -230,7 +230,7 @@ def test_no_guarded_stride_matches_a_tensor_without_strides(stride: int) -> None
         argument(root)[0].add_tensor_match_guard(
             tensor, [2, 2], [stride, stride], "x", ["check"], None, type(tensor), keys
         )
-        guards = lifting.lift(records, root)
+        guards = lifting.lift(records, root).guard_set
     assert not make_checker(lower(guards)).check({"x": tensor})
     assert not semantics.evaluate(guards, {"x": tensor})
 

@@ -117,7 +117,7 @@ def test_an_aot_entry_that_says_yes(
     monkeypatch.setenv("UNIFIED_GUARDS_VERIFY", "1")
     run = unified_guards.aot_function(lambda x: x * 2, fw_compiler=lambda graph, _: graph)
     run(torch.ones(3))
-    monkeypatch.setattr("unified_guards.aot.entry.explain_failure", first_of(*verdicts))
+    monkeypatch.setattr("unified_guards.guards.semantics.explain_failure", first_of(*verdicts))
     if not reported:
         run(torch.ones(3))
         return
@@ -210,7 +210,7 @@ def test_a_share_of_what_aot_entry_points_check(monkeypatch: pytest.MonkeyPatch)
         run(torch.ones(3))
     assert 0 < unified_guards.stats().compared - before.compared < 200
     assert unified_guards.stats().overruled == before.overruled
-    monkeypatch.setattr("unified_guards.aot.entry.explain_failure", first_of(False))
+    monkeypatch.setattr("unified_guards.guards.semantics.explain_failure", first_of(False))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(40):
@@ -234,7 +234,7 @@ def test_shares(text: str, share: float, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("text", ["yes", "2", "-0.1", "nan", "inf", "1%"])
 def test_what_is_no_share(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIFIED_GUARDS_VERIFY", text)
-    monkeypatch.setattr(verify, "_told", set())
+    monkeypatch.setattr(verify, "_warned_of", set())
     problem = share_to_verify()
     assert isinstance(problem, Problem)
     assert repr(text) in problem.what and "a number from 0 to 1" in problem.what

@@ -33,7 +33,7 @@ class Frame:
         ((self.wrapper, self.f_locals),) = seen
         self.compiled = compiled  # keeps the cache entry, and so the guards, alive
         assert isinstance(self.wrapper, UnifiedGuardManagerWrapper), unified_guards.stats()
-        self.guard_set: GuardSet = self.wrapper.frame.guard_set
+        self.guard_set: GuardSet = self.wrapper.entry.guard_set
         self.unsimplified = make_checker(lower(self.guard_set))
 
     def torchs(self) -> bool:
@@ -48,7 +48,7 @@ class Frame:
             _C.set_torch_function_state(before)
 
     def verdicts(self) -> dict[str, bool]:
-        frame = self.wrapper.frame
+        frame = self.wrapper.entry
         return {
             "native": frame.checker.check(self.f_locals),
             "native, unsimplified": self.unsimplified.check(self.f_locals),

@@ -107,10 +107,10 @@ def frames(world: World) -> list[Frame]:
             compiled(**{name: given[name] for name in names})
         ((wrapper, scope),) = seen
         assert isinstance(wrapper, UnifiedGuardManagerWrapper), unified_guards.stats()
-        frame, cells = wrapper.frame, {name: value for name, value in scope.items() if name not in given}
+        frame, cells = wrapper.entry, {name: value for name, value in scope.items() if name not in given}
         roots = 1 if family == "space" else len(world.layers)
         f_locals = _call(getattr(world, f"{family}_locals"), cells)
-        made = Frame(f"compiled {family}", roots, f_locals, frame.guard_set, frame.checker, frame.meaning)
+        made = Frame(f"compiled {family}", roots, f_locals, frame.guard_set, frame.checker, frame.row_origins)
         made.oracle, made.kept = torchs(wrapper), compiled
         found.append(made)
     return found

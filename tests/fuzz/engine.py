@@ -71,7 +71,7 @@ class Frame:
         self, family: str, roots: int, f_locals: Locals, guard_set: GuardSet, checker: Checker, meaning: list[Any]
     ) -> None:
         self.family, self.roots, self.f_locals = family, roots, f_locals
-        self.guard_set, self.checker, self.meaning = guard_set, checker, meaning
+        self.guard_set, self.checker, self.row_origins = guard_set, checker, meaning
 
     def exact(self, f_locals: dict[str, Any]) -> bool:
         """What ``check()`` must say: what ``exact()`` does, if torch has no objection."""
@@ -84,7 +84,7 @@ class Frame:
     def failed(self) -> Any:
         """What the last miss stopped at: a guard, or a source with nothing there."""
         at = getattr(self.checker, "last_failure", None)
-        return None if at is None else self.meaning[at]
+        return None if at is None else self.row_origins[at]
 
     def failing(self) -> str:
         """The same in words."""
@@ -255,7 +255,7 @@ class Episode:
         self.statistics.note(lowered)
         program = lower(lowered)
         asked = 1 if family == "space" else ROOTS
-        frame = Frame(family, asked, f_locals, made, self.make(program), program.meaning)
+        frame = Frame(family, asked, f_locals, made, self.make(program), program.row_origins)
         frame.tree = oracle.made_for(made, f_locals(0))
         self.statistics.guards += len(made)
         self.statistics.in_torch += len(frame.tree.expressed) if frame.tree is not None else 0

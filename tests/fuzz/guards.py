@@ -24,7 +24,7 @@ from torch.autograd import forward_ad
 from torch.utils import _device
 
 from unified_guards import _C
-from unified_guards.guards import semantics
+from unified_guards.guards import accesses, semantics
 from unified_guards.guards.expressions import expression, numbered, parse
 from unified_guards.guards.ir import AMBIENT, Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 
@@ -450,7 +450,7 @@ def reached(f_locals: dict[str, Any], scope: Any, deepest: int = 9) -> Iterator[
                 for step in children(value):
                     child = source.child(*step)
                     try:
-                        below.append((child, semantics._ACCESSES[child.access](value, child.key)))
+                        below.append((child, accesses.ACCESSES[child.access](value, child.key)))
                     except Exception:  # user code on the way raises, or what was there is gone
                         continue
         level = below
@@ -502,7 +502,7 @@ class Maker:
         *sources, _frame = self.choose.choice(self.choose.choice(self.known)).steps()
         f_locals = self.f_locals(at)
         try:
-            return [(source, semantics.resolve(source, f_locals)) for source in reversed(sources)]
+            return [(source, accesses.resolve(source, f_locals)) for source in reversed(sources)]
         except Exception:
             return []  # what was there died, and what came in its place has no such thing
 
@@ -522,7 +522,7 @@ class Maker:
                 step = self.choose.choice(deeper if deeper and self.choose.random() < 0.9 else steps)
             source = source.child(*step)
             try:
-                value = semantics._ACCESSES[source.access](value, source.key)
+                value = accesses.ACCESSES[source.access](value, source.key)
             except Exception:  # user code on the way raises, or what was there is gone: the way ends here
                 break
             found.append((source, value))
@@ -601,7 +601,7 @@ def _dies(source: Source) -> bool:
 
 def is_made_anew(source: Source, f_locals: dict[str, Any]) -> bool:
     """Whether each look finds another object, such as a bound method: its address is up to the allocator."""
-    one, two = semantics.resolve(source, f_locals), semantics.resolve(source, f_locals)
+    one, two = accesses.resolve(source, f_locals), accesses.resolve(source, f_locals)
     return one is not two
 
 

@@ -18,7 +18,7 @@ from torch._dynamo.guards import GuardManagerType
 
 from unified_guards import _C
 from unified_guards.dynamo import compat
-from unified_guards.guards import semantics
+from unified_guards.guards import accesses
 from unified_guards.guards.ir import RELATIONAL, Access, Guard, GuardSet, Source, Test, with_bases
 
 from .guards import is_made_anew
@@ -251,7 +251,7 @@ class Tree:
             made = getattr(base, method)(**({} if name is None else {name: source.key}), **given)
         else:  # a key or value by position: torch has them only below a manager that guards all keys of a dict
             assert source.access in (Access.DICT_KEY_AT, Access.DICT_VALUE_AT), source
-            made = base.lambda_manager(python_lambda=functools.partial(semantics.follow, source), **given)
+            made = base.lambda_manager(python_lambda=functools.partial(accesses.follow, source), **given)
         self.managers[source] = made
         return made
 
@@ -264,7 +264,7 @@ class Tree:
             return
         if item.test not in _LEAVES:
             raise Inexpressible
-        value = semantics.resolve(item.source, self.f_locals)
+        value = accesses.resolve(item.source, self.f_locals)
         if item.test is Test.MAPPING_KEYS:  # torch would crash where keys() gives no sequence
             manager.add_lambda_guard(lambda found: _iterates(found.keys()), ["safety"], None)
         method, *arguments = _LEAVES[item.test](value, item.params, item.source)

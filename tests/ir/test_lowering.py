@@ -32,10 +32,10 @@ def op_names(guard_set: GuardSet) -> list[str]:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_parents_come_before_children(name: str) -> None:
     program = lower(Frame(ENTRIES[name]()).guard_set)
-    shapes = program.meaning[len(program.rows) :]
+    shapes = program.row_origins[len(program.rows) :]
     assert all(isinstance(item, Guard) and item.test is Test.EXPRESSION for item in shapes)
     registers: list[Source] = [Source.frame()]
-    for (op, base, *_), meaning in zip(program.rows, program.meaning, strict=False):
+    for (op, base, *_), meaning in zip(program.rows, program.row_origins, strict=False):
         assert base < len(registers), "reads a register that nothing wrote"
         if op in ACCESSORS:
             assert isinstance(meaning, Source)
@@ -97,7 +97,7 @@ def test_all_expressions_are_one_code_at_the_end() -> None:
     names = [OP_NAMES[row[0]] for row in program.rows]
     assert names.count("SHAPES") == 1
     assert names[-1] == "SHAPES"
-    assert program.meaning[len(names) :] == [first, second]
+    assert program.row_origins[len(names) :] == [first, second]
 
 
 def test_a_source_is_gathered_where_the_walk_leaves_it() -> None:
@@ -109,7 +109,7 @@ def test_a_source_is_gathered_where_the_walk_leaves_it() -> None:
     ]
     gathered = [
         (row[2], meaning)
-        for row, meaning in zip(program.rows, program.meaning, strict=True)
+        for row, meaning in zip(program.rows, program.row_origins, strict=True)
         if OP_NAMES[row[0]] == "GATHER"
     ]
     assert gathered == [(2, a), (0, b), (1, local())]

@@ -47,7 +47,7 @@ class Built:
         with unified_guards.installed(), tap.recording() as records:
             self.root = native.RootGuardManager()
             self.held = build(self.root)
-        self.guard_set: GuardSet = lifting.lift(records, self.root)
+        self.guard_set: GuardSet = lifting.lift(records, self.root).guard_set
         self.checkers = [make_checker(lower(guards)) for guards in (self.guard_set, simplify(self.guard_set)[0])]
 
     def verdicts(self, f_locals: dict[str, Any], *, ask_torch: bool) -> dict[str, bool]:

@@ -110,7 +110,7 @@ def test_what_torch_refuses_on_a_dict_manager_is_not_recorded(method: str) -> No
 
 
 def test_a_leaf_guard_that_is_not_known_asks_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(lifting._LEAVES, "add_not_none_guard")
+    monkeypatch.delitem(lifting.LEAF_GUARDS, "add_not_none_guard")
     built = Built(lambda root: add(local(root), "add_not_none_guard"))
     assert [item.test for item in built.guard_set] == [Test.TORCH_LEAF]
     for value, holds in ((3, True), (None, False)):

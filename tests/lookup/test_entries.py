@@ -183,7 +183,7 @@ def test_an_entry_knows_the_row_that_failed() -> None:
     lookup(2)
     row = lookup._last_failure("one")
     assert row is not None
-    assert program.meaning[row] is first_is(1)
+    assert program.row_origins[row] is first_is(1)
 
 
 @pytest.mark.parametrize("method", ["_counts", "_nbytes", "_length", "_last_failure"])

@@ -55,12 +55,12 @@ def test_the_parts_of_a_conjunction_are_checked_one_by_one() -> None:
 
 def test_a_number_beyond_64_bits_has_no_native_form() -> None:
     code = lower_shapes([expression(parsed(f"v0 < {2**64}")), expression(parsed("v0 < 3"))])
-    assert [str(item) for item in code.asked] == [f"L['v0'] < {2**64}"]
+    assert [str(item) for item in code.not_native] == [f"L['v0'] < {2**64}"]
     assert [str(item) for item in code.guards] == ["L['v0'] < 3"]
 
 
 def test_a_value_that_is_an_int_or_a_float_has_no_native_form() -> None:
-    assert lower_shapes(list(typed(expression(parsed("max(v0, w0) < 3"))))).asked
+    assert lower_shapes(list(typed(expression(parsed("max(v0, w0) < 3"))))).not_native
 
 
 def test_a_guard_without_native_form_is_asked_of_python_beside_the_native_ones() -> None:
@@ -79,7 +79,7 @@ def test_the_program_says_how_often_it_calls_python() -> None:
 def test_there_may_be_more_expressions_than_registers() -> None:
     many = [shape(f"v0 * {i} + v1 != -1", SOURCES["v0"], SOURCES["v1"]) for i in range(2, 36_000)]
     code = lower_shapes(many)
-    assert code.asked and len(code.guards) + len(code.asked) == len(many)
+    assert code.not_native and len(code.guards) + len(code.not_native) == len(many)
     checker = make_checker(lower(set_of(*many)))
     assert checker.check({"v0": 1, "v1": 1})
     assert not checker.check({"v0": 1, "v1": -35_999 - 1})  # the last one
@@ -92,7 +92,7 @@ def test_the_failing_expression_is_named() -> None:
     for values, failing in (((9, 4), 0), ((8, 5), 1), ((8, 16), 2)):
         assert not checker.check(dict(zip(("v0", "v1"), values, strict=True)))
         assert checker.last_failure is not None
-        assert program.meaning[checker.last_failure] is guards[failing]
+        assert program.row_origins[checker.last_failure] is guards[failing]
 
 
 @pytest.mark.parametrize(

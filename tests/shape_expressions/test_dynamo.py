@@ -116,7 +116,7 @@ class TestDynamo:
         compiled(torch.ones(8), torch.ones(4))
         compiled(torch.ones(8), torch.ones(24))
         first = unified_guards.explain(compiled).frames[-1]
-        (miss,) = first.misses
+        (miss,) = first.recompile_reasons
         assert miss.startswith(
             "2 * L['x'].size()[0] > L['y'].size()[0] (found L['x'].size()[0] = 8, L['y'].size()[0] = 24)  # shape_env, "
         )
@@ -135,7 +135,7 @@ class TestDynamo:
         compiled = torch.compile(lambda x: x + 1, backend=aot_autograd(fw_compiler=tiling), dynamic=True)
         compiled(torch.ones(32))
         compiled(torch.ones(33))
-        (miss,) = unified_guards.explain(compiled).frames[-1].misses
+        (miss,) = unified_guards.explain(compiled).frames[-1].recompile_reasons
         assert made == ["tiles of 16 rows"]
         assert miss.startswith("L['x'].size()[0] % 16 == 0 (found 33)  # aot, ")
 
@@ -145,16 +145,16 @@ class TestDynamo:
         compiled(torch.ones(3), False)
         compiled(torch.ones(3, dtype=torch.float64), True)
         newest, middle, oldest = unified_guards.explain(compiled).frames
-        assert oldest.misses[0].startswith("L['flag'] is True (found False)  # dynamo")
-        assert "(found Tensor float64[3] on cpu)" in oldest.misses[1]
-        assert len(middle.misses) == 1
-        assert newest.misses == ()
+        assert oldest.recompile_reasons[0].startswith("L['flag'] is True (found False)  # dynamo")
+        assert "(found Tensor float64[3] on cpu)" in oldest.recompile_reasons[1]
+        assert len(middle.recompile_reasons) == 1
+        assert newest.recompile_reasons == ()
 
     def test_only_the_last_misses_are_kept(self) -> None:
         with torch._dynamo.config.patch(recompile_limit=20):
             compiled = torch.compile(lambda x: x + 1, backend="eager", dynamic=False)
             for rows in range(2, 16):
                 compiled(torch.ones(rows))
-        misses = unified_guards.explain(compiled).frames[-1].misses
+        misses = unified_guards.explain(compiled).frames[-1].recompile_reasons
         assert len(misses) == 8
         assert "[15]" in misses[-1]

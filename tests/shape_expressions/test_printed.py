@@ -22,7 +22,7 @@ def test_what_torch_prints_is_native_and_means_the_same(name: str) -> None:
         text = printed(PRINTED[name])
     except NotImplementedError:
         pytest.skip("this torch cannot print this expression as Python")
-    assert not lower_shapes(list(typed(expression(parsed(text))))).asked, text
+    assert not lower_shapes(list(typed(expression(parsed(text))))).not_native, text
     seen = set()
     made = Random(len(name))
     for _ in range(200):

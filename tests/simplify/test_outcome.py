@@ -149,7 +149,7 @@ def test_simplifying_random_expressions_twice_changes_nothing_more(seed: int) ->
 def test_what_only_led_to_removed_guards_is_not_walked() -> None:
     below = [item(item(each, "a"), "b") for each in (X, Y)]
     guard_set = set_of(same(X, Y), *(equals(each, 3) for each in below))
-    walked = [str(source) for source in lower(simplify(guard_set).guard_set).meaning if isinstance(source, Source)]
+    walked = [str(source) for source in lower(simplify(guard_set).guard_set).row_origins if isinstance(source, Source)]
     assert "L['x']['a']['b']" in walked
     assert "L['y']['a']['b']" not in walked
     assert "L['y']['a']" not in walked
@@ -173,7 +173,7 @@ def test_explain_shows_what_was_there_what_became_of_it_and_why() -> None:
         compiled(*tensors, "double")
     (report,) = unified_guards.explain(function).frames
     assert report.guard_set is not None
-    assert report.checks == len(report.checked) < len(report.guard_set)
+    assert report.guards_checked == len(report.checked) < len(report.guard_set)
     assert "removed 1: a value implies it" in report.summary()
     assert "removed by 'a value implies it': type(L['kind']) is str" in str(report)
     before, after = str(report).split("\n  to:\n")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import unified_guards
-from unified_guards.dynamo import frame as dynamo_frame
-from unified_guards.dynamo.wrapper import frames_of
+from unified_guards.dynamo import entry as dynamo_entry
+from unified_guards.dynamo.wrapper import entries_of
 from unified_guards.guards.ir import GuardSet
 
 from ..harness import guards_without_shortcuts
@@ -29,9 +29,9 @@ def is_right(made: Case, call: Callable[..., Any]) -> bool:
     return torch.equal(got, made.use(made.function))
 
 
-def entries(made: Case) -> list[dynamo_frame.Frame]:
+def entries(made: Case) -> list[dynamo_entry.DynamoEntry]:
     """Of the function itself, not of what is left of it after a graph break."""
-    return frames_of(made.function.__code__)
+    return entries_of(made.function.__code__)
 
 
 def settings(made: Case) -> contextlib.AbstractContextManager[Any]:

@@ -51,7 +51,7 @@ def test_strict_guards_notice(each: Case, verify: str, monkeypatch: pytest.Monke
         each.change()
         assert is_right(each, call)
         newest, oldest = entries(each)
-        (miss,) = oldest.misses
+        (miss,) = oldest.recompilations
         why = miss.text
         assert each.named in why
         if each.stale:
@@ -96,9 +96,9 @@ def test_both_evaluators_agree(each: Case) -> None:
     assert len(wrappers) >= 2
     for wrapper in wrappers:
         for f_locals in seen:
-            native = wrapper.frame.checker.check(f_locals)
-            assert semantics.evaluate(wrapper.frame.guard_set, f_locals) is native
-            assert semantics.evaluate(wrapper.frame.checked, f_locals) is native
+            native = wrapper.entry.checker.check(f_locals)
+            assert semantics.evaluate(wrapper.entry.guard_set, f_locals) is native
+            assert semantics.evaluate(wrapper.entry.checked, f_locals) is native
 
 
 def test_without_strict_the_decision_is_torchs(each: Case) -> None:

@@ -141,7 +141,7 @@ def test_the_tensor_that_inputs_are_views_of_is_guarded() -> None:
             assert_same(call(*views(0, 1, length)), add_in_place(*views(0, 1, length)))
         frames = unified_guards.explain(add_in_place).frames
     assert len(frames) == 2
-    assert "L['a']._base is torch.Tensor float32[8]" in frames[1].misses[0]
+    assert "L['a']._base is torch.Tensor float32[8]" in frames[1].recompile_reasons[0]
 
 
 def test_torch_guards_where_inputs_of_symbolic_sizes_overlap() -> None:
@@ -158,21 +158,21 @@ def test_torch_guards_where_inputs_of_symbolic_sizes_overlap() -> None:
 
 def test_what_has_no_memory_of_its_own() -> None:
     """Is not among the inputs whose memory is guarded."""
-    from unified_guards.dynamo import strict
+    from unified_guards.dynamo.strict import known
 
     x = torch.ones(2, 2)
-    assert strict._storage(x) == strict._storage(x[1:]) is not None
-    assert strict._storage(torch.eye(2).to_sparse()) is strict._storage(None) is None
+    assert known.storage_of(x) == known.storage_of(x[1:]) is not None
+    assert known.storage_of(torch.eye(2).to_sparse()) is known.storage_of(None) is None
 
 
 def test_a_result_from_a_cache_counts_as_if_every_input_were_written_to() -> None:
     """AOTAutograd does not say which are, then."""
-    from unified_guards.dynamo import strict
+    from unified_guards.dynamo.strict import backend_call, known
 
-    call = strict.Call(["L['a']", "L['b']"], cached=True)
-    assert strict._mutated(None, call) == [True, True]
-    assert strict._mutated(None, call._replace(cached=False)) is None
-    assert strict._mutated(None, None) is None
+    call = known.Call(["L['a']", "L['b']"], cached=True)
+    assert backend_call.mutated(None, call) == [True, True]
+    assert backend_call.mutated(None, call._replace(cached=False)) is None
+    assert backend_call.mutated(None, None) is None
 
 
 def calling_method(value: Any) -> Callable[..., Any]:
@@ -192,7 +192,7 @@ def test_only_a_strict_guard_may_miss_where_torch_does_not(monkeypatch: pytest.M
     with unified_guards.installed(strict=True):
         torch.compile(function, backend="eager")(ones(), module)
     (wrapper,) = wrappers
-    frame, check = wrapper.frame, wrapper.frame.checker.callable()
+    frame, check = wrapper.entry, wrapper.entry.checker.callable()
     assert not frame.stopped_at_an_extra()
     assert check({"x": ones(), "module": module})
     for f_locals in ({"x": ones().double(), "module": module}, {"x": ones(), "module": nn.ReLU()}, {"x": ones()}):
@@ -308,8 +308,8 @@ def test_everything_in_the_corpus(name: str, monkeypatch: pytest.MonkeyPatch) ->
             expected = verdicts.pop("torch")
             assert len(set(verdicts.values())) == 1, (mutation, verdicts)
             if verdicts["native"] is not expected:
-                assert expected and frame.wrapper.frame.stopped_at_an_extra(), mutation
-                assert mutation is not None, frame.wrapper.frame.last_failure
+                assert expected and frame.wrapper.entry.stopped_at_an_extra(), mutation
+                assert mutation is not None, frame.wrapper.entry.last_failure
         finally:
             example.clean_up()
             torch._dynamo.reset()

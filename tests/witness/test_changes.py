@@ -26,7 +26,7 @@ def test_a_change_moves_the_verdict(name: str) -> None:
     shown, guards = first
     made = recorded(checker(*guards), shown)
     if VERSIONED and _C.DICT_SLOTS:
-        live = [str(program_of(*guards).meaning[row]) for row in told(made, "live_rows")]
+        live = [str(program_of(*guards).row_origins[row]) for row in told(made, "live_rows")]
         assert str(guards[0]) not in live, "the guard is evaluated on every check"
     assert held_by(made, shown)
     undone = next(changes, first)  # the generator ends, unless it has something to undo

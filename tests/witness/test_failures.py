@@ -22,7 +22,7 @@ def failure_of(guards: list[Guard], shown: dict[str, Any], spoil: Callable[[], o
     spoil()
     assert not made.check(shown if afterwards is None else afterwards)
     assert made.last_failure is not None
-    return str(program.meaning[made.last_failure])
+    return str(program.row_origins[made.last_failure])
 
 
 def test_a_fact_that_fails_names_its_guard() -> None:

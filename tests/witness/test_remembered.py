@@ -48,7 +48,7 @@ def test_nothing_is_live_of_what_hangs_below_a_module() -> None:
     recorded(made, {"x": net})
     meaning = program_of(
         type_is(X, torch.nn.Linear), equals(item("training"), True), tensor_like(weight, net.weight)
-    ).meaning
+    ).row_origins
     live = [str(meaning[row]) for row in told(made, "live_rows")]
     assert not [text for text in live if "L['x'].__dict__" in text]
     assert told(made, "facts") > 0
@@ -76,7 +76,7 @@ def test_the_collector_may_take_a_root_and_its_checker_together() -> None:
 def test_a_tensor_that_is_an_argument_is_live() -> None:
     thing, first = Thing(flag=True), torch.ones(3)
     set_ = (equals(item("flag"), True), tensor_like(Y, first))
-    made, meaning = checker(*set_), program_of(*set_).meaning
+    made, meaning = checker(*set_), program_of(*set_).row_origins
     recorded(made, {"x": thing, "y": first})
     assert str(set_[1]) in [str(meaning[row]) for row in told(made, "live_rows")]
     assert told(made, "tensors") == 0
