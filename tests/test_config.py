@@ -11,7 +11,7 @@ from torch._dynamo.exc import InternalTorchDynamoError
 
 import unified_guards
 from unified_guards import config, verify
-from unified_guards.dynamo.wrapper import entries_of
+from unified_guards.dynamo.guard_manager import entries_of
 
 SWITCHES = {"verify": 0.0, "no_fallback": False, "strict": False, "witness": True, "profile": False}
 

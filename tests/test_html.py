@@ -230,7 +230,7 @@ def frame_of(function: Callable[..., Any]) -> Any:
     torch._dynamo.reset()
     with unified_guards.installed():
         torch.compile(function, backend="eager")(torch.ones(2, 4))
-    (frame,) = unified_guards.dynamo.wrapper.entries_of(function.__code__)
+    (frame,) = unified_guards.dynamo.guard_manager.entries_of(function.__code__)
     return frame
 
 

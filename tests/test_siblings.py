@@ -19,7 +19,7 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 import unified_guards
 from unified_guards import _C
 from unified_guards.dynamo.entry import DynamoEntry
-from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper, entries_of
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper, entries_of
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 from unified_guards.lower.discriminators import MOST, discriminate, program_of, shared
 from unified_guards.lower.rows import lower, make_checker

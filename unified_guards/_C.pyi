@@ -11,7 +11,7 @@ _Counts: TypeAlias = tuple[int, int, int, int]
 # (op, base, arg, object, number)
 _Rows: TypeAlias = list[tuple[int, int, int, Any, int]]
 
-class OpTraits(TypedDict):
+class _OpTraits(TypedDict):
     """What the table of operations (csrc/program/op.h) says of one."""
 
     is_accessor: bool
@@ -22,7 +22,7 @@ class OpTraits(TypedDict):
 
 TORCH_VERSION: str
 OPS: dict[str, int]
-OP_TABLE: dict[str, OpTraits]
+OP_TABLE: dict[str, _OpTraits]
 SHAPE_OPS: dict[str, int]
 REBUILD: dict[str, int]
 DICT_SLOTS: bool

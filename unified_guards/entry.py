@@ -69,7 +69,7 @@ class Entry:
         return program
 
     def discriminator_rows(self, item: Guard) -> tuple[list[Row], int]:
-        """What the native checker is given to ask a guard of `checked` before all others.
+        """The rows that make the native checker ask a guard of `checked` before all others.
 
         Returns:
             The rows that ask it, and the number by which the checker reports that the first of them failed.
@@ -90,7 +90,7 @@ class Entry:
         if isinstance(origin, Source):
             return Failure(origin, f"{origin} is missing")
         # Imported here: it brings the slow evaluator, which a program that never misses does without.
-        from unified_guards.guards.describe import describe, failing_of
+        from unified_guards.guards.failures import describe, failing_of
 
         failing = failing_of(self.checked, origin, f_locals)
         return Failure(failing, describe(failing, self.checked.provenance(failing), f_locals))

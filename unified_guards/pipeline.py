@@ -21,10 +21,10 @@ from typing import Any
 from unified_guards import verify
 from unified_guards.dynamo import attribute_getters, measure
 from unified_guards.dynamo.entry import DynamoEntry
+from unified_guards.dynamo.guard_manager import entries_of, oracle_of
 from unified_guards.dynamo.lift import lift
 from unified_guards.dynamo.provenance import Origins
 from unified_guards.dynamo.strict.driver import with_extras
-from unified_guards.dynamo.wrapper import entries_of, oracle_of
 from unified_guards.guards.ir import Access
 from unified_guards.lower.discriminators import discriminate
 

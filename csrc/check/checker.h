@@ -1,8 +1,9 @@
 // The checker of one cache entry: decides, on a dict of locals, whether the compiled code may be reused. Entry points:
 // Checker, make_callable().
 //
-// It asks in three steps, each of which can only say what the next one would: discriminators (a quick no), the witness
-// (facts that an earlier check remembered), and the exact tier (all instructions).
+// It asks in three steps: discriminators, which can only say no; the witness, which compares the facts that an earlier
+// check remembered; and the exact tier, which evaluates all instructions. A step gives the answer that the exact tier
+// would give, or leaves the question to the next.
 #pragma once
 
 #include "check/discriminator.h"
@@ -22,10 +23,10 @@ class Evaluation;
 // A code object has one checker for each of its cache entries, and a lookup asks one after the other until one holds.
 // The entries share most of their guards. So that these are not evaluated once for each entry, a checker first asks the
 // discriminators that tell its entry from the others (lower/discriminators.py chooses them). The wrong entries fail
-// there. What all of them share is evaluated by the one that can still hold. No verdict is kept from one checker to the
-// next: between two of them user code may run (a guard's, a backend's __eq__, another thread's while the lookup waits
-// for a lock), and whatever it changes is seen, because an entry that holds has had each of its guards evaluated after
-// that. Nor can a discriminator make an entry hold: its guard is one of the program, too.
+// there. The guards that all entries share are then decided once, by the entry that can still hold. No verdict is kept
+// from one checker to the next: between two of them user code may run (a guard's, a backend's __eq__, another thread's
+// while the lookup waits for a lock). What it changes is seen, because the entry that holds has decided each of its
+// guards after that. Nor can a discriminator make an entry hold: its guard is one of the program, too.
 class Checker {
  private:
   // First, so that a quick no reads two or three lines of memory.
@@ -38,8 +39,9 @@ class Checker {
   Checker(const Checker&) = delete;
   ~Checker() { Py_XDECREF(oracle); }
 
-  // Called as oracle(locals, verdict) after a check of this share; answers which verdict to give instead, or anything
-  // but a bool to leave it, and raises when the verdict is wrong. Null unless verifying or profiling.
+  // Called as oracle(locals, verdict) after a share of the checks. A bool that it returns is given instead of the
+  // verdict; any other value leaves the verdict as it is. It raises when the verdict is wrong and that is to be an
+  // error. Null unless verifying or profiling.
   PyObject* oracle = nullptr;
   Share share;
   // How long the last check took that the oracle was told of.

@@ -100,7 +100,7 @@ bool Evaluation::run_once(PyObject* locals) {
 }
 
 bool Evaluation::run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found,
-                          const SeenTable& others) {
+                          const SeenTable& seen) {
   PyObject** registers = scratch_.registers.data();
   registers[0] = unchanged(locals);
   Hint nowhere;
@@ -115,7 +115,7 @@ bool Evaluation::run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObje
       if (!repeat_answer(i, live.at)) return false;
       continue;
     }
-    if (i.op == Op::UNIQUE && others.has(registers[i.base], i.arg)) {
+    if (i.op == Op::UNIQUE && seen.has(registers[i.base], i.arg)) {
       return fail(live.at);
     }
     if (!step(i, live.at, registers[i.base], nowhere)) return false;

@@ -2,8 +2,8 @@
 //
 // An instruction that cannot be answered without code that may be a user's announces it: before_user_code(). Such code
 // may free what is read next, so the path to it is owned from there on. It may also change what an earlier instruction
-// has passed. So once all have passed, those that ran no such code are evaluated again, until the last thing that
-// happened is a run without any: settle(). A hit is what holds then. Code of a user's runs once for each instruction.
+// has passed. So the instructions that ran no such code are evaluated again, until one whole pass has run none:
+// settle(). Only then is it a hit. For each instruction, code of a user's runs once.
 #pragma once
 
 #include "check/scratch.h"
@@ -20,7 +20,8 @@
 
 namespace unified_guards {
 
-// An instruction without facts, which a witness has evaluated on every check. A copy: such copies lie together.
+// A live instruction: facts cannot answer it, so the witness evaluates it on every check. A copy: such copies lie
+// together.
 struct LiveStep {
   Instruction instruction;
   uint32_t at;    // its place in the program
@@ -41,9 +42,9 @@ class Evaluation {
   // Call first: clears the table of objects seen and reserves room for `most`.
   void clear_seen(size_t most) { scratch_.unique.clear(most); }
 
-  // Some of them. `found` holds by instruction what the others once found; `others` holds the objects from which those
-  // of a group of UNIQUE must differ. settle() is left to the caller.
-  bool run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found, const SeenTable& others);
+  // The live ones. found[n] is what instruction n, which is not live, found when its facts were recorded; `seen` holds
+  // the remembered objects from which those of live UNIQUE instructions must differ. settle() is left to the caller.
+  bool run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found, const SeenTable& seen);
 
   // Whether what has passed still holds after code that may be a user's has run. `again` evaluates it once more, and
   // fails where an instruction would have to run such code. Where none has run, the answer is yes and `again` is not

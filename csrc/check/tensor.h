@@ -1,4 +1,5 @@
-// What a tensor guard reads: metadata only, never data, so that CPU, CUDA and every other device go one way.
+// Comparing a tensor with what its guard expects: tensor_matches(), matches_like(). Only metadata is read, never data,
+// so that CPU, CUDA and every other device go one way.
 #pragma once
 
 #include "program/program.h"

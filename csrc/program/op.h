@@ -132,7 +132,7 @@ enum class Order : uint8_t {
   X(READ_OFFSET, kRegister, kNever, kNeedsNothing, kAny, "")                                                           \
   X(READ_INT, kRegister, kNever, kNeedsNothing, kAny, "")                                                              \
   X(READ_FLOAT, kRegister, kNever, kNeedsNothing, kAny, "")                                                            \
-  X(SHAPES, kShapes, kByObject, kNeedsNothing, kAny, "object: exact function of the frame; number: its first row name") \
+  X(SHAPES, kShapes, kByObject, kNeedsNothing, kAny, "object: exact function of the frame; number: row of its first guard") \
   X(GATHER, kGathered, kNever, kNeedsNothing, kOnce, "holds always")                                                   \
   X(TORCH_FUNCTION_OFF, kNothing, kNever, kNeedsNothing, kOnce, "from here on no __torch_function__ runs")
 

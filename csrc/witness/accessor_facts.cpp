@@ -92,15 +92,7 @@ PyObject* FactBuilder::read_accessor(uint32_t at, const Register& base) {
     case Op::DICT_VALUE_AT: return base.has & kNeedsVersion ? peek(i, object) : nullptr;
     case Op::TUPLE_ITEM:
     case Op::LIST_ITEM:
-    case Op::ITEM: {
-      const bool vouched = base.has & (PyDict_Check(object) ? kNeedsVersion : kNeedsItems);
-      PyObject* value = vouched ? peek(i, object) : nullptr;
-      if (value == nullptr || PyDict_Check(object) || is_immutable(object)) return value;
-      const uint32_t index = i.op == Op::ITEM ? static_cast<uint32_t>(PyLong_AsLong(i.object)) : i.arg;
-      emit(FactKind::kItem,
-           PyList_Check(object) ? cpython::item_word(object, index) : cpython::tuple_item_word(object, index));
-      return value;
-    }
+    case Op::ITEM: return read_item(i, base);
     case Op::GENERIC_DICT: {
       const Word word = cpython::dict_word(object);
       if (word == nullptr || cpython::instance_dict(object).state != DictState::kReady) return nullptr;
@@ -125,17 +117,7 @@ PyObject* FactBuilder::read_accessor(uint32_t at, const Register& base) {
     case Op::FUNC_DEFAULTS:
     case Op::FUNC_KWDEFAULTS:
     case Op::FUNC_CODE:
-    case Op::FUNC_CLOSURE: {
-      PyObject* function = function_of(object);
-      if (function == nullptr) return nullptr;
-      if (function != object) {
-        emit(FactKind::kMethodFunction, word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
-        emit_type(function);
-      }
-      const Word word = field_word(i.op, function);
-      emit(FactKind::kFunctionField, word);
-      return reinterpret_cast<PyObject*>(*word);
-    }
+    case Op::FUNC_CLOSURE: return read_function_field(i.op, object);
     case Op::GLOBAL_WEAKREF: {
       if (!(base.has & kNeedsVersion)) return nullptr;
       PyObject* reference = cpython::find_purely(object, i.object, i.arg).value;
@@ -145,6 +127,29 @@ PyObject* FactBuilder::read_accessor(uint32_t at, const Register& base) {
     case Op::GRAD: return read_gradient(object);
     default: return nullptr;
   }
+}
+
+PyObject* FactBuilder::read_item(Instruction& i, const Register& base) {
+  PyObject* object = base.value;
+  const bool has_facts = base.has & (PyDict_Check(object) ? kNeedsVersion : kNeedsItems);
+  PyObject* value = has_facts ? peek(i, object) : nullptr;
+  if (value == nullptr || PyDict_Check(object) || is_immutable(object)) return value;
+  const uint32_t index = i.op == Op::ITEM ? static_cast<uint32_t>(PyLong_AsLong(i.object)) : i.arg;
+  emit(FactKind::kItem,
+       PyList_Check(object) ? cpython::item_word(object, index) : cpython::tuple_item_word(object, index));
+  return value;
+}
+
+PyObject* FactBuilder::read_function_field(Op op, PyObject* object) {
+  PyObject* function = function_of(object);
+  if (function == nullptr) return nullptr;
+  if (function != object) {
+    emit(FactKind::kMethodFunction, word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
+    emit_type(function);
+  }
+  const Word word = field_word(op, function);
+  emit(FactKind::kFunctionField, word);
+  return reinterpret_cast<PyObject*>(*word);
 }
 
 PyObject* FactBuilder::read_weakref(PyObject* reference) {

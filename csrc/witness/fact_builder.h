@@ -15,7 +15,8 @@
 
 namespace unified_guards {
 
-// Finds the facts that keep the answer of each instruction what it is. An instruction that has none stays live.
+// Finds, for each instruction, words of memory such that its answer cannot change while they do not. Where there are no
+// such words, the instruction is live: build_accessor() and build_guard() decide that.
 //
 // Instructions with facts are evaluated on the way. So record(), and then an evaluation of the live ones, are one
 // check.
@@ -41,7 +42,8 @@ class FactBuilder {
   // object, all instructions below it. The facts are changed only when the outcome is kDone.
   Outcome repair(uint32_t at);
 
-  // An anchor has another value. As repair(); kOther also when that has happened too often for facts to begin there.
+  // An anchor has another value. As repair(), but kOther also when that has now happened kMostMoves times: from then on
+  // the accessor is no anchor.
   Outcome replace(uint32_t anchor, PyObject* value);
 
   Program& program() { return program_; }
@@ -79,6 +81,8 @@ class FactBuilder {
 
   // What an accessor finds, with facts that say so; null when there are none (accessor_facts.cpp).
   PyObject* read_accessor(uint32_t at, const Register& base);
+  PyObject* read_item(Instruction& i, const Register& base);
+  PyObject* read_function_field(Op op, PyObject* object);
   PyObject* read_gradient(PyObject* tensor);
   PyObject* read_weakref(PyObject* reference);
 

@@ -9,7 +9,7 @@ import torch._dynamo.guards as torch_guards
 
 import unified_guards
 from unified_guards import _C
-from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.guards import semantics
 from unified_guards.guards.ir import GuardSet
 from unified_guards.lower.rows import lower, make_checker

@@ -15,7 +15,7 @@ import torch._dynamo.guards as torch_guards
 
 import unified_guards
 from unified_guards import _C
-from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 
 from .engine import Frame
 from .world import World

@@ -10,7 +10,7 @@ import torch
 
 import unified_guards
 from unified_guards.dynamo import entry as dynamo_entry
-from unified_guards.dynamo.wrapper import entries_of
+from unified_guards.dynamo.guard_manager import entries_of
 from unified_guards.guards.ir import GuardSet
 
 from ..harness import guards_without_shortcuts

@@ -92,7 +92,7 @@ class DynamoEntry(Entry):
     def failing_extra(self, f_locals: dict[str, Any]) -> str | None:
         """The first such guard that does not hold, told as in :class:`Recompilation`."""
         # Imported here: only a miss is explained by the slow evaluator.
-        from unified_guards.guards.describe import describe
+        from unified_guards.guards.failures import describe
         from unified_guards.guards.semantics import explain_failure
 
         extras = self.extras

@@ -11,9 +11,9 @@ from torch._guards import CompileContext
 
 from unified_guards import config, pipeline
 from unified_guards.dynamo import measure
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.lift import CannotLift
 from unified_guards.dynamo.provenance import Origins
-from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper
 from unified_guards.errors import FallbackError
 from unified_guards.lower.rows import CannotLower
 from unified_guards.statistics import tally

@@ -2,5 +2,5 @@
 
 ``ir.py`` has sources, guards and sets of guards; ``expressions.py`` what a ShapeEnv guards on. ``accesses.py`` follows
 a source to an object and ``names.py`` names that object. ``semantics.py`` evaluates a set slowly and obviously: for the
-tests, and to find why a guard failed, which ``describe.py`` says in words. ``serialize.py`` writes a set as JSON.
+tests, and to find why a guard failed, which ``failures.py`` says in words. ``serialize.py`` writes a set as JSON.
 """

@@ -15,8 +15,8 @@ import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards.dynamo.entry import DynamoEntry, Recompilation
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper, entries_of
 from unified_guards.dynamo.measure import Compiled
-from unified_guards.dynamo.wrapper import UnifiedGuardManagerWrapper, entries_of
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import shared
 from unified_guards.report.costs import Costs, costs_of
