@@ -9,9 +9,7 @@ import pytest
 
 import unified_guards
 
-pytest.register_assert_rewrite("tests.behaviour")
-
-from . import behaviour  # noqa: E402
+from . import harness
 
 PACKAGE = Path(unified_guards.__file__).parent
 
@@ -35,7 +33,7 @@ print("hits", unified_guards.stats().hits, "evaluator", "unified_guards.guards.s
 def test_only_a_miss_needs_the_slow_evaluator(tmp_path: Path, install: str, sizes: str, printed: str) -> None:
     script = tmp_path / "program.py"
     script.write_text(PROGRAM.format(install=install, sizes=sizes))
-    done = behaviour.run_python(str(script), environ={"UNIFIED_GUARDS_VERIFY": "", "UNIFIED_GUARDS_STRICT": ""})
+    done = harness.run_python(str(script), environ={"UNIFIED_GUARDS_VERIFY": "", "UNIFIED_GUARDS_STRICT": ""})
     assert done.returncode == 0, done.stderr
     assert printed in done.stdout
 
