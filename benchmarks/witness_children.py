@@ -155,7 +155,7 @@ def _one_count(step: Callable[[], Any], build: probe.Build, write: _Writer, step
 
 def _checker_of(build: probe.Build) -> Any:
     """The native checker of this build, or None."""
-    return getattr(getattr(build.wrapper, "frame", None), "checker", None)
+    return getattr(getattr(build.wrapper, "entry", None), "checker", None)
 
 
 def _witness_of(checker: Any) -> dict[str, Any]:

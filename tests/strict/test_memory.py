@@ -181,20 +181,20 @@ def test_no_cache_undoes_a_strict_miss(name: str, dynamic: bool, tmp_path: Path)
     assert again.get("autograd_cache_hit", 0) >= 2
 
 
-def test_only_shared_memory_changes_the_key_of_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_shared_memory_changes_the_key_of_a_cache() -> None:
     tags: list[str] = []
 
     def backend(graph_module: Any, inputs: Any) -> Any:
         tags.append(torch.compiler.config.cache_key_tag)
         return graph_module
 
-    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "mine")
-    with unified_guards.installed(strict=True):
+    with torch.compiler.config.patch(cache_key_tag="mine"), unified_guards.installed(strict=True):
         for given in (of(apart, 4, 4), of(spans, (0, 4, 1), (2, 4, 1)), of(spans, (1, 4, 1), (3, 4, 1))):
             torch._dynamo.reset()
             torch.compile(two, backend=backend, dynamic=False)(*given())
+        kept = torch.compiler.config.cache_key_tag
     apart_tag, *shared = tags
-    assert apart_tag == torch.compiler.config.cache_key_tag == "mine"
+    assert apart_tag == kept == "mine"
     assert len(set(shared)) == 2
     assert all(tag.startswith("mine:unified_guards:") for tag in shared)
 
