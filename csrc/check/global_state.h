@@ -1,6 +1,8 @@
-// What of torch's global and thread-local state decides what operators do: what a GlobalStateGuard of torch compares,
-// read without a call into Python and without a string, in one form for all versions. Where torch compares a flag that
-// it derives (is this precision tf32?), the value itself is compared: stricter, never laxer.
+// The global and thread-local state of torch that decides what operators do: what a GlobalStateGuard of torch compares.
+// It is read without a call into Python and without a string, in one form for all versions of torch. Where torch
+// compares a flag that it derives (is this precision tf32?), the value itself is compared: stricter, never laxer.
+//
+// Entry points: GlobalState::now(), StateGuard::holds().
 #pragma once
 
 #include "cpython/ref.h"
@@ -36,7 +38,7 @@ class StateGuard {
 
  private:
   Ref torchs_;
-  GlobalState state_, last_;  // `last_`: that torch has found to be the same
+  GlobalState state_, last_;  // `last_`: the last state that torch said is the same
 };
 
 }  // namespace unified_guards

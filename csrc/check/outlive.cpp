@@ -23,7 +23,7 @@ struct Kept {
   std::vector<PyObject*> dicts;  // owned: of the lookups that were running
 };
 
-// Never destroyed: code objects die until the process has ended.
+// Never destroyed: code objects die as long as the process lives.
 std::vector<Kept>& all_kept() {
   static auto* const kept = new std::vector<Kept>();
   return *kept;

@@ -62,13 +62,13 @@ inline bool is_tensor(PyObject* object) {
   return PyType_IsSubtype(Py_TYPE(object), reinterpret_cast<PyTypeObject*>(THPVariableClass)) != 0;
 }
 
-// Words (see cpython.h) of tensors: which implementation a tensor has, which autograd metadata that has, and the Python
-// object that stands for it; null where there is none.
+// Words (see cpython/words.h) of tensors: which implementation a tensor has, which autograd metadata the implementation
+// has, and which Python object stands for it. Null where there is no such word.
 namespace words {
 
-// Protected fields, by their place.
+// Gives access to protected fields.
 struct Peek : c10::TensorImpl {
-  // The field in front of it is private; between the two nothing fits.
+  // Where autograd_meta_, which is private, ends: extra_meta_ follows it, with no room for another field in between.
   static const char* behind_autograd(const c10::TensorImpl& tensor) {
     return reinterpret_cast<const char*>(&(tensor.*(&Peek::extra_meta_)));
   }
@@ -91,16 +91,17 @@ struct Peek : c10::TensorImpl {
 
 }  // namespace words
 
-// Eight bytes from the dtype on, which the key set ends.
+// The eight bytes from the dtype up to the key set.
 inline uint64_t kind_of(const c10::TensorImpl& implementation) {
   uint64_t kind = 0;
   std::memcpy(&kind, words::Peek::kind(implementation), sizeof kind);
   return kind;
 }
 
-// Which bits of a kind are the policies of TensorImpl: where one is set, an accessor asks a virtual function, which may
-// ask a subclass in Python or a tensor inside, and the field is not what it answers. They are bit-fields, whose places
-// no program can name: they are found on a tensor that is made for it.
+// Which bits of these eight bytes are the policies of TensorImpl. Where one is set, an accessor asks a virtual
+// function, which may ask a subclass in Python or a tensor inside; its answer need not be what the field says. The
+// policies are bit-fields, and C++ cannot name the place of a bit-field. So the bits are found by changing a tensor
+// that is made for it.
 struct PolicyBits {
   uint64_t dims = 0, device = 0, layout = 0;
 
@@ -151,14 +152,14 @@ inline bool dims_match(const int64_t* expected, const int64_t* found, size_t n) 
   return true;
 }
 
-// Sizes and strides as a spec has them.
+// Whether sizes and strides are what a spec expects.
 inline bool sizes_and_strides_match(const TensorSpec& spec, const int64_t* dims, size_t rank, const int64_t* sizes,
                                     const int64_t* strides) {
   return rank == spec.rank && dims_match(dims, sizes, rank) && dims_match(dims + rank, strides, rank);
 }
 
-// A static size or stride equals a symbolic one only when that is known without asking: a guard that is being checked
-// must not add guards to somebody's ShapeEnv. Stricter than torch, which would guard and compare.
+// A static size or stride equals a symbolic one only where that is known already. Comparing would add a guard to the
+// ShapeEnv of the symbol, which a check must not do. Stricter than torch, which compares.
 inline bool symbolic_dims_match(const int64_t* expected, c10::SymIntArrayRef found) {
   for (size_t i = 0; i < found.size(); i++) {
     if (expected[i] == kAnyDim) continue;
@@ -178,7 +179,7 @@ inline bool has_no_strides(c10::Layout layout) {
 inline bool unusual_dims_match(const TensorSpec& spec, const int64_t* dims, const at::Tensor& tensor) {
   if (has_no_strides(tensor.layout())) {
     if (static_cast<size_t>(tensor.dim()) != spec.rank || !symbolic_dims_match(dims, tensor.sym_sizes())) return false;
-    // What torch compares with a guarded stride is memory that it has freed: no match.
+    // There are no strides. Torch would compare a guarded stride with memory that it has freed. Here it does not match.
     return std::all_of(dims + spec.rank, dims + 2 * spec.rank, [](int64_t stride) { return stride == kAnyDim; });
   }
   c10::SymIntArrayRef sizes = tensor.sym_sizes();
@@ -189,21 +190,21 @@ inline bool unusual_dims_match(const TensorSpec& spec, const int64_t* dims, cons
 
 // Which fields of a tensor are what torch's accessors answer, so that they can be read in place.
 struct InPlace {
-  // What guards see of the keys follows from them and a DispatchState: none is a Python key, whose visibility depends
-  // on the modes of the thread.
+  // What guards see of the keys follows from the keys and a DispatchState. There is no Python key, the visibility of
+  // which depends on the modes of the thread.
   bool keys;
-  // Always: dtype() is neither virtual nor has it a policy.
+  // Always: dtype() is not virtual and has no policy.
   bool dtype = true;
-  // There is one, and no policy asks for another.
+  // There is a device, and no policy says that a virtual function gives it.
   bool device;
-  // Sizes, strides and storage offset: no policy computes them, which one does where they are symbolic, nested,
-  // batched, of a sparse or opaque tensor, of a functional wrapper or of a subclass that asked for it; and the layout
-  // is strided, since others have no strides. Those of a tensor with Python keys are not read in place either.
+  // Sizes, strides and storage offset. No policy says that they are computed. One does where they are symbolic, nested
+  // or batched, and for sparse and opaque tensors, functional wrappers and subclasses that asked for it. The layout is
+  // strided, since others have no strides. Those of a tensor with Python keys are not read in place either.
   bool dims;
-  // A view requires a gradient when its base does; all others say so themselves.
+  // It is not a view: whether a view requires a gradient depends on its base.
   bool gradient;
 
-  // All that a Likeness is of.
+  // Whether all that a Likeness consists of can be read in place.
   bool likeness() const { return keys && dtype && device && dims; }
 };
 
@@ -239,8 +240,8 @@ inline bool asks_python(const c10::TensorImpl& implementation) {
 // Index of the accelerator's current device (check/evaluate.cpp).
 int current_device_index();
 
-// Whether backwards passes through a tensor with this metadata. What its own fields say suffices unless it is a view:
-// that may come to require a gradient with its base.
+// Whether backward passes through a tensor with this metadata. Its own fields say it, unless it is a view: a view may
+// come to require a gradient together with its base.
 inline bool requires_gradient(const c10::AutogradMetaInterface* metadata) {
   const torch::autograd::AutogradMeta* autograd = autograd_of(metadata);
   return autograd != nullptr &&
@@ -269,8 +270,8 @@ inline bool tensor_matches(const TensorSpec& spec, const int64_t* dims, PyObject
   return fields_match(spec, dims, at::Tensor(tensor), dispatch);
 }
 
-// What a tensor that matched a spec looked like, as it stands in memory: another one that looks like it, in the same
-// dispatch state, matches the spec, too, as far as its type, its dims and its gradient do.
+// What a tensor that matched a spec looked like in memory. Another tensor with this likeness matches the spec as well,
+// in the same dispatch state, if its type, its dims and its gradient match.
 struct Likeness {
   uint64_t keys = 0, kind = 0;  // a key set is never empty
 };
@@ -293,7 +294,7 @@ template <int kRank>
 inline bool matches_like(const Likeness& like, const TensorSpec& spec, const int64_t* dims,
                          const c10::TensorImpl& implementation) {
   const c10::impl::SizesAndStrides& found = words::Peek::dims(implementation);
-  // Without a branch for each: all of it is in memory that comes with the rest.
+  // No branch for each comparison: all operands come into the cache together.
   uint64_t differ = (words::Peek::keys(implementation) ^ like.keys) | (kind_of(implementation) ^ like.kind);
   if constexpr (kRank < 0) {
     if (!sizes_and_strides_match(spec, dims, found.size(), found.sizes_data(), found.strides_data())) return false;
@@ -307,8 +308,8 @@ inline bool matches_like(const Likeness& like, const TensorSpec& spec, const int
   return differ == 0 && requires_gradient(autograd_in_place(implementation)) == spec.requires_grad;
 }
 
-// Fetches what that reads. `implementation` and `autograd` are where they were last. Inlined by force: a function that
-// only fetches does nothing as the compiler sees it, which leaves out calls of it.
+// Prefetches what matches_like() reads, from where the implementation and the autograd metadata were last. Inlined by
+// force: to the compiler, a function that only prefetches does nothing, and calls of it are left out.
 [[gnu::always_inline]] inline void fetch_tensor(PyObject* tensor, const void* implementation, const void* autograd) {
   const auto* object = reinterpret_cast<const char*>(tensor);
   const auto* fields = static_cast<const char*>(implementation);

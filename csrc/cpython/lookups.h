@@ -19,7 +19,7 @@ inline bool is_plain(PyObject* object) {
 
 constexpr Py_ssize_t kMostKeysToSearch = 4096;
 
-// Whether no key of a dict can be asked whether it equals a plain one.
+// Whether looking a plain key up in a dict runs no code of its other keys.
 inline bool has_plain_keys(PyObject* dict) {
 #if UG_DICT_LAYOUT == 311
   auto* keys = reinterpret_cast<DictKeys*>(reinterpret_cast<PyDictObject*>(dict)->ma_keys);
@@ -34,7 +34,7 @@ inline bool has_plain_keys(PyObject* dict) {
   return true;
 }
 
-// Whether no member of a set can be asked whether it equals a plain one.
+// The same of the members of a set.
 inline bool has_plain_members(PyObject* set) {
   auto* table = reinterpret_cast<PySetObject*>(set)->table;
   const Py_ssize_t slots = reinterpret_cast<PySetObject*>(set)->mask + 1;
@@ -46,7 +46,8 @@ inline bool has_plain_members(PyObject* set) {
   return true;
 }
 
-// While it lives no collection starts. Up to Python 3.11 one may start wherever an object is made, and run finalizers.
+// No garbage collection starts in this scope. Up to Python 3.11 one may start wherever an object is made, and run
+// finalizers.
 class Uncollected {
  public:
   Uncollected() : was_enabled_(PyGC_Disable() != 0) {}
@@ -67,8 +68,8 @@ struct Found {
 };
 
 #if UG_DICT_LAYOUT == 311
-// Looks a name up among few others without hashing: of two interned strings that are equal there is one. Uncertain
-// where there are many, or where one of them is not interned. `values` is null where the entries have them.
+// Looks a name up among few others without hashing: two interned strings that are equal are one object. Uncertain where
+// there are many names, or where one of them is not interned. `values` is null where the entries hold the values.
 inline Found find_among_few(DictKeys* keys, Values* values, PyObject* name) {
   constexpr Py_ssize_t kFew = 16;
   constexpr Found unknown{false, nullptr};

@@ -97,7 +97,7 @@ inline void* extra_of(PyObject* code, Py_ssize_t index) {
 Py_ssize_t only_extra_of(PyObject* code);
 
 // Where the interpreter keeps the function that frees what code objects carry at an index; null where that is not
-// known. What is written there must free what the function did that was there.
+// known. A function that is written there has to free what the former one did.
 freefunc* extra_free_slot(Py_ssize_t index);
 
 }  // namespace unified_guards::cpython

@@ -20,7 +20,8 @@ bool is_torch_constant(PyTypeObject* type) {
   return type == &THPDtypeType || type == &THPDeviceType || type == &THPLayoutType || type == &THPMemoryFormatType;
 }
 
-// `items` is how many may still be looked at: a tuple may hold another one twice, which holds another one twice.
+// `items` is how many may still be looked at. A tuple may hold another one twice, which holds another one twice, and so
+// on.
 bool is_immutable(PyObject* value, int depth, int& items) {
   if (--items < 0) return false;
   if (!PyTuple_CheckExact(value)) return cpython::is_plain(value) || is_torch_constant(Py_TYPE(value));
@@ -31,7 +32,7 @@ bool is_immutable(PyObject* value, int depth, int& items) {
   return true;
 }
 
-// Whether a getter written in C reads a field: those of other types may ask what they wrap, which may be a user's.
+// Whether a getter written in C only reads a field. Getters of other types may ask an object that they wrap.
 bool reads_a_field(PyObject* getter) {
   PyTypeObject* owner = PyDescr_TYPE(getter);
   return owner == &PyBaseObject_Type || owner == &PyType_Type || owner == &PyFunction_Type ||

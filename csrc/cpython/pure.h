@@ -17,12 +17,12 @@ struct PureAttribute {
 // getattr(object, name).
 PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& slot);
 
-// Whether an object certainly has none of a list of attributes. `version` is a memory of the caller's for these names:
-// the version of a class that was found to have none of them (see cpython::looks_up_purely).
+// Whether an object certainly has none of a list of attributes. `version` belongs to the caller, one for each list: the
+// version tag of a class that was found to have none of them; 0 at first.
 bool lacks_purely(PyObject* object, PyObject* names, unsigned int& version);
 
-// Whether it never changes, nor what it holds, and comparing it with another such value runs no code of a user's.
-// A tuple of many items, or a deep one, is taken for one that may.
+// Whether a value and all that it holds never change, and comparing it with another such value runs no code of a
+// user's. No for a tuple of many items or a deep one, which are not looked through.
 bool is_immutable(PyObject* value);
 
 // Whether len() of it, and what PySequence_Length says, is a field of its own.
@@ -41,7 +41,7 @@ struct Bound {
 };
 Bound bound_of(PyObject* object);
 
-// Whether nothing of a user's notices that the last reference to it goes, apart from what a bound method is bound to.
+// Whether code of a user's cannot notice that an object dies. What a bound method is bound to does not count.
 bool dies_quietly(PyObject* object);
 
 }  // namespace unified_guards

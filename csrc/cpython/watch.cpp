@@ -17,10 +17,10 @@ cpython::Word dict_version_word(PyObject* dict) { return cpython::dict_tag_word(
 
 namespace {
 
-// A watch ends with the first event: whoever still needs to know evaluates again and watches again. So from Python 3.13
-// on a dict that changes a thousand times between two checks costs one event, and one that nobody asks for any more
-// costs nothing; 3.12 undoes what a watcher does to a watch, and goes on telling us of dicts that are not looked for
-// any more.
+// A watch ends with the first event. A check that still needs the dict evaluates again, and watches again. So from
+// Python 3.13 on, a dict that changes a thousand times between two checks costs one event, and a dict that no check
+// needs any more costs nothing. Python 3.12 does not let a watcher end its own watch: events of dicts that no check
+// needs go on.
 class Watched {
  public:
   uint64_t* counter_of(PyObject* dict) {
@@ -77,7 +77,8 @@ int on_event(PyDict_WatchEvent event, PyObject* dict, PyObject*, PyObject*) {
   return 0;
 }
 
-// Every way to change a dict, also as the interpreter specialises it: each `change(i)` is seen only if an event comes.
+// Every way to change a dict, also by instructions that the interpreter has specialised. Each `change(i)` has to bring
+// an event.
 constexpr const char* kProbe = R"(
 class Instance: pass
 made = Instance()
@@ -134,7 +135,7 @@ bool Watched::start() {
 }  // namespace
 
 bool dicts_are_versioned() {
-  // Finding out runs Python: meanwhile, another thread may ask, or a finalizer.
+  // Finding out runs Python. Meanwhile another thread, or a finalizer, may ask the same.
   static int versioned = -1;
   if (versioned < 0) {
     versioned = 0;

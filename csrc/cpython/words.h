@@ -34,8 +34,9 @@ inline bool has_base(PyObject* type, PyObject* base) {
   return false;
 }
 
-// Whether a change of any class in which a type looks for attributes is told to the type: the interpreter tells those
-// that have the class for a base, while a metaclass may have put any class in.
+// Whether the version tag of a type moves with every change of the classes in which the type looks for attributes. The
+// interpreter moves the tags of the types that have the changed class as a base; a metaclass may put other classes into
+// the mro.
 inline bool is_told_of_changes(PyTypeObject* type) {
   static PyObject* name = PyUnicode_InternFromString("mro");
   if (_PyType_Lookup(Py_TYPE(type), name) != _PyType_Lookup(&PyType_Type, name)) return false;
@@ -52,7 +53,8 @@ inline bool is_told_of_changes(PyTypeObject* type) {
   return true;
 }
 
-// Whether the dict of a class has no key but exact strings: no other can be asked whether it equals a name.
+// Whether all keys of the dict of a class are exact strings. Other keys may run code when they are compared with a
+// name.
 inline bool has_plain_names(PyTypeObject* type) {
 #if UG_DICT_LAYOUT == 311
   if (is_built_in(type)) return true;  // its dict is the interpreter's own
@@ -77,8 +79,8 @@ inline bool all_have_plain_names(PyTypeObject* type) {
   return mro != nullptr;
 }
 
-// Whether looking a name up in a type and its bases runs no code of a user's: a class may have been made with names
-// that compare themselves. What was found of a version of a type is remembered, where versions are not used again.
+// Whether looking a name up in a type and its bases runs no code of a user's. A class may have been made with keys that
+// run code when they are compared. The answer is remembered for each version of a type, where versions are not reused.
 inline bool looks_up_purely(PyTypeObject* type) {
 #if PY_VERSION_HEX < 0x030B0000
   return all_have_plain_names(type);
@@ -94,9 +96,9 @@ inline bool looks_up_purely(PyTypeObject* type) {
 #endif
 }
 
-// Changes with every attribute of the type or of one of its bases, and is never used again: not so on Python 3.10. The
-// four bytes after the tag are padding. Asking for an attribute first has the interpreter give the type a tag, which
-// the interpreter may refuse.
+// The version tag of a type. It changes with every attribute of the type or of one of its bases, and no tag is used
+// twice (on Python 3.10 tags are reused, so there is no such word). The four bytes after the tag are padding. Looking
+// an attribute up first makes the interpreter give the type a tag, which it may refuse.
 inline Word type_version_word(PyTypeObject* type) {
 #if PY_VERSION_HEX < 0x030B0000
   (void)type;
@@ -115,7 +117,7 @@ inline Word type_version_word(PyTypeObject* type) {
 
 #if PY_VERSION_HEX < 0x030C0000
 #define UG_DICT_TAGS 1  // later versions let dicts be watched (watch.cpp)
-// Of a dict: unique in the process, never used twice, another one after every change.
+// The version tag of a dict: another one after every change, and no tag is used twice in the process.
 inline Word dict_tag_word(PyObject* dict) { return word_at(&reinterpret_cast<PyDictObject*>(dict)->ma_version_tag); }
 #endif
 
@@ -129,8 +131,8 @@ inline Word dict_word(PyObject* object) {
   return word_at(reinterpret_cast<char*>(object) + type->tp_dictoffset);
 }
 
-// An attribute of an instance whose dict has not been made: the slot holds the value, null when it is absent, as long
-// as `holder` is what it is.
+// An attribute of an instance whose dict has not been made. The slot holds its value, or null when it is absent, for as
+// long as the word `holder` does not change.
 struct InlineSlot {
   Word holder, slot;
 };
@@ -204,12 +206,14 @@ inline Word tuple_item_word(PyObject* tuple, uint32_t at) {
   return word_at(reinterpret_cast<PyTupleObject*>(tuple)->ob_item + at);
 }
 inline Word set_size_word(PyObject* set) { return word_at(&reinterpret_cast<PySetObject*>(set)->used); }
-// None once the target is dead. The reference itself must not be a subclass that answers calls otherwise.
+// The target of a weak reference; None once the target is dead. The reference must not be of a subclass that overrides
+// how it is called.
 inline Word weakref_word(PyObject* reference) {
   return word_at(&reinterpret_cast<PyWeakReference*>(reference)->wr_object);
 }
 
-// Kinds of fields that members of a type stand for: an object, absent or None when there is none.
+// Kinds of fields that a member descriptor may stand for. Where the field is empty, the attribute is absent (kMember)
+// or None (kMemberOrNone).
 #if PY_VERSION_HEX >= 0x030C0000
 constexpr int kMember = Py_T_OBJECT_EX, kMemberOrNone = 6;
 #else

@@ -98,7 +98,7 @@ bool find(PyObject* object, PyObject* args, PyObject* kwargs, Ref* gathered, std
          walk(lookup_of(object), frame.get(), gathered, found);
 }
 
-// The list of leaves is emptied by a compiled function that wants them freed: nobody else holds them here.
+// A compiled function may empty the list of leaves to free them: nothing else here owns them.
 PyObject* call_entry(const Entry& entry, Ref& gathered) {
   if (Py_EnterRecursiveCall(" while calling a compiled function")) return nullptr;
   Ref flat(PyObject_CallOneArg(entry.compiled, gathered.get()));

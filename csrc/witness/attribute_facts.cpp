@@ -10,7 +10,7 @@ using cpython::DictState;
 using cpython::Word;
 using cpython::word_at;
 
-// An attribute of a class that instances and the class itself are given as it is.
+// Whether instances and the class itself get this attribute of the class unchanged: it has no __get__.
 bool is_given_as_it_is(PyObject* attribute) { return Py_TYPE(attribute)->tp_descr_get == nullptr; }
 
 // What answers `object.__class__` unless a class says otherwise.
@@ -19,10 +19,10 @@ PyObject* class_getter() {
   return getter;
 }
 
-// An attribute of a class that goes before one of the instance.
+// Whether this attribute of a class hides an attribute of the instance: it is a data descriptor.
 bool goes_first(PyObject* attribute) { return Py_TYPE(attribute)->tp_descr_set != nullptr; }
 
-// Whether a class is asked for its attributes as `type` says, at first; a __getattr__ of its metaclass comes last.
+// Whether attribute access on a class starts as type's own does. A __getattr__ of the metaclass comes last.
 bool plain_class_access(PyTypeObject* metaclass) {
   static PyObject* name = PyUnicode_InternFromString("__getattribute__");
   return metaclass->tp_getattro == PyType_Type.tp_getattro ||
@@ -81,7 +81,7 @@ PyObject* FactBuilder::read_name(PyObject* object, PyObject* name, cpython::Slot
   return of_type != nullptr && is_given_as_it_is(of_type) ? of_type : nullptr;
 }
 
-// Whether it is certain, or facts now say, that the type of an attribute does not become one of descriptors.
+// Whether the type of an attribute cannot get a __get__ or __set__ unnoticed: it is built in, or facts now say so.
 bool FactBuilder::type_stays(PyObject* attribute) {
   PyTypeObject* type = Py_TYPE(attribute);
   if (cpython::is_built_in(type)) return true;
@@ -104,7 +104,7 @@ PyObject* FactBuilder::read_class_name(PyObject* type, PyObject* of_metaclass) {
   return reinterpret_cast<PyObject*>(*word);
 }
 
-// A property of which it is known what its getter reads. None is followed on the way of another, or to itself.
+// A property of which it is known what its getter reads. While one is followed, no other is.
 PyObject* FactBuilder::read_property(PyObject* object, PyObject* property) {
   static PyObject* getter_name = PyUnicode_InternFromString("fget");
   PyObject* descriptor = _PyType_Lookup(&PyProperty_Type, getter_name);

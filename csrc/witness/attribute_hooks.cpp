@@ -8,8 +8,7 @@
 namespace unified_guards {
 namespace {
 
-// By the address of the code object, which is kept: what a function does follows from its code, and code keeps nothing
-// of the user's alive.
+// By the address of the code object. The code object is kept alive, which keeps nothing else of the user's alive.
 std::unordered_map<PyObject*, AttributeHook>& hooks() {
   static auto* all = new std::unordered_map<PyObject*, AttributeHook>();
   return *all;
