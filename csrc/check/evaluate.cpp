@@ -30,21 +30,14 @@ void set_tensor_hint(PyObject* object, Hint& hint) {
 
 }  // namespace
 
-Evaluation::Evaluation(Program& program, Scratch& scratch, Journal& journal)
-    : program_(program), scratch_(scratch), journal_(journal) {
-  if (program_.needs_dispatch) dispatch_.emplace();
-}
-
-Evaluation::~Evaluation() {
-  put_torch_function_back();
-  // Dropping the last reference may run user code, which must not find this scratch half emptied.
+// Dropping the last reference may run user code, which must not find this scratch half emptied.
+void Evaluation::drop_references() {
   while (!scratch_.owned.empty()) {
     PyObject* object = scratch_.owned.back();
     scratch_.owned.pop_back();
     Py_DECREF(object);
   }
   for (PyObject*& object : scratch_.gathered) Py_CLEAR(object);
-  scratch_.answers.clear();
 }
 
 PyObject* Evaluation::take_gathered() {

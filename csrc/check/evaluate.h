@@ -32,9 +32,16 @@ inline constexpr uint32_t kNoLoad = UINT32_MAX;
 // Restores on the way out what it changed: references and torch-function state.
 class Evaluation {
  public:
-  Evaluation(Program& program, Scratch& scratch, Journal& journal);
+  Evaluation(Program& program, Scratch& scratch, Journal& journal)
+      : program_(program), scratch_(scratch), journal_(journal) {
+    if (program_.needs_dispatch) dispatch_.emplace();
+  }
   Evaluation(const Evaluation&) = delete;
-  ~Evaluation();
+  ~Evaluation() {
+    if (torch_function_is_off_) put_torch_function_back();
+    if (!scratch_.owned.empty() || !scratch_.gathered.empty()) drop_references();
+    scratch_.answers.clear();
+  }
 
   // All instructions, and then what settle() says.
   bool run(PyObject* locals);
@@ -93,6 +100,7 @@ class Evaluation {
   bool run_once(PyObject* locals);
   bool step(Instruction& i, size_t index, PyObject* base, Hint& hint);
   PyObject* own(PyObject* object);
+  void drop_references();
 
   // Call before anything that may run code of a user's for instruction `i`: takes ownership of what is read afterwards.
   // False when no such code may run, while settling or because the table of operations says so: the instruction fails.
