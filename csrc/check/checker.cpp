@@ -2,6 +2,7 @@
 #include "check/checker.h"
 
 #include "check/evaluate.h"
+#include "witness/witness.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
 
@@ -18,6 +19,8 @@ bool hand_out(Evaluation& evaluation, PyObject** gathered) {
 }  // namespace
 
 Checker::Checker(Program program) : program_(std::move(program)), scratch_(program_), journal_(program_) {}
+
+Checker::~Checker() { Py_XDECREF(oracle); }
 
 void Checker::keep_witnesses() { witnesses_ = std::make_unique<Witnesses>(program_); }
 

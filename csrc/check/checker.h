@@ -10,13 +10,14 @@
 #include "check/scratch.h"
 #include "check/share.h"
 #include "program/program.h"
-#include "witness/witness.h"
 
 #include <memory>
 
 namespace unified_guards {
 
-class Evaluation;
+// Named only, here: whatever includes witness.h compiles torch's headers.
+class Witnesses;
+enum class Verdict;
 
 // Shared by the Python handle and by every callable made from it. Whoever checks holds the GIL.
 //
@@ -37,7 +38,7 @@ class Checker {
  public:
   explicit Checker(Program program);
   Checker(const Checker&) = delete;
-  ~Checker() { Py_XDECREF(oracle); }
+  ~Checker();
 
   // Called as oracle(locals, verdict) after a share of the checks. A bool that it returns is given instead of the
   // verdict; any other value leaves the verdict as it is. It raises when the verdict is wrong and that is to be an
