@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
+import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -604,3 +606,18 @@ class TestEnvironment:
         assert "2 left to torch" in done.stdout
         assert done.stderr.count("UserWarning") == 1
         assert "made to fail" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("unified_guards.ir", "unified_guards.guards.ir"),
+        ("unified_guards.attribute_hooks", "unified_guards.dynamo.attribute_getters"),
+    ],
+)
+def test_the_old_name_of_a_module_warns(old: str, new: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=new):
+        module = importlib.import_module(old)
+    for name in module.__all__:
+        assert getattr(module, name) is getattr(importlib.import_module(new), name)

@@ -8,6 +8,7 @@ accessor is emitted once for all guards below it and parents come before childre
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -38,6 +39,12 @@ class Program(NamedTuple):
 
     rows: list[Row]
     row_origins: list[Guard | Source]
+
+    @property
+    def meaning(self) -> list[Guard | Source]:
+        """The old name of `row_origins`, until 0.2."""
+        warnings.warn("Program.meaning is now Program.row_origins", DeprecationWarning, stacklevel=2)
+        return self.row_origins
 
     @property
     def python_callbacks(self) -> int:
