@@ -33,9 +33,9 @@ class Checker:
     def __init__(
         self,
         rows: _Rows,
-        oracle: Callable[[dict[str, Any], bool], bool | None] | None = None,  # the verdict to give instead
+        observer: Callable[[dict[str, Any], bool], bool | None] | None = None,  # the verdict to give instead
         witness: bool = True,
-        share: float = 1,  # of all checks through callable() of which the oracle is told
+        share: float = 1,  # of all checks through callable() of which the observer is told
     ) -> None: ...
     def callable(self) -> Callable[[dict[str, Any]], bool]: ...
     def check(self, locals: dict[str, Any]) -> bool: ...
@@ -44,7 +44,7 @@ class Checker:
     # The least of `passes`, in nanoseconds: a check, one of the exact tier, and each (row, alone).
     def profile(self, locals: dict[str, Any], passes: int) -> tuple[float, float, list[tuple[int, float]]]: ...
     @property
-    def last_ns(self) -> int: ...  # how long the last check took that the oracle was told of
+    def last_ns(self) -> int: ...  # how long the last check took that the observer was told of
     @property
     def counts(self) -> _Counts: ...
     # None without one. roots, facts, tensors, live: how much is remembered, of all roots; live_rows, fact_rows: rows
@@ -70,8 +70,8 @@ class Lookup:
         rows: _Rows,
         compiled: Callable[[list[Any]], list[Any] | tuple[Any, ...]],
         rebuild: list[tuple[int, int, Any]],  # (kind, count, object) in prefix order
-        oracle: Callable[[dict[str, Any], bool], bool | None] | None = None,  # False: not this entry
-        share: float = 1,  # of all checks of which the oracle is told
+        observer: Callable[[dict[str, Any], bool], bool | None] | None = None,  # False: not this entry
+        share: float = 1,  # of all checks of which the observer is told
     ) -> None: ...
     def _ask_first(self, key: object, rows: _Rows, first_row: int) -> None: ...
     def _drop(self, key: object) -> bool: ...

@@ -28,6 +28,11 @@ class Failure(NamedTuple):
     text: str
 
 
+def text_of(failure: Failure | None) -> str:
+    """The text; of an entry whose check has not failed yet as well."""
+    return "never checked" if failure is None else failure.text
+
+
 class Entry:
     """One compiled version of a function.
 
@@ -82,13 +87,18 @@ class Entry:
         """What the row stands for at which a check failed; None when no check has failed yet."""
         return None if row is None else self.row_origins[row]
 
+    def told(self, row: int | None) -> str | None:
+        """That guard or source in words, without looking at a value."""
+        origin = self.origin_of(row)
+        return f"{origin} is missing" if isinstance(origin, Source) else None if origin is None else str(origin)
+
     def failure(self, row: int | None, f_locals: dict[str, Any]) -> Failure | None:
         """What a check of ``f_locals`` that failed at ``row`` has found; None when no check has failed yet."""
         origin = self.origin_of(row)
         if origin is None:
             return None
         if isinstance(origin, Source):
-            return Failure(origin, f"{origin} is missing")
+            return Failure(origin, str(self.told(row)))
         # Imported here: it brings the slow evaluator, which a program that never misses does without.
         from unified_guards.guards.failures import describe, failing_of
 

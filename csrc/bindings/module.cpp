@@ -78,10 +78,10 @@ py::dict op_table() {
   return table;
 }
 
-std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& oracle, bool witness, double share) {
+std::shared_ptr<Checker> make_checker(const py::list& rows, const py::object& observer, bool witness, double share) {
   auto checker = std::make_shared<Checker>(program_of(rows.ptr()));
   if (witness) checker->keep_witnesses();
-  if (!oracle.is_none()) checker->oracle = oracle.inc_ref().ptr();
+  if (!observer.is_none()) checker->observer = observer.inc_ref().ptr();
   checker->share.set(share);
   return checker;
 }
@@ -218,8 +218,8 @@ py::object last_failure(const Checker& self) {
 
 void bind_checker(py::module_& m) {
   py::class_<Checker, std::shared_ptr<Checker>>(m, "Checker", "A lowered GuardSet and its callable.")
-      .def(py::init(&make_checker), py::arg("rows"), py::arg("oracle") = py::none(), py::arg("witness") = true,
-           py::arg("share") = 1.0, "From rows of lower/rows.py. `oracle` is told of that share of all checks.")
+      .def(py::init(&make_checker), py::arg("rows"), py::arg("observer") = py::none(), py::arg("witness") = true,
+           py::arg("share") = 1.0, "From rows of lower/rows.py. `observer` is told of that share of all checks.")
       .def("callable", &callable_of, "What Dynamo's lookup calls: the verdict on a dict of locals.")
       .def("check", &check, py::arg("locals"), "Whether all guards hold on these locals.")
       .def("exact", &check_exactly, py::arg("locals"), "The same, by the exact tier alone.")
@@ -227,7 +227,7 @@ void bind_checker(py::module_& m) {
            "Has the one guard of these rows asked before all others. Its rows are numbered from `first_row`.")
       .def("profile", &costs_of, py::arg("locals"), py::arg("passes"),
            "The least of some passes, in nanoseconds: a check, one by the exact tier, and each (row, alone).")
-      .def_readonly("last_ns", &Checker::last_ns, "How long the last check took that the oracle was told of.")
+      .def_readonly("last_ns", &Checker::last_ns, "How long the last check took that the observer was told of.")
       .def_property_readonly(
           "counts", [](const Checker& self) { return as_tuple(self.counts()); },
           "(checks, hits, misses, Python callbacks) so far.")

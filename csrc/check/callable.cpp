@@ -55,13 +55,13 @@ PyObject* raised_exception() {
   return value;
 }
 
-// Checks, and gives the verdict that the oracle says.
+// Checks, and gives the verdict that the observer says.
 PyObject* verified(Checker& checker, PyObject* locals) {
   const auto began = std::chrono::steady_clock::now();
   const bool hit = checker.check(locals);
   const auto took = std::chrono::steady_clock::now() - began;
   checker.last_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
-  PyObject* answer = checker.tell_oracle(locals, hit);
+  PyObject* answer = checker.tell_observer(locals, hit);
   if (answer != nullptr) {
     const bool given = answer == Py_True || (answer != Py_False && hit);
     Py_DECREF(answer);
@@ -95,7 +95,7 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargs, PyObject* na
   const Ref held(Py_NewRef(self));
   Checker& checker = *reinterpret_cast<Callable*>(self)->checker;
   const Running running(args[0]);
-  if (checker.is_oracle_told()) return verified(checker, args[0]);
+  if (checker.is_observed()) return verified(checker, args[0]);
   return PyBool_FromLong(checker.check(args[0]));
 }
 

@@ -20,7 +20,7 @@ bool hand_out(Evaluation& evaluation, PyObject** gathered) {
 
 Checker::Checker(Program program) : program_(std::move(program)), scratch_(program_), journal_(program_) {}
 
-Checker::~Checker() { Py_XDECREF(oracle); }
+Checker::~Checker() { Py_XDECREF(observer); }
 
 void Checker::keep_witnesses() { witnesses_ = std::make_unique<Witnesses>(program_); }
 
@@ -67,10 +67,10 @@ Verdict Checker::ask_witness(PyObject* locals, PyObject** gathered) {
   return ask([&](Evaluation& evaluation) { return witnesses_->record(evaluation, locals); });
 }
 
-PyObject* Checker::tell_oracle(PyObject* locals, bool verdict) const {
+PyObject* Checker::tell_observer(PyObject* locals, bool verdict) const {
   using TLS = at::impl::PythonTorchFunctionTLS;
   const auto before = TLS::get_disabled_state();
-  PyObject* answer = PyObject_CallFunctionObjArgs(oracle, locals, verdict ? Py_True : Py_False, nullptr);
+  PyObject* answer = PyObject_CallFunctionObjArgs(observer, locals, verdict ? Py_True : Py_False, nullptr);
   TLS::set_disabled_state(before);
   return answer;
 }
@@ -90,7 +90,7 @@ Counts Checker::counts() const {
 }
 
 int Checker::traverse(visitproc visit, void* arg) const {
-  Py_VISIT(oracle);
+  Py_VISIT(observer);
   if (discriminators_ != nullptr) {
     if (const int stop = discriminators_->traverse(visit, arg)) return stop;
   }

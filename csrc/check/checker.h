@@ -40,20 +40,20 @@ class Checker {
   Checker(const Checker&) = delete;
   ~Checker();
 
-  // Called as oracle(locals, verdict) after a share of the checks. A bool that it returns is given instead of the
+  // Called as observer(locals, verdict) after a share of the checks. A bool that it returns is given instead of the
   // verdict; any other value leaves the verdict as it is. It raises when the verdict is wrong and that is to be an
   // error. Null unless verifying or profiling.
-  PyObject* oracle = nullptr;
+  PyObject* observer = nullptr;
   Share share;
-  // How long the last check took that the oracle was told of.
+  // How long the last check took that the observer was told of.
   int64_t last_ns = 0;
 
-  // Whether the oracle is to be told of the check that is made now.
-  bool is_oracle_told() { return oracle != nullptr && share.draw(); }
+  // Whether the observer is to be told of the check that is made now.
+  bool is_observed() { return observer != nullptr && share.draw(); }
 
-  // Tells the oracle, and gives its answer: a new reference, or null with an error set. Torch's tree, which it asks,
+  // Tells the observer, and gives its answer: a new reference, or null with an error set. Torch's tree, which it asks,
   // may leave torch functions switched off when it throws; what was set before is put back.
-  PyObject* tell_oracle(PyObject* locals, bool verdict) const;
+  PyObject* tell_observer(PyObject* locals, bool verdict) const;
 
   // The verdict on a dict of locals. Never throws, never leaves a Python error set. `gathered` is given a new list of
   // what a passing check gathered, when it is wanted.

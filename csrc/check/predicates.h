@@ -50,8 +50,8 @@ inline bool call_is_true(PyObject* callable, PyObject* argument) {
 
 // A field of a function, or of the function of a method; null where there is neither.
 inline PyObject* function_field(PyObject* object, PyObject* PyFunctionObject::* field) {
-  if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);
-  return PyFunction_Check(object) ? reinterpret_cast<PyFunctionObject*>(object)->*field : nullptr;
+  PyFunctionObject* function = cpython::function_of(object);
+  return function == nullptr ? nullptr : function->*field;
 }
 
 inline bool has_length(PyObject* object, uint32_t length, bool measure_sets) {

@@ -37,7 +37,8 @@ inline RangeState range_state(PyObject* iterator) {
 #endif
 }
 
-// ---- types, weak references ----------------------------------------------------------------------------------------
+// ---- types, functions, weak references
+// -------------------------------------------------------------------------------------
 
 inline bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
 
@@ -50,6 +51,12 @@ inline PyObject* type_dict(PyObject* type, bool& is_new) {
   is_new = false;
   return reinterpret_cast<PyTypeObject*>(type)->tp_dict;
 #endif
+}
+
+// A function itself, or the function of a method; null where there is neither.
+inline PyFunctionObject* function_of(PyObject* object) {
+  if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);
+  return PyFunction_Check(object) ? reinterpret_cast<PyFunctionObject*>(object) : nullptr;
 }
 
 // The target of a weak reference or proxy as a new reference; None when it is dead.

@@ -55,10 +55,10 @@ Lookup& lookup_of(PyObject* object) { return *reinterpret_cast<Lookup*>(object);
 // How often a walk starts again because user code in a guard changed the entries.
 constexpr int kMostWalks = 4;
 
-// Tells the oracle the verdict, and takes a no for it: a yes comes too late, with nothing gathered. False with an error
-// set when the oracle raises.
-bool tell_oracle(const Entry& entry, PyObject* frame, bool& verdict) {
-  const Ref answer(entry.checker.tell_oracle(frame, verdict));
+// Tells the observer the verdict, and takes a no for it: a yes comes too late, with nothing gathered. False with an
+// error set when the observer raises.
+bool tell_observer(const Entry& entry, PyObject* frame, bool& verdict) {
+  const Ref answer(entry.checker.tell_observer(frame, verdict));
   if (answer.get() == Py_False) verdict = false;
   return static_cast<bool>(answer);
 }
@@ -76,7 +76,7 @@ bool walk(Lookup& self, PyObject* frame, Ref* gathered, std::shared_ptr<Entry>& 
     for (size_t at = 0; self.version == version && at < self.entries.size(); at++) {
       std::shared_ptr<Entry> entry = self.entries[at];
       bool hit = entry->checker.check(frame, gathered != nullptr ? gathered->out() : nullptr);
-      if (entry->checker.is_oracle_told() && !tell_oracle(*entry, frame, hit)) return false;
+      if (entry->checker.is_observed() && !tell_observer(*entry, frame, hit)) return false;
       if (hit && self.version == version) {
         move_to_front(self, at);
         found = std::move(entry);
@@ -151,11 +151,11 @@ std::optional<Program> parsed(PyObject* rows) {
 }
 
 PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"key", "rows", "compiled", "rebuild", "oracle", "share", nullptr};
-  PyObject *key = nullptr, *rows = nullptr, *compiled = nullptr, *rebuild = nullptr, *oracle = Py_None;
+  static const char* keywords[] = {"key", "rows", "compiled", "rebuild", "observer", "share", nullptr};
+  PyObject *key = nullptr, *rows = nullptr, *compiled = nullptr, *rebuild = nullptr, *observer = Py_None;
   double share = 1;
   if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO|Od:_add", const_cast<char**>(keywords), &key, &rows, &compiled,
-                                   &rebuild, &oracle, &share)) {
+                                   &rebuild, &observer, &share)) {
     return nullptr;
   }
   std::optional<Program> program = parsed(rows);
@@ -163,7 +163,7 @@ PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
   auto entry = std::make_shared<Entry>(std::move(*program));
   entry->key = Py_NewRef(key);
   entry->compiled = Py_NewRef(compiled);
-  if (oracle != Py_None) entry->checker.oracle = Py_NewRef(oracle);
+  if (observer != Py_None) entry->checker.observer = Py_NewRef(observer);
   entry->checker.share.set(share);
   if (!entry->rebuild.set(rebuild)) return nullptr;
   Lookup& self = lookup_of(object);
@@ -292,7 +292,7 @@ void lookup_dealloc(PyObject* object) {
 
 PyMethodDef kMethods[] = {
     {"_add", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(lookup_add)), METH_VARARGS | METH_KEYWORDS,
-     "_add(key, rows, compiled, rebuild, oracle=None, share=1): puts an entry in front."},
+     "_add(key, rows, compiled, rebuild, observer=None, share=1): puts an entry in front."},
     {"_ask_first", lookup_ask_first, METH_VARARGS,
      "_ask_first(key, rows, first_row): a guard that an entry asks first; its rows are numbered from first_row."},
     {"_drop", lookup_drop, METH_O, "Whether there was an entry of this key; it is gone."},

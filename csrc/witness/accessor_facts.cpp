@@ -33,14 +33,8 @@ Py_ssize_t index_of(PyObject* key, Py_ssize_t size) {
   return overflow == 0 && index >= 0 && index < size ? static_cast<Py_ssize_t>(index) : -1;
 }
 
-PyObject* function_of(PyObject* object) {
-  if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);
-  return PyFunction_Check(object) ? object : nullptr;
-}
-
 // Where a function keeps what an accessor of functions finds.
-Word field_word(Op op, PyObject* function) {
-  auto* f = reinterpret_cast<PyFunctionObject*>(function);
+Word field_word(Op op, PyFunctionObject* f) {
   switch (op) {
     case Op::FUNC_DEFAULTS: return word_at(&f->func_defaults);
     case Op::FUNC_KWDEFAULTS: return word_at(&f->func_kwdefaults);
@@ -141,11 +135,11 @@ PyObject* FactBuilder::read_item(Instruction& i, const Register& base) {
 }
 
 PyObject* FactBuilder::read_function_field(Op op, PyObject* object) {
-  PyObject* function = function_of(object);
+  PyFunctionObject* function = cpython::function_of(object);
   if (function == nullptr) return nullptr;
-  if (function != object) {
+  if (auto* itself = reinterpret_cast<PyObject*>(function); itself != object) {
     emit(FactKind::kMethodFunction, word_at(&reinterpret_cast<PyMethodObject*>(object)->im_func));
-    emit_type(function);
+    emit_type(itself);
   }
   const Word word = field_word(op, function);
   emit(FactKind::kFunctionField, word);

@@ -55,11 +55,11 @@ def put(
     gather: Sequence[Source] = (),
     compiled: Callable[[list[Any]], Any] | None = None,
     rebuild: list[tuple[int, int, Any]] | None = None,
-    oracle: Any = None,
+    observer: Any = None,
 ) -> None:
     """An entry that returns its key, unless told otherwise."""
     rows = lower(set_of(*guards), gather).rows
-    lookup._add(key, rows, compiled or (lambda flat: [key]), ONE_LEAF if rebuild is None else rebuild, oracle)
+    lookup._add(key, rows, compiled or (lambda flat: [key]), ONE_LEAF if rebuild is None else rebuild, observer)
 
 
 def gathering(*sources: Source) -> Lookup:

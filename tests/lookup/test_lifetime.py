@@ -41,7 +41,7 @@ def held_by_the_rebuild(model: Model) -> None:
 
 
 def held_by_the_oracle(model: Model) -> None:
-    put(model.lookup, "all", oracle=lambda frame, verdict: model)
+    put(model.lookup, "all", observer=lambda frame, verdict: model)
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,13 @@ def test_endless_recursion_is_a_recursion_error() -> None:
         lookup()
 
 
-# -- an oracle ---------------------------------------------------------------------------------------------------------
+# -- an observer -------------------------------------------------------------------------------------------------------
 
 
 def test_an_oracle_hears_every_verdict_on_its_entry() -> None:
     heard: list[Any] = []
     lookup = Lookup()
-    put(lookup, "one", first_is(1), oracle=lambda frame, verdict: heard.append((frame, verdict)))
+    put(lookup, "one", first_is(1), observer=lambda frame, verdict: heard.append((frame, verdict)))
     put(lookup, "two", first_is(2))
     lookup(1)
     lookup(3, a=4)
@@ -63,7 +63,7 @@ def test_an_oracle_hears_every_verdict_on_its_entry() -> None:
 def test_what_an_oracle_raises_propagates(value: int) -> None:
     lookup, leaf = Lookup(), object()
     second = ARGS.child(Access.TUPLE_ITEM, 1)
-    put(lookup, "one", first_is(1), gather=[second], oracle=raising)
+    put(lookup, "one", first_is(1), gather=[second], observer=raising)
     before = sys.getrefcount(leaf)
     for ask in (lookup, lambda *args: lookup._find(args, {})):
         with pytest.raises(LookupError, match="from within"):
@@ -75,7 +75,7 @@ def test_what_an_oracle_raises_propagates(value: int) -> None:
 def test_the_torch_function_state_that_an_oracle_leaves_is_put_back() -> None:
     lookup = Lookup()
     before = _C.torch_function_state()
-    put(lookup, "all", oracle=lambda *_: _C.set_torch_function_state(2))
+    put(lookup, "all", observer=lambda *_: _C.set_torch_function_state(2))
     lookup()
     assert _C.torch_function_state() == before
 

@@ -23,6 +23,7 @@ from unified_guards import _C, verify
 from unified_guards.aot.entry import ARGS, KWARGS, AotEntry, Lifted, guard_set_of
 from unified_guards.aot.lifting import Dimensions
 from unified_guards.aot.trace import Compilers, Rebuild, compile_entry
+from unified_guards.entry import text_of
 from unified_guards.errors import RecompileLimitError, Unguardable
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import discriminate
@@ -108,8 +109,7 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor
 
 def _why(entry: AotEntry, row: int | None, frame: dict[str, Any]) -> str:
     """What to say of an entry that did not fit, whose check failed at a row."""
-    failure = entry.failure(row, frame)
-    return "never checked" if failure is None else failure.text
+    return text_of(entry.failure(row, frame))
 
 
 def _forget(cache: weakref.ref[UnifiedCache], entry: weakref.ref[AotEntry]) -> None:

@@ -18,7 +18,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from unified_guards import _C, verify
-from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported, shares_memory, storage_of
+from unified_guards.aot.lifting import Dimensions, Leaf, Lifting, Template, check_supported, memory_of, shares_memory
 from unified_guards.aot.shapes import shape_guards
 from unified_guards.aot.state import State, defined_at
 from unified_guards.entry import Entry
@@ -129,7 +129,7 @@ def _storage_guards(tensors: list[Leaf], maker: Provenance) -> list[tuple[Guard,
     """The partition of the tensors by storage; where several share one, also where in it each begins."""
     groups: dict[int, list[Leaf]] = {}
     for leaf in tensors:
-        groups.setdefault(storage_of(leaf.value), []).append(leaf)
+        groups.setdefault(memory_of(leaf.value), []).append(leaf)
     found = []
     if len(groups) > 1:
         first = tuple(group[0].source for group in groups.values())

@@ -16,6 +16,7 @@ from unified_guards.aot.entry import AotEntry, Lifted, guard_set_of
 from unified_guards.aot.lifting import Dimensions, Leaf, Role, keep_shared_memory_static
 from unified_guards.aot.shapes import fake_mode_for, make_fake
 from unified_guards.aot.stand_in import StandIn
+from unified_guards.entry import text_of
 from unified_guards.errors import GuardError, Unguardable
 from unified_guards.guards.ir import Guard, GuardSet, Test, guard
 
@@ -58,7 +59,7 @@ class Guards(_C.Lookup):
         version = next(item for item in self._keys() if item.entry is self.first)
         failure = self.first.failure(self._last_failure(version), {"args": args, "kwargs": kwargs})
         failed = failure.origin if failure is not None and isinstance(failure.origin, Guard) else None
-        text = "never checked" if failure is None else failure.text
+        text = text_of(failure)
         provenance = () if failed is None else self.first.checked.provenance(failed)
         return GuardError(
             f"this graph was traced for other inputs; the guard that fails: {text}\nTrace again for these inputs, or "

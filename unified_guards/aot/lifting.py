@@ -23,6 +23,7 @@ from unified_guards import _C
 from unified_guards.errors import Unguardable
 from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.ir import Access, Guard, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.guards.memory import storage_of
 from unified_guards.guards.names import name_at
 
 
@@ -521,17 +522,14 @@ class Lifting:
         )
 
 
-def storage_of(value: torch.Tensor) -> int:
-    """What tensors that share memory have in common."""
-    try:
-        return int(value.untyped_storage()._cdata)
-    except (RuntimeError, NotImplementedError):
-        return id(value)
+def memory_of(value: torch.Tensor) -> int:
+    """What tensors that share memory have in common; of one without memory its own address."""
+    return storage_of(value) or id(value)
 
 
 def _sharing(leaves: list[Leaf]) -> list[Leaf]:
     """Those that share memory with another."""
-    owners = {leaf: storage_of(leaf.value) for leaf in leaves if isinstance(leaf.value, torch.Tensor)}
+    owners = {leaf: memory_of(leaf.value) for leaf in leaves if isinstance(leaf.value, torch.Tensor)}
     counts = collections.Counter(owners.values())
     return [leaf for leaf, owner in owners.items() if counts[owner] > 1]
 

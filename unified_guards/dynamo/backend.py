@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from unified_guards.dynamo import install
 from unified_guards.dynamo.provenance import backend_call, is_barrier
+from unified_guards.guards.memory import storage_of
 
 Compiler = Callable[..., Callable[..., Any]]
 
@@ -85,14 +86,10 @@ def _hint(item: Any) -> Any:
     return item.node.hint if item.node.has_hint() else None
 
 
-def _storage(tensor: torch.Tensor) -> int | None:
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
-
-
 def _storages(tensors: list[torch.Tensor]) -> list[int]:
     """For each tensor the first that shares its memory."""
     first: dict[int, int] = {}
-    owners = [_storage(tensor) or -at - 1 for at, tensor in enumerate(tensors)]
+    owners = [storage_of(tensor) or -at - 1 for at, tensor in enumerate(tensors)]
     return [first.setdefault(owner, at) for at, owner in enumerate(owners)]
 
 

@@ -67,10 +67,7 @@ class DynamoEntry(Entry):
     @property
     def last_failure(self) -> str | None:
         """The guard, or the source that was missing, at which the last miss stopped."""
-        origin = self.origin_of(self.checker.last_failure)
-        if origin is None:
-            return None
-        return f"{origin} is missing" if isinstance(origin, Source) else str(origin)
+        return self.told(self.checker.last_failure)
 
     @property
     def extras(self) -> GuardSet:

@@ -17,7 +17,8 @@ from torch._guards import TracingContext
 
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.provenance import is_barrier
-from unified_guards.dynamo.strict.known import Call, Dims, Layout, bytes_of_storage, storage_of
+from unified_guards.dynamo.strict.known import Call, Dims, Layout
+from unified_guards.guards.memory import bytes_of_storage, storage_of
 
 _calls: weakref.WeakKeyDictionary[TracingContext, Call] = weakref.WeakKeyDictionary()
 

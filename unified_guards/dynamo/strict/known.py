@@ -178,15 +178,3 @@ def order_of(kind: type, source: Source, place: Source, known: Known) -> Iterato
         item = below.child(Access.TUPLE_ITEM, at)
         same = guard(Test.IS, (item,), (id(each), name_at(id(each))))
         yield Extra(same_object(item, each) if can_change(each) else same, place, "the bases of a class")
-
-
-def storage_of(tensor: Any) -> int | None:
-    """Which memory a tensor is in; None where it has none, or keeps it to itself (sparse ones, some subclasses)."""
-    if isinstance(tensor, torch.Tensor) and torch._C._has_storage(tensor):
-        with contextlib.suppress(RuntimeError, NotImplementedError):
-            return int(torch.Tensor.untyped_storage(tensor)._cdata)
-    return None
-
-
-def bytes_of_storage(tensor: torch.Tensor) -> int:
-    return int(torch.Tensor.untyped_storage(tensor).nbytes())

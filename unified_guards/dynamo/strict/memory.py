@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 
 from unified_guards import _C
-from unified_guards.dynamo.strict.known import Dims, Extra, Known, Layout, bytes_of_storage, storage_of
+from unified_guards.dynamo.strict.known import Dims, Extra, Known, Layout
 from unified_guards.guards.ir import Access, Guard, Source, TensorFacts, Test, guard
+from unified_guards.guards.memory import bytes_of_storage, storage_of
 from unified_guards.guards.names import name_at
 
 
