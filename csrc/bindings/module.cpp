@@ -1,4 +1,8 @@
 // Registers the extension; conversion only.
+#include "call/dispatcher.h"
+#include "call/entries.h"
+#include "call/state.h"
+#include "call/target.h"
 #include "check/checker.h"
 #include "check/global_state.h"
 #include "check/outlive.h"
@@ -240,6 +244,31 @@ void bind_checker(py::module_& m) {
       .def_property_readonly("last_failure", &last_failure, "The row at which the last miss stopped, or None.");
 }
 
+// A new reference, or the error that is set.
+py::object given(PyObject* object) {
+  if (object == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(object);
+}
+
+void learn_calls(const py::dict& found, const py::tuple& global_hooks, const py::object& code) {
+  if (!learn_state(found.ptr()) || !learn_global_hooks(global_hooks.ptr())) throw py::error_already_set();
+  torchs_index = cpython::only_extra_of(code.ptr());
+}
+
+void bind_calls(py::module_& m) {
+  m.attr("Dispatcher") = given(make_dispatcher_type());
+  m.attr("Gate") = given(make_gate_type());
+  m.attr("LONG_WAY") = given(long_way());
+  m.def("learn_calls", &learn_calls, py::arg("state"), py::arg("global_hooks"), py::arg("code"),
+        "What torch's wrapper of compiled functions looks at (call/state.h); `code` carries what torch keeps.");
+  m.def(
+      "dispatch", [](bool on) { return std::exchange(State::now.is_on, on); }, py::arg("on"),
+      "Whether calls may take the short way from now on. Gives what was said before.");
+  m.def(
+      "note_hook", [](bool there_is_one) { State::now.is_hooked = there_is_one; }, py::arg("there_is_one"),
+      "Whether a hook of torch's looks at every call.");
+}
+
 void bind_state(py::module_& m) {
   py::class_<StateGuard>(m, "GlobalState", "What decides what operators do, as it was when this was made.")
       .def(py::init([](const py::object& torchs) { return std::make_unique<StateGuard>(torchs.ptr()); }),
@@ -326,6 +355,7 @@ PYBIND11_MODULE(_C, m) {
   PyObject* lookup = make_lookup_type();
   if (lookup == nullptr) throw py::error_already_set();
   m.attr("Lookup") = py::reinterpret_steal<py::object>(lookup);
+  bind_calls(m);
   bind_state(m);
   bind_counts(m);
   bind_tensors(m);

@@ -1,0 +1,544 @@
+// See dispatcher.h. Types made by hand and not by pybind11: the call has to be cheap, and the collector has to see what
+// a dispatcher refers to.
+#include "call/dispatcher.h"
+
+#include "call/entries.h"
+#include "call/signature.h"
+#include "call/state.h"
+#include "call/target.h"
+#include "check/checker.h"
+#include "check/outlive.h"
+#include "cpython/cpython.h"
+#include "cpython/ref.h"
+
+#include <c10/core/impl/LocalDispatchKeySet.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <utility>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace unified_guards {
+namespace {
+
+PyObject* go_on = nullptr;  // what a gate gives where the call has to go the long way; made at import
+
+// What is known of one of torch's cache entries.
+struct Record {
+  PyObject* manager = nullptr;  // the guard manager: its address, and a weak reference that says whether it lives
+  PyObject* reference = nullptr;
+  PyObject* code = nullptr;  // the address of the entry's code, which the entry owns
+  std::shared_ptr<Checker> checker;
+  PyObject* compiled = nullptr;  // the function to call; null where the way is long
+  Why why = Why::kNone;          // then: why. kMiss: the entry is another backend's
+
+  bool is_of(const CacheEntry& entry) const {
+    return entry.guard_manager.ptr() == manager && entry.code.ptr() == code &&
+           *cpython::weakref_word(reference) == cpython::bits(manager);
+  }
+};
+
+struct Dispatcher {
+  PyObject_HEAD
+  PyObject* weak_gates;
+  Target target;
+  PyObject* held;      // owned: the function or method that torch's wrapper calls
+  PyObject* rescue;    // owned: what is called with an exception that leaves the compiled code
+  int64_t region;
+  bool is_fullgraph, is_frame_taken, is_stale;
+  Signature signature;
+  PyObject* frame;  // owned: the dict of locals, kept between calls
+  std::vector<std::shared_ptr<Record>> records;
+  uint64_t shorts;
+  std::array<uint64_t, kWhys> longs;
+};
+
+uint64_t total_shorts = 0;
+std::array<uint64_t, kWhys> total_longs{};
+
+Dispatcher& dispatcher_of(PyObject* object) { return *reinterpret_cast<Dispatcher*>(object); }
+
+PyObject* go_long(Dispatcher& self, Why why) {
+  self.longs[static_cast<size_t>(why)]++;
+  total_longs[static_cast<size_t>(why)]++;
+  self.is_stale |= why == Why::kNew || why == Why::kChanged || why == Why::kNothingCompiled || why == Why::kMiss;
+  return Py_NewRef(go_on);
+}
+
+// ---- the dict of locals ------------------------------------------------------------------------------------------
+
+// The dict that checkers read locals from. The dispatcher's own is used again and again: its entries stay where they
+// are. A call in the middle of another one is given a new dict.
+class Frame {
+ public:
+  Frame(Dispatcher& self, const Bound& bound) : self_(self), is_own_(!self.is_frame_taken) {
+    if (is_own_) self.is_frame_taken = true;
+    dict_ = is_own_ ? self.frame : PyDict_New();
+    is_ready_ = dict_ != nullptr && fill(bound) && fill_free_variables();
+    if (!is_ready_) PyErr_Clear();
+  }
+  Frame(const Frame&) = delete;
+  ~Frame() {
+    if (is_own_) {
+      empty();
+      self_.is_frame_taken = false;
+    } else {
+      Py_XDECREF(dict_);
+    }
+  }
+
+  bool is_ready() const { return is_ready_; }
+  PyObject* dict() const { return dict_; }
+
+ private:
+  bool fill(const Bound& bound) {
+    for (size_t at = 0; at < bound.values.size(); at++) {
+      if (PyDict_SetItem(dict_, self_.signature.name(at), bound.values[at]) != 0) return false;
+    }
+    return true;
+  }
+
+  bool fill_free_variables() {
+    PyObject* cells = self_.target.function->func_closure;
+    if (cells == nullptr) return true;
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(cells); at++) {
+      PyObject* value = PyCell_GET(PyTuple_GET_ITEM(cells, at));
+      PyObject* name = self_.signature.free_name(at);
+      if (value == nullptr || name == nullptr || PyDict_SetItem(dict_, name, value) != 0) return false;
+    }
+    return true;
+  }
+
+  // Nothing of a call is kept alive by the dict.
+  void empty() {
+    for (size_t at = 0; at < self_.signature.size(); at++) {
+      if (PyDict_SetItem(dict_, self_.signature.name(at), Py_None) != 0) PyErr_Clear();
+    }
+    for (size_t at = 0; at < self_.signature.free_size(); at++) {
+      if (PyDict_SetItem(dict_, self_.signature.free_name(at), Py_None) != 0) PyErr_Clear();
+    }
+  }
+
+  Dispatcher& self_;
+  PyObject* dict_ = nullptr;
+  bool is_own_, is_ready_ = false;
+};
+
+// ---- asking ------------------------------------------------------------------------------------------------------
+
+std::shared_ptr<Record> record_of(Dispatcher& self, const CacheEntry& entry) {
+  for (const auto& record : self.records) {
+    if (record->is_of(entry)) return record;
+  }
+  return nullptr;
+}
+
+struct Decision {
+  Why why;
+  std::shared_ptr<Record> record;  // the one that fits, where `why` is kNone
+  bool raised = false;             // an observer raised
+};
+
+// Whether the entry of a record fits. A no of the observer's is taken, as torch's lookup takes it.
+bool fits(const Record& record, PyObject* locals, bool& raised) {
+  Checker& checker = *record.checker;
+  const bool hit = checker.check(locals);
+  if (!checker.is_observed()) return hit;
+  const Ref answer(checker.tell_observer(locals, hit));
+  raised = !answer;
+  return answer.get() == Py_True || (hit && answer && answer.get() != Py_False);
+}
+
+// Asks the entries one after the other, in torch's order. A guard may run code of a user's, which may change the list:
+// what is walked next is looked for again in torch's list.
+Decision decide(Dispatcher& self, PyObject* locals) {
+  FoundEntries found = entries_of(self.target.code, self.region);
+  if (found.why != Why::kNone) return {found.why, nullptr};
+  for (size_t at = 0; at < found.entries->size(); at++) {
+    auto entry = std::next(found.entries->begin(), static_cast<ptrdiff_t>(at));
+    std::shared_ptr<Record> record = record_of(self, *entry);
+    if (record == nullptr) return {Why::kNew, nullptr};
+    if (record->why == Why::kMiss) continue;
+    if (record->why == Why::kForeign) return {Why::kForeign, nullptr};
+    Decision decision{Why::kNone, record};
+    const bool hit = fits(*record, locals, decision.raised);
+    if (decision.raised) return decision;
+    found = entries_of(self.target.code, self.region);
+    if (found.why != Why::kNone) return {found.why, nullptr};
+    if (at >= found.entries->size()) return {Why::kMiss, nullptr};
+    entry = std::next(found.entries->begin(), static_cast<ptrdiff_t>(at));
+    if (!record->is_of(*entry)) return {Why::kMiss, nullptr};
+    if (!hit) continue;
+    move_to_front(*found.entries, entry);
+    if (record->why != Why::kNone) return {record->why, nullptr};
+    return decision;
+  }
+  return {Why::kMiss, nullptr};
+}
+
+// ---- running -----------------------------------------------------------------------------------------------------
+
+// What torch's wrapper puts back when compiled code is left.
+class Surroundings {
+ public:
+  explicit Surroundings(bool is_fullgraph) : is_fullgraph_(is_fullgraph) {
+    if (is_fullgraph_) exchange_frame_count(1);
+  }
+  Surroundings(const Surroundings&) = delete;
+  ~Surroundings() {
+    if (is_fullgraph_) exchange_frame_count(-1);
+    const c10::impl::LocalDispatchKeySet now = c10::impl::tls_local_dispatch_key_set();
+    if (now.included_ != before_.included_ || now.excluded_ != before_.excluded_) {
+      c10::impl::_force_tls_local_dispatch_key_set(before_);
+    }
+  }
+
+ private:
+  const bool is_fullgraph_;
+  const c10::impl::LocalDispatchKeySet before_ = c10::impl::tls_local_dispatch_key_set();
+};
+
+// Calls the compiled function with what was bound. `held` has the references.
+PyObject* call_compiled(const Signature& signature, PyObject* compiled, const Bound& bound) {
+  if (signature.is_positional()) {
+    return PyObject_Vectorcall(compiled, bound.values.data(), bound.values.size(), nullptr);
+  }
+  const size_t positional = signature.positional(), keyword_only = signature.keyword_only();
+  c10::SmallVector<PyObject*, 16> args(bound.values.begin(), bound.values.begin() + positional);
+  for (Py_ssize_t at = 0; bound.rest && at < PyTuple_GET_SIZE(bound.rest.get()); at++) {
+    args.push_back(PyTuple_GET_ITEM(bound.rest.get(), at));
+  }
+  const Ref named(bound.named ? PyDict_Copy(bound.named.get()) : PyDict_New());
+  if (!named) return nullptr;
+  for (size_t at = positional; at < positional + keyword_only; at++) {
+    if (PyDict_SetItem(named.get(), signature.name(at), bound.values[at]) != 0) return nullptr;
+  }
+  return PyObject_VectorcallDict(compiled, args.data(), args.size(), named.get());
+}
+
+// The exception that left the compiled code, as torch's wrapper would raise it.
+PyObject* rescue(Dispatcher& self) {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
+  const Ref answer(PyObject_CallOneArg(self.rescue, value));
+  if (!answer) {  // it has raised another form of the exception
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+    return nullptr;
+  }
+  PyErr_Restore(type, value, traceback);
+  return nullptr;
+}
+
+// Owns what was bound while the compiled code runs: the defaults of the function may be replaced meanwhile.
+class Owned {
+ public:
+  explicit Owned(const Bound& bound) : bound_(bound) {
+    for (PyObject* value : bound_.values) Py_INCREF(value);
+  }
+  Owned(const Owned&) = delete;
+  ~Owned() {
+    for (PyObject* value : bound_.values) Py_DECREF(value);
+  }
+
+ private:
+  const Bound& bound_;
+};
+
+PyObject* call(Dispatcher& self, PyObject* args, PyObject* kwargs) {
+  if (const Why why = why_long(); why != Why::kNone) return go_long(self, why);
+  if (self.is_stale) return go_long(self, Why::kNew);
+  if (const Why why = self.target.changed(); why != Why::kNone) return go_long(self, why);
+  Bound bound;
+  if (!self.signature.bind(bound, self.target.function, self.target.receiver, args, kwargs)) {
+    return go_long(self, Why::kArguments);
+  }
+  const int frame_count = exchange_frame_count(-1);
+  if (frame_count >= 0) {
+    exchange_frame_count(frame_count);
+    return go_long(self, Why::kFullgraph);
+  }
+  const Owned owned(bound);
+  Decision decision;
+  {
+    const Frame frame(self, bound);
+    if (!frame.is_ready()) return go_long(self, Why::kArguments);
+    decision = decide(self, frame.dict());
+  }
+  if (decision.raised) return nullptr;
+  if (decision.why != Why::kNone) return go_long(self, decision.why);
+  if (!count_generation()) return nullptr;
+  self.shorts++;
+  total_shorts++;
+  const Surroundings surroundings(self.is_fullgraph);
+  PyObject* result = call_compiled(self.signature, decision.record->compiled, bound);
+  return result != nullptr ? result : rescue(self);
+}
+
+// ---- the type of dispatchers -------------------------------------------------------------------------------------
+
+void forget(Record& record) {
+  Py_CLEAR(record.reference);
+  Py_CLEAR(record.compiled);
+}
+
+int dispatcher_clear(PyObject* object) {
+  Dispatcher& self = dispatcher_of(object);
+  const auto records = std::exchange(self.records, {});
+  for (const auto& record : records) {
+    // A call that is running uses its record. It is forgotten with the last that holds it.
+    if (record.use_count() == 1) forget(*record);
+  }
+  self.is_stale = true;
+  return 0;
+}
+
+bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
+  self.held = Py_NewRef(callee);
+  PyObject* function = callee;
+  if (PyMethod_Check(callee)) {
+    self.target.receiver = PyMethod_GET_SELF(callee);
+    function = PyMethod_GET_FUNCTION(callee);
+  }
+  if (forward != Py_None) {
+    function = forward;
+    self.target.type = Py_TYPE(self.target.receiver);
+    self.target.version = version_of(self.target.type);
+  }
+  if (!PyFunction_Check(function)) {
+    PyErr_SetString(PyExc_TypeError, "a dispatcher is made for a function or a bound method");
+    return false;
+  }
+  self.target.function = reinterpret_cast<PyFunctionObject*>(function);
+  self.target.code = self.target.function->func_code;
+  return true;
+}
+
+PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "rescue", nullptr};
+  PyObject *callee = nullptr, *forward = nullptr, *rescue = nullptr;
+  int whole = 0, fullgraph = 0;
+  long long region = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLpO", const_cast<char**>(keywords), &callee, &forward, &whole,
+                                   &region, &fullgraph, &rescue)) {
+    return nullptr;
+  }
+  PyObject* object = type->tp_alloc(type, 0);
+  if (object == nullptr) return nullptr;
+  Dispatcher& self = dispatcher_of(object);
+  new (&self.target) Target();
+  new (&self.records) std::vector<std::shared_ptr<Record>>();
+  new (&self.longs) std::array<uint64_t, kWhys>{};
+  if (!set_target(self, callee, forward)) {
+    new (&self.signature) Signature();
+    Py_DECREF(object);
+    return nullptr;
+  }
+  new (&self.signature) Signature(reinterpret_cast<PyCodeObject*>(self.target.code));
+  self.target.is_called_whole = whole;
+  self.region = region;
+  self.is_fullgraph = fullgraph;
+  self.is_stale = true;
+  self.rescue = Py_NewRef(rescue);
+  Py_INCREF(forward);
+  Py_INCREF(self.target.code);
+  self.frame = PyDict_New();
+  if (self.frame == nullptr) Py_CLEAR(object);
+  return object;
+}
+
+int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
+  Dispatcher& self = dispatcher_of(object);
+  Py_VISIT(Py_TYPE(object));
+  Py_VISIT(self.held);
+  Py_VISIT(self.rescue);
+  if (self.target.type != nullptr) Py_VISIT(reinterpret_cast<PyObject*>(self.target.function));
+  for (const auto& record : self.records) {
+    if (record.use_count() == 1) Py_VISIT(record->compiled);
+  }
+  return 0;
+}
+
+void dispatcher_dealloc(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject_GC_UnTrack(object);
+  Dispatcher& self = dispatcher_of(object);
+  if (self.weak_gates != nullptr) PyObject_ClearWeakRefs(object);
+  dispatcher_clear(object);
+  self.records.~vector();
+  self.signature.~Signature();
+  if (self.target.type != nullptr) Py_CLEAR(reinterpret_cast<PyObject*&>(self.target.function));
+  Py_CLEAR(self.target.code);
+  Py_CLEAR(self.frame);
+  Py_CLEAR(self.held);
+  Py_CLEAR(self.rescue);
+  type->tp_free(object);
+  Py_DECREF(type);
+}
+
+// The number of a reason; false with an error set where there is none of this name.
+bool why_named(const char* name, Why& why) {
+  static constexpr const char* kNames[] = {
+#define UG_NAME(name, text) #name,
+      UG_LONG_WAYS(UG_NAME)
+#undef UG_NAME
+  };
+  for (size_t at = 0; at < kWhys; at++) {
+    if (strcmp(kNames[at], name) != 0) continue;
+    why = static_cast<Why>(at);
+    return true;
+  }
+  PyErr_Format(PyExc_ValueError, "there is no reason %s", name);
+  return false;
+}
+
+PyObject* dispatcher_add(PyObject* object, PyObject* args) {
+  PyObject *manager = nullptr, *code = nullptr, *checker = nullptr, *compiled = nullptr;
+  const char* why = nullptr;
+  if (!PyArg_ParseTuple(args, "OOOOs:_add", &manager, &code, &checker, &compiled, &why)) return nullptr;
+  auto record = std::make_shared<Record>();
+  record->manager = manager;
+  record->code = code;
+  if (!why_named(why, record->why)) return nullptr;
+  record->reference = PyWeakref_NewRef(manager, nullptr);
+  if (record->reference == nullptr) return nullptr;
+  if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
+  if (compiled != Py_None) record->compiled = Py_NewRef(compiled);
+  dispatcher_of(object).records.push_back(std::move(record));
+  Py_RETURN_NONE;
+}
+
+PyObject* dispatcher_refresh(PyObject* object, PyObject*) {
+  dispatcher_clear(object);
+  dispatcher_of(object).is_stale = false;
+  Py_RETURN_NONE;
+}
+
+PyObject* dispatcher_stale(PyObject* object, void*) { return PyBool_FromLong(dispatcher_of(object).is_stale); }
+
+PyObject* counts_of(uint64_t shorts, const std::array<uint64_t, kWhys>& longs) {
+  static constexpr const char* kTexts[] = {
+#define UG_NAME(name, text) text,
+      UG_LONG_WAYS(UG_NAME)
+#undef UG_NAME
+  };
+  const Ref reasons(PyDict_New());
+  for (size_t at = 0; reasons && at < kWhys; at++) {
+    if (longs[at] == 0) continue;
+    const Ref count(PyLong_FromUnsignedLongLong(longs[at]));
+    if (!count || PyDict_SetItemString(reasons.get(), kTexts[at], count.get()) != 0) return nullptr;
+  }
+  return reasons ? Py_BuildValue("KO", static_cast<unsigned long long>(shorts), reasons.get()) : nullptr;
+}
+
+PyObject* dispatcher_counts(PyObject* object, void*) {
+  const Dispatcher& self = dispatcher_of(object);
+  return counts_of(self.shorts, self.longs);
+}
+
+PyObject* total_counts_method(PyObject*, PyObject*) { return counts_of(total_shorts, total_longs); }
+
+PyMethodDef kDispatcherMethods[] = {
+    {"_add", dispatcher_add, METH_VARARGS,
+     "_add(guard manager, code, checker, compiled, why): what is known of one of torch's entries."},
+    {"_refresh", dispatcher_refresh, METH_NOARGS, "Forgets all entries; those that are added next are all there are."},
+    {"_totals", total_counts_method, METH_NOARGS | METH_STATIC, "The counts of all dispatchers there have been."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyGetSetDef kDispatcherGetters[] = {
+    {"_is_stale", dispatcher_stale, nullptr, "Whether torch's entries have to be read anew.", nullptr},
+    {"counts", dispatcher_counts, nullptr, "(short ways, {why long: how many times}).", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+PyMemberDef kDispatcherMembers[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Dispatcher, weak_gates), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr}};
+
+template <typename Function>
+void* slot(Function* function) {
+  return reinterpret_cast<void*>(function);
+}
+
+// ---- gates -------------------------------------------------------------------------------------------------------
+
+struct Gate {
+  PyObject_HEAD
+  vectorcallfunc call;
+  PyObject* dispatcher;  // a weak reference, owned
+};
+
+PyObject* gate_call(PyObject* object, PyObject* const* args, size_t nargs, PyObject*) {
+  if (PyVectorcall_NARGS(nargs) != 2 || !PyTuple_CheckExact(args[0]) || !PyDict_CheckExact(args[1])) {
+    return Py_NewRef(go_on);
+  }
+  const Ref dispatcher(cpython::weakref_target(reinterpret_cast<Gate*>(object)->dispatcher));
+  if (dispatcher.get() == Py_None) return Py_NewRef(go_on);
+  return call(dispatcher_of(dispatcher.get()), args[0], args[1]);
+}
+
+PyObject* gate_new(PyTypeObject* type, PyObject* args, PyObject*) {
+  PyObject* dispatcher = nullptr;
+  if (!PyArg_ParseTuple(args, "O:Gate", &dispatcher)) return nullptr;
+  const Ref reference(PyWeakref_NewRef(dispatcher, nullptr));
+  if (!reference) return nullptr;
+  PyObject* object = type->tp_alloc(type, 0);
+  if (object == nullptr) return nullptr;
+  auto* gate = reinterpret_cast<Gate*>(object);
+  gate->call = gate_call;
+  gate->dispatcher = Py_NewRef(reference.get());
+  return object;
+}
+
+void gate_dealloc(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  Py_CLEAR(reinterpret_cast<Gate*>(object)->dispatcher);
+  type->tp_free(object);
+  Py_DECREF(type);
+}
+
+PyMemberDef kGateMembers[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(Gate, call), READONLY, nullptr},
+                              {nullptr, 0, 0, 0, nullptr}};
+
+}  // namespace
+
+PyObject* make_dispatcher_type() {
+  PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("The short way of a call to one compiled function.")},
+                         {Py_tp_new, slot(dispatcher_new)},
+                         {Py_tp_traverse, slot(dispatcher_traverse)},
+                         {Py_tp_clear, slot(dispatcher_clear)},
+                         {Py_tp_dealloc, slot(dispatcher_dealloc)},
+                         {Py_tp_methods, kDispatcherMethods},
+                         {Py_tp_getset, kDispatcherGetters},
+                         {Py_tp_members, kDispatcherMembers},
+                         {0, nullptr}};
+  PyType_Spec spec{"unified_guards._C.Dispatcher", sizeof(Dispatcher), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                   slots};
+  return PyType_FromSpec(&spec);
+}
+
+PyObject* make_gate_type() {
+  PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("Hands a call to its Dispatcher, if that lives.")},
+                         {Py_tp_new, slot(gate_new)},
+                         {Py_tp_call, slot(PyVectorcall_Call)},
+                         {Py_tp_dealloc, slot(gate_dealloc)},
+                         {Py_tp_members, kGateMembers},
+                         {0, nullptr}};
+  PyType_Spec spec{"unified_guards._C.Gate", sizeof(Gate), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL, slots};
+  return PyType_FromSpec(&spec);
+}
+
+PyObject* long_way() {
+  if (go_on == nullptr) go_on = PyObject_CallNoArgs(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
+  return Py_XNewRef(go_on);
+}
+
+}  // namespace unified_guards

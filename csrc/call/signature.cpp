@@ -1,0 +1,123 @@
+// See signature.h.
+#include "call/signature.h"
+
+#include <algorithm>
+
+namespace unified_guards {
+namespace {
+
+// The names of a code object's variables, and of those that its closure holds: new references.
+PyObject* variable_names(PyCodeObject* code) {
+#if PY_VERSION_HEX >= 0x030B0000
+  return PyCode_GetVarnames(code);
+#else
+  return Py_NewRef(code->co_varnames);
+#endif
+}
+
+PyObject* free_names(PyCodeObject* code) {
+#if PY_VERSION_HEX >= 0x030B0000
+  return PyCode_GetFreevars(code);
+#else
+  return Py_NewRef(code->co_freevars);
+#endif
+}
+
+// Names are interned, but a caller may make one that is not.
+bool is_name(PyObject* name, PyObject* given) {
+  return name == given || (PyUnicode_GET_LENGTH(name) == PyUnicode_GET_LENGTH(given) && PyUnicode_Compare(name, given) == 0);
+}
+
+}  // namespace
+
+Signature::Signature(PyCodeObject* code)
+    : positional_only_(code->co_posonlyargcount),
+      positional_(code->co_argcount),
+      keyword_only_(code->co_kwonlyargcount),
+      takes_rest_((code->co_flags & CO_VARARGS) != 0),
+      takes_named_((code->co_flags & CO_VARKEYWORDS) != 0) {
+  const Ref all(variable_names(code));  // the code object keeps each name alive
+  const size_t count = positional_ + keyword_only_ + takes_rest_ + takes_named_;
+  for (size_t at = 0; all && at < count; at++) names_.push_back(PyTuple_GET_ITEM(all.get(), at));
+  const Ref free(free_names(code));
+  for (Py_ssize_t at = 0; free && at < PyTuple_GET_SIZE(free.get()); at++) {
+    free_names_.push_back(PyTuple_GET_ITEM(free.get(), at));
+  }
+}
+
+bool Signature::bind(Bound& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args,
+                     PyObject* kwargs) const {
+  bound.values.assign(names_.size(), nullptr);
+  return bind_positional(bound, receiver, args) && bind_named(bound, kwargs) && bind_defaults(bound, function);
+}
+
+bool Signature::bind_positional(Bound& bound, PyObject* receiver, PyObject* args) const {
+  size_t at = 0;
+  if (receiver != nullptr) {
+    if (positional_ == 0) return false;
+    bound.values[at++] = receiver;
+  }
+  const auto given = static_cast<size_t>(PyTuple_GET_SIZE(args));
+  const size_t taken = std::min(given, positional_ - at);
+  for (size_t i = 0; i < taken; i++) bound.values[at++] = PyTuple_GET_ITEM(args, i);
+  if (!takes_rest_) return taken == given;
+  *bound.rest.out() = PyTuple_GetSlice(args, static_cast<Py_ssize_t>(taken), static_cast<Py_ssize_t>(given));
+  bound.values[positional_ + keyword_only_] = bound.rest.get();
+  if (!bound.rest) PyErr_Clear();
+  return static_cast<bool>(bound.rest);
+}
+
+bool Signature::bind_named(Bound& bound, PyObject* kwargs) const {
+  if (takes_named_) {
+    *bound.named.out() = PyDict_New();
+    bound.values[names_.size() - 1] = bound.named.get();
+    if (!bound.named) {
+      PyErr_Clear();
+      return false;
+    }
+  }
+  Py_ssize_t cursor = 0;
+  PyObject *name = nullptr, *value = nullptr;
+  while (PyDict_Next(kwargs, &cursor, &name, &value)) {
+    if (!PyUnicode_Check(name) || !bind_one(bound, name, value)) return false;
+  }
+  return true;
+}
+
+bool Signature::bind_one(Bound& bound, PyObject* name, PyObject* value) const {
+  for (size_t at = positional_only_; at < positional_ + keyword_only_; at++) {
+    if (!is_name(names_[at], name)) continue;
+    if (bound.values[at] != nullptr) return false;  // given twice
+    bound.values[at] = value;
+    return true;
+  }
+  if (!takes_named_) return false;
+  if (PyDict_SetItem(bound.named.get(), name, value) == 0) return true;
+  PyErr_Clear();
+  return false;
+}
+
+// The defaults as they are now. Dynamo guards on those that it has read.
+bool Signature::bind_defaults(Bound& bound, PyFunctionObject* function) const {
+  PyObject* defaults = function->func_defaults;
+  const size_t count = defaults != nullptr && PyTuple_CheckExact(defaults) ? PyTuple_GET_SIZE(defaults) : 0;
+  for (size_t at = 0; at < positional_; at++) {
+    if (bound.values[at] != nullptr) continue;
+    if (at + count < positional_) return false;
+    if (count > positional_) return false;
+    bound.values[at] = PyTuple_GET_ITEM(defaults, at + count - positional_);
+  }
+  for (size_t at = positional_; at < positional_ + keyword_only_; at++) {
+    if (bound.values[at] != nullptr) continue;
+    PyObject* found = function->func_kwdefaults;
+    found = found != nullptr && PyDict_CheckExact(found) ? PyDict_GetItemWithError(found, names_[at]) : nullptr;
+    if (found == nullptr) {
+      PyErr_Clear();
+      return false;
+    }
+    bound.values[at] = found;
+  }
+  return true;
+}
+
+}  // namespace unified_guards

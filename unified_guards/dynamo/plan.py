@@ -1,0 +1,342 @@
+"""What the code of a cache entry does around its graph: reads inputs, calls the graph, builds a result of its outputs.
+
+Dynamo writes that as bytecode. Where it does nothing else, a :class:`Plan` says the same without bytecode, and the
+dispatcher follows it (``csrc/call``). The bytecode is run here on symbols, not on values. Entry point:
+:func:`plan_of`.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from torch._dynamo.bytecode_transformation import Instruction, cleaned_instructions
+
+from unified_guards import _C
+
+_UTILS = "__import_torch_dot__dynamo_dot_utils"
+#: Of torch/_dynamo/utils.py: they tell a profiler when the inputs are gathered, and do nothing where nobody profiles.
+_MARKS = frozenset({"record_pregraph_bytecode_enter", "record_pregraph_bytecode_exit"})
+
+
+class NotPlain(Exception):
+    """The code does something that a plan cannot say."""
+
+
+class Plan(NamedTuple):
+    """What a hit has to do.
+
+    Attributes:
+        graph: the name of the global that holds the compiled graph.
+        inputs: the names of the locals that the graph is given, in order.
+        rebuild: the steps that make the result of the graph's outputs (``csrc/lookup/rebuild.h``).
+    """
+
+    graph: str
+    inputs: tuple[str, ...]
+    rebuild: list[tuple[int, int, Any]]
+
+
+class Local(NamedTuple):
+    """A local as the frame begins with it."""
+
+    name: str
+
+
+class Global(NamedTuple):
+    """A global, or an attribute of one."""
+
+    name: str
+    attribute: str | None = None
+
+
+class Constant(NamedTuple):
+    """A constant of the code."""
+
+    value: Any
+
+
+class Output(NamedTuple):
+    """What the graph returns, or the item of it at an index."""
+
+    at: int | None = None
+
+
+class Items(list[Any]):
+    """A list or tuple that the code builds. Not compared by value: the code may add to one that it has twice."""
+
+    def __init__(self, kind: type, items: list[Any]) -> None:
+        super().__init__(items)
+        self.kind = kind
+
+
+class Table(NamedTuple):
+    """A dict that the code builds with constant keys."""
+
+    keys: tuple[Any, ...]
+    values: list[Any]
+
+
+_NULL = Constant(None)
+
+
+class _Symbolic:
+    """One run over the code of an entry."""
+
+    def __init__(self, code: types.CodeType) -> None:
+        count = code.co_argcount + code.co_kwonlyargcount
+        count += bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)
+        self.locals: dict[str, Any] = {name: Local(name) for name in code.co_varnames[:count]}
+        self.free = frozenset(code.co_freevars)
+        self.stack: list[Any] = []
+        self.graph: str | None = None
+        self.inputs: tuple[str, ...] = ()
+        self.names: tuple[str, ...] = ()  # of the keyword arguments of the next call
+
+    def run(self, instructions: list[Instruction]) -> Any:
+        """What the code returns."""
+        for each in instructions:
+            if each.opname in ("RETURN_VALUE", "RETURN_CONST"):
+                return Constant(each.argval) if each.opname == "RETURN_CONST" else self.stack.pop()
+            step = _STEPS.get(each.opname)
+            if step is None:
+                raise NotPlain(each.opname)
+            step(self, each)
+        raise NotPlain("no return")
+
+    def pop(self, count: int) -> list[Any]:
+        """The topmost symbols, the lowest of them first."""
+        if count == 0:
+            return []
+        found = self.stack[-count:]
+        del self.stack[-count:]
+        return found
+
+    def call(self, count: int) -> None:
+        """A call by position: below the arguments lie the callable and a null, or on top of each other as of 3.13."""
+        arguments = self.pop(count)
+        if sys.version_info >= (3, 13):
+            self.stack.pop()
+            function = self.stack.pop()
+        else:
+            function = self.stack.pop()
+            if sys.version_info >= (3, 11):
+                self.stack.pop()
+        self.stack.append(self.result(function, arguments))
+
+    def result(self, function: Any, arguments: list[Any]) -> Any:
+        if not isinstance(function, Global):
+            raise NotPlain("a call of something that the code has made")
+        if function.name == _UTILS and function.attribute in _MARKS:
+            return Constant(None)
+        if not function.name.startswith("__compiled_fn") or function.attribute is not None or self.graph is not None:
+            raise NotPlain(f"a call of {function.name}")
+        if not all(isinstance(item, Local) for item in arguments):
+            raise NotPlain("an input that is no local")
+        self.graph, self.inputs = function.name, tuple(item.name for item in arguments)
+        return Output()
+
+
+def _load_global(self: _Symbolic, each: Instruction) -> None:
+    if sys.version_info >= (3, 11) and each.arg is not None and each.arg & 1:
+        both = [_NULL, Global(each.argval)]
+        self.stack += both if sys.version_info < (3, 13) else both[::-1]
+    else:
+        self.stack.append(Global(each.argval))
+
+
+def _load_attribute(self: _Symbolic, each: Instruction) -> None:
+    base = self.stack.pop()
+    if not isinstance(base, Global) or base.attribute is not None:
+        raise NotPlain("an attribute of a value")
+    found = Global(base.name, each.argval)
+    if each.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and each.arg is not None and each.arg & 1):
+        self.stack += [_NULL, found] if sys.version_info < (3, 13) else [found, _NULL]
+    else:
+        self.stack.append(found)
+
+
+def _load_fast(self: _Symbolic, each: Instruction) -> None:
+    names = each.argval if isinstance(each.argval, tuple) else (each.argval,)
+    for name in names:
+        if name not in self.locals:
+            raise NotPlain("a local that is not set")
+        self.stack.append(self.locals[name])
+
+
+def _load_free(self: _Symbolic, each: Instruction) -> None:
+    if each.argval not in self.free:
+        raise NotPlain("a cell of the frame's own")
+    self.stack.append(Local(each.argval))
+
+
+def _store_fast(self: _Symbolic, each: Instruction) -> None:
+    self.locals[each.argval] = self.stack.pop()
+
+
+def _store_two(self: _Symbolic, each: Instruction) -> None:
+    for name in each.argval:
+        self.locals[name] = self.stack.pop()
+
+
+def _store_and_load(self: _Symbolic, each: Instruction) -> None:
+    stored, loaded = each.argval
+    self.locals[stored] = self.stack.pop()
+    self.stack.append(self.locals[loaded])
+
+
+def _subscript(self: _Symbolic, each: Instruction) -> None:
+    if each.opname == "BINARY_OP" and each.arg != _SUBSCRIPT:
+        raise NotPlain("an operator")
+    base, key = self.pop(2)
+    if not isinstance(base, Output) or base.at is not None or not isinstance(key, Constant) or type(key.value) is not int:
+        raise NotPlain("an item of a value")
+    if key.value < 0:
+        raise NotPlain("an item from the end")
+    self.stack.append(Output(key.value))
+
+
+def _build(kind: type) -> Callable[[_Symbolic, Instruction], None]:
+    def step(self: _Symbolic, each: Instruction) -> None:
+        self.stack.append(Items(kind, self.pop(each.arg or 0)))
+
+    return step
+
+
+def _extend(self: _Symbolic, each: Instruction) -> None:
+    more = self.stack.pop()
+    target = self.stack[-(each.arg or 0)]
+    if isinstance(more, Constant) and type(more.value) is tuple:
+        more = [Constant(value) for value in more.value]
+    elif not isinstance(more, Items):
+        raise NotPlain("a list of unknown length")
+    target += more
+
+
+def _append(self: _Symbolic, each: Instruction) -> None:
+    item = self.stack.pop()
+    self.stack[-(each.arg or 0)].append(item)
+
+
+def _build_map(self: _Symbolic, each: Instruction) -> None:
+    if each.opname == "BUILD_CONST_KEY_MAP":
+        keys = [Constant(key) for key in self.stack.pop().value]
+        values = self.pop(each.arg or 0)
+    else:
+        both = self.pop(2 * (each.arg or 0))
+        keys, values = both[::2], both[1::2]
+    if not all(isinstance(key, Constant) for key in keys):
+        raise NotPlain("a dict with keys that are no constants")
+    self.stack.append(Table(tuple(key.value for key in keys), values))
+
+
+def _unpack(self: _Symbolic, each: Instruction) -> None:
+    value, count = self.stack.pop(), each.arg or 0
+    if isinstance(value, Items) and len(value) == count:
+        self.stack += reversed(value)
+    elif value == Output():
+        self.stack += [Output(at) for at in reversed(range(count))]
+    else:
+        raise NotPlain("a value that is unpacked")
+
+
+def _swap(self: _Symbolic, each: Instruction) -> None:
+    at = -(each.arg or 0)
+    self.stack[at], self.stack[-1] = self.stack[-1], self.stack[at]
+
+
+def _rotate(self: _Symbolic, each: Instruction) -> None:
+    depth = {"ROT_TWO": 2, "ROT_THREE": 3, "ROT_FOUR": 4}.get(each.opname, each.arg or 0)
+    self.stack.insert(len(self.stack) - depth, self.stack.pop())
+
+
+def _names(self: _Symbolic, each: Instruction) -> None:
+    raise NotPlain("a call by keyword")
+
+
+_SUBSCRIPT = dict(getattr(dis, "_nb_ops", ())) and next(
+    (at for at, (name, _) in enumerate(getattr(dis, "_nb_ops", ())) if name == "NB_SUBSCR"), None
+)
+
+_STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
+    **dict.fromkeys(("RESUME", "NOP", "CACHE", "PRECALL", "COPY_FREE_VARS", "MAKE_CELL"), lambda self, each: None),
+    **dict.fromkeys(("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"), _load_fast),
+    **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_fast),
+    **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attribute),
+    **dict.fromkeys(("LOAD_CONST", "LOAD_SMALL_INT"), lambda self, each: self.stack.append(Constant(each.argval))),
+    **dict.fromkeys(("CALL", "CALL_FUNCTION", "CALL_METHOD"), lambda self, each: self.call(each.arg or 0)),
+    **dict.fromkeys(("BINARY_SUBSCR", "BINARY_OP"), _subscript),
+    **dict.fromkeys(("BUILD_MAP", "BUILD_CONST_KEY_MAP"), _build_map),
+    **dict.fromkeys(("ROT_TWO", "ROT_THREE", "ROT_FOUR", "ROT_N"), _rotate),
+    "LOAD_GLOBAL": _load_global,
+    "LOAD_DEREF": _load_free,
+    "STORE_FAST": _store_fast,
+    "STORE_FAST_STORE_FAST": _store_two,
+    "STORE_FAST_LOAD_FAST": _store_and_load,
+    "DELETE_FAST": lambda self, each: self.locals.pop(each.argval, None),
+    "PUSH_NULL": lambda self, each: self.stack.append(_NULL),
+    "POP_TOP": lambda self, each: self.stack.pop(),
+    "COPY": lambda self, each: self.stack.append(self.stack[-(each.arg or 0)]),
+    "DUP_TOP": lambda self, each: self.stack.append(self.stack[-1]),
+    "SWAP": _swap,
+    "BUILD_LIST": _build(list),
+    "BUILD_TUPLE": _build(tuple),
+    "LIST_EXTEND": _extend,
+    "LIST_APPEND": _append,
+    "UNPACK_SEQUENCE": _unpack,
+}
+
+
+class _Rebuild:
+    """The steps that make a result, from the symbols that it is made of."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int, Any]] = []
+        self.seen: set[int] = set()
+
+    def add(self, value: Any) -> None:
+        if isinstance(value, Output) and value.at is not None:
+            self.steps.append((_C.REBUILD["LEAF"], value.at, None))
+        elif isinstance(value, Constant):
+            self.steps.append((_C.REBUILD["CONSTANT"], 0, value.value))
+        elif isinstance(value, Items):
+            self._once(value)
+            self.steps.append((_C.REBUILD["TUPLE" if value.kind is tuple else "LIST"], len(value), None))
+            for item in value:
+                self.add(item)
+        elif isinstance(value, Table):
+            self._once(value)
+            self.steps.append((_C.REBUILD["DICT"], len(value.keys), value.keys))
+            for item in value.values:
+                self.add(item)
+        else:
+            raise NotPlain(f"a result that holds {type(value).__name__}")
+
+    def _once(self, value: Any) -> None:
+        """One object that is in the result twice would become two."""
+        if id(value) in self.seen:
+            raise NotPlain("a container that is in the result twice")
+        self.seen.add(id(value))
+
+
+def plan_of(code: types.CodeType) -> Plan:
+    """The plan of an entry's code.
+
+    Raises:
+        NotPlain: the code does something that a plan cannot say.
+    """
+    if getattr(code, "co_exceptiontable", b""):
+        raise NotPlain("a try or a with")
+    symbolic = _Symbolic(code)
+    try:
+        result = symbolic.run(cleaned_instructions(code))
+    except (IndexError, AttributeError, TypeError) as error:  # an instruction is used as no version of Python uses it
+        raise NotPlain(str(error)) from error
+    if symbolic.graph is None:
+        raise NotPlain("no graph")
+    rebuild = _Rebuild()
+    rebuild.add(result)
+    return Plan(symbolic.graph, symbolic.inputs, rebuild.steps)
