@@ -42,6 +42,12 @@ witness: bool
 Without it every check evaluates every guard. Read when a function is compiled.
 """
 
+dispatch: bool
+"""``UNIFIED_GUARDS_DISPATCH``: take the short way from a call to its graph (``dynamo/dispatch.py``); True by default.
+
+Read when ``torch.compile`` is called.
+"""
+
 profile: bool
 """``UNIFIED_GUARDS_PROFILE``: time every check and repeat a few, for :func:`explain`; False by default.
 
@@ -83,6 +89,7 @@ _SWITCHES = {
     "no_fallback": _Switch("UNIFIED_GUARDS_NO_FALLBACK", False),
     "strict": _Switch("UNIFIED_GUARDS_STRICT", False),
     "witness": _Switch("UNIFIED_GUARDS_WITNESS", True),
+    "dispatch": _Switch("UNIFIED_GUARDS_DISPATCH", True),
     "profile": _Switch("UNIFIED_GUARDS_PROFILE", False),
 }
 

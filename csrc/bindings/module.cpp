@@ -250,8 +250,12 @@ py::object given(PyObject* object) {
   return py::reinterpret_steal<py::object>(object);
 }
 
-void learn_calls(const py::dict& found, const py::tuple& global_hooks, const py::object& code) {
-  if (!learn_state(found.ptr()) || !learn_global_hooks(global_hooks.ptr())) throw py::error_already_set();
+void learn_calls(const py::list& flags, const py::object& get_callback, const py::object& set_frame_count,
+                 const py::object& generations, const py::tuple& global_hooks, const py::object& code) {
+  if (!learn_state(flags.ptr(), get_callback.ptr(), set_frame_count.ptr(), generations.ptr()) ||
+      !learn_global_hooks(global_hooks.ptr())) {
+    throw py::error_already_set();
+  }
   torchs_index = cpython::only_extra_of(code.ptr());
 }
 
@@ -259,7 +263,8 @@ void bind_calls(py::module_& m) {
   m.attr("Dispatcher") = given(make_dispatcher_type());
   m.attr("Gate") = given(make_gate_type());
   m.attr("LONG_WAY") = given(long_way());
-  m.def("learn_calls", &learn_calls, py::arg("state"), py::arg("global_hooks"), py::arg("code"),
+  m.def("learn_calls", &learn_calls, py::arg("flags"), py::arg("get_callback"), py::arg("set_frame_count"),
+        py::arg("generations"), py::arg("global_hooks"), py::arg("code"),
         "What torch's wrapper of compiled functions looks at (call/state.h); `code` carries what torch keeps.");
   m.def(
       "dispatch", [](bool on) { return std::exchange(State::now.is_on, on); }, py::arg("on"),

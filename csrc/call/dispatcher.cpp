@@ -3,6 +3,7 @@
 #include "call/dispatcher.h"
 
 #include "call/entries.h"
+#include "call/plan.h"
 #include "call/signature.h"
 #include "call/state.h"
 #include "call/target.h"
@@ -29,14 +30,23 @@ namespace {
 
 PyObject* go_on = nullptr;  // what a gate gives where the call has to go the long way; made at import
 
+struct Names {
+  PyObject* prepare = PyUnicode_InternFromString("_prepare");
+  PyObject* rescue = PyUnicode_InternFromString("_rescue");
+};
+
+Names* names = nullptr;  // made with the type
+
 // What is known of one of torch's cache entries.
 struct Record {
   PyObject* manager = nullptr;  // the guard manager: its address, and a weak reference that says whether it lives
   PyObject* reference = nullptr;
   PyObject* code = nullptr;  // the address of the entry's code, which the entry owns
   std::shared_ptr<Checker> checker;
-  PyObject* compiled = nullptr;  // the function to call; null where the way is long
-  Why why = Why::kNone;          // then: why. kMiss: the entry is another backend's
+  std::unique_ptr<Plan> plan;  // null where the way is long
+  Why why = Why::kNone;        // then: why. kMiss: the entry is another backend's
+
+  ~Record() { Py_XDECREF(reference); }
 
   bool is_of(const CacheEntry& entry) const {
     return entry.guard_manager.ptr() == manager && entry.code.ptr() == code &&
@@ -48,10 +58,9 @@ struct Dispatcher {
   PyObject_HEAD
   PyObject* weak_gates;
   Target target;
-  PyObject* held;      // owned: the function or method that torch's wrapper calls
-  PyObject* rescue;    // owned: what is called with an exception that leaves the compiled code
+  PyObject* held;  // owned: the function or method that torch's wrapper calls
   int64_t region;
-  bool is_fullgraph, is_frame_taken, is_stale;
+  bool is_fullgraph, is_frame_taken;
   Signature signature;
   PyObject* frame;  // owned: the dict of locals, kept between calls
   std::vector<std::shared_ptr<Record>> records;
@@ -67,7 +76,6 @@ Dispatcher& dispatcher_of(PyObject* object) { return *reinterpret_cast<Dispatche
 PyObject* go_long(Dispatcher& self, Why why) {
   self.longs[static_cast<size_t>(why)]++;
   total_longs[static_cast<size_t>(why)]++;
-  self.is_stale |= why == Why::kNew || why == Why::kChanged || why == Why::kNothingCompiled || why == Why::kMiss;
   return Py_NewRef(go_on);
 }
 
@@ -80,7 +88,7 @@ class Frame {
   Frame(Dispatcher& self, const Bound& bound) : self_(self), is_own_(!self.is_frame_taken) {
     if (is_own_) self.is_frame_taken = true;
     dict_ = is_own_ ? self.frame : PyDict_New();
-    is_ready_ = dict_ != nullptr && fill(bound) && fill_free_variables();
+    is_ready_ = dict_ != nullptr && fill(bound);
     if (!is_ready_) PyErr_Clear();
   }
   Frame(const Frame&) = delete;
@@ -104,24 +112,10 @@ class Frame {
     return true;
   }
 
-  bool fill_free_variables() {
-    PyObject* cells = self_.target.function->func_closure;
-    if (cells == nullptr) return true;
-    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(cells); at++) {
-      PyObject* value = PyCell_GET(PyTuple_GET_ITEM(cells, at));
-      PyObject* name = self_.signature.free_name(at);
-      if (value == nullptr || name == nullptr || PyDict_SetItem(dict_, name, value) != 0) return false;
-    }
-    return true;
-  }
-
   // Nothing of a call is kept alive by the dict.
   void empty() {
     for (size_t at = 0; at < self_.signature.size(); at++) {
       if (PyDict_SetItem(dict_, self_.signature.name(at), Py_None) != 0) PyErr_Clear();
-    }
-    for (size_t at = 0; at < self_.signature.free_size(); at++) {
-      if (PyDict_SetItem(dict_, self_.signature.free_name(at), Py_None) != 0) PyErr_Clear();
     }
   }
 
@@ -204,31 +198,13 @@ class Surroundings {
   const c10::impl::LocalDispatchKeySet before_ = c10::impl::tls_local_dispatch_key_set();
 };
 
-// Calls the compiled function with what was bound. `held` has the references.
-PyObject* call_compiled(const Signature& signature, PyObject* compiled, const Bound& bound) {
-  if (signature.is_positional()) {
-    return PyObject_Vectorcall(compiled, bound.values.data(), bound.values.size(), nullptr);
-  }
-  const size_t positional = signature.positional(), keyword_only = signature.keyword_only();
-  c10::SmallVector<PyObject*, 16> args(bound.values.begin(), bound.values.begin() + positional);
-  for (Py_ssize_t at = 0; bound.rest && at < PyTuple_GET_SIZE(bound.rest.get()); at++) {
-    args.push_back(PyTuple_GET_ITEM(bound.rest.get(), at));
-  }
-  const Ref named(bound.named ? PyDict_Copy(bound.named.get()) : PyDict_New());
-  if (!named) return nullptr;
-  for (size_t at = positional; at < positional + keyword_only; at++) {
-    if (PyDict_SetItem(named.get(), signature.name(at), bound.values[at]) != 0) return nullptr;
-  }
-  return PyObject_VectorcallDict(compiled, args.data(), args.size(), named.get());
-}
-
 // The exception that left the compiled code, as torch's wrapper would raise it.
-PyObject* rescue(Dispatcher& self) {
+PyObject* rescue(PyObject* object) {
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
   if (traceback != nullptr) PyException_SetTraceback(value, traceback);
-  const Ref answer(PyObject_CallOneArg(self.rescue, value));
+  const Ref answer(PyObject_CallMethodOneArg(object, names->rescue, value));
   if (!answer) {  // it has raised another form of the exception
     Py_XDECREF(type);
     Py_XDECREF(value);
@@ -254,9 +230,16 @@ class Owned {
   const Bound& bound_;
 };
 
-PyObject* call(Dispatcher& self, PyObject* args, PyObject* kwargs) {
+// Has Python read torch's entries anew. False, with no error set, where that fails.
+bool prepare(PyObject* object) {
+  const Ref answer(PyObject_CallMethodNoArgs(object, names->prepare));
+  if (!answer) PyErr_Clear();
+  return answer.get() == Py_True;
+}
+
+PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
+  Dispatcher& self = dispatcher_of(object);
   if (const Why why = why_long(); why != Why::kNone) return go_long(self, why);
-  if (self.is_stale) return go_long(self, Why::kNew);
   if (const Why why = self.target.changed(); why != Why::kNone) return go_long(self, why);
   Bound bound;
   if (!self.signature.bind(bound, self.target.function, self.target.receiver, args, kwargs)) {
@@ -273,6 +256,7 @@ PyObject* call(Dispatcher& self, PyObject* args, PyObject* kwargs) {
     const Frame frame(self, bound);
     if (!frame.is_ready()) return go_long(self, Why::kArguments);
     decision = decide(self, frame.dict());
+    if (decision.why == Why::kNew && prepare(object)) decision = decide(self, frame.dict());
   }
   if (decision.raised) return nullptr;
   if (decision.why != Why::kNone) return go_long(self, decision.why);
@@ -280,25 +264,15 @@ PyObject* call(Dispatcher& self, PyObject* args, PyObject* kwargs) {
   self.shorts++;
   total_shorts++;
   const Surroundings surroundings(self.is_fullgraph);
-  PyObject* result = call_compiled(self.signature, decision.record->compiled, bound);
-  return result != nullptr ? result : rescue(self);
+  PyObject* result = decision.record->plan->run(bound);
+  return result != nullptr ? result : rescue(object);
 }
 
 // ---- the type of dispatchers -------------------------------------------------------------------------------------
 
-void forget(Record& record) {
-  Py_CLEAR(record.reference);
-  Py_CLEAR(record.compiled);
-}
-
+// A call that is running holds its record.
 int dispatcher_clear(PyObject* object) {
-  Dispatcher& self = dispatcher_of(object);
-  const auto records = std::exchange(self.records, {});
-  for (const auto& record : records) {
-    // A call that is running uses its record. It is forgotten with the last that holds it.
-    if (record.use_count() == 1) forget(*record);
-  }
-  self.is_stale = true;
+  const auto dropped = std::exchange(dispatcher_of(object).records, {});
   return 0;
 }
 
@@ -324,12 +298,12 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
 }
 
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "rescue", nullptr};
-  PyObject *callee = nullptr, *forward = nullptr, *rescue = nullptr;
+  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", nullptr};
+  PyObject *callee = nullptr, *forward = nullptr;
   int whole = 0, fullgraph = 0;
   long long region = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLpO", const_cast<char**>(keywords), &callee, &forward, &whole,
-                                   &region, &fullgraph, &rescue)) {
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLp", const_cast<char**>(keywords), &callee, &forward, &whole,
+                                   &region, &fullgraph)) {
     return nullptr;
   }
   PyObject* object = type->tp_alloc(type, 0);
@@ -347,8 +321,6 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self.target.is_called_whole = whole;
   self.region = region;
   self.is_fullgraph = fullgraph;
-  self.is_stale = true;
-  self.rescue = Py_NewRef(rescue);
   Py_INCREF(forward);
   Py_INCREF(self.target.code);
   self.frame = PyDict_New();
@@ -360,10 +332,10 @@ int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
   Dispatcher& self = dispatcher_of(object);
   Py_VISIT(Py_TYPE(object));
   Py_VISIT(self.held);
-  Py_VISIT(self.rescue);
   if (self.target.type != nullptr) Py_VISIT(reinterpret_cast<PyObject*>(self.target.function));
   for (const auto& record : self.records) {
-    if (record.use_count() == 1) Py_VISIT(record->compiled);
+    if (record->plan == nullptr || record.use_count() > 1) continue;  // a call that runs it keeps it alive
+    if (const int stop = record->plan->traverse(visit, arg)) return stop;
   }
   return 0;
 }
@@ -380,31 +352,15 @@ void dispatcher_dealloc(PyObject* object) {
   Py_CLEAR(self.target.code);
   Py_CLEAR(self.frame);
   Py_CLEAR(self.held);
-  Py_CLEAR(self.rescue);
   type->tp_free(object);
   Py_DECREF(type);
 }
 
-// The number of a reason; false with an error set where there is none of this name.
-bool why_named(const char* name, Why& why) {
-  static constexpr const char* kNames[] = {
-#define UG_NAME(name, text) #name,
-      UG_LONG_WAYS(UG_NAME)
-#undef UG_NAME
-  };
-  for (size_t at = 0; at < kWhys; at++) {
-    if (strcmp(kNames[at], name) != 0) continue;
-    why = static_cast<Why>(at);
-    return true;
-  }
-  PyErr_Format(PyExc_ValueError, "there is no reason %s", name);
-  return false;
-}
-
 PyObject* dispatcher_add(PyObject* object, PyObject* args) {
-  PyObject *manager = nullptr, *code = nullptr, *checker = nullptr, *compiled = nullptr;
+  Dispatcher& self = dispatcher_of(object);
+  PyObject *manager = nullptr, *code = nullptr, *checker = nullptr, *plan = nullptr;
   const char* why = nullptr;
-  if (!PyArg_ParseTuple(args, "OOOOs:_add", &manager, &code, &checker, &compiled, &why)) return nullptr;
+  if (!PyArg_ParseTuple(args, "OOOOs:_add", &manager, &code, &checker, &plan, &why)) return nullptr;
   auto record = std::make_shared<Record>();
   record->manager = manager;
   record->code = code;
@@ -412,18 +368,38 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   record->reference = PyWeakref_NewRef(manager, nullptr);
   if (record->reference == nullptr) return nullptr;
   if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
-  if (compiled != Py_None) record->compiled = Py_NewRef(compiled);
-  dispatcher_of(object).records.push_back(std::move(record));
+  if (plan != Py_None) {
+    PyObject *graph = nullptr, *reads = nullptr, *inputs = nullptr, *steps = nullptr;
+    if (!PyArg_ParseTuple(plan, "OOOO", &graph, &reads, &inputs, &steps)) return nullptr;
+    record->plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
+    if (!record->plan->set(reads, inputs, steps, self.signature.size())) return nullptr;
+  }
+  if ((record->why == Why::kNone) != (record->plan != nullptr && record->checker != nullptr)) {
+    PyErr_SetString(PyExc_ValueError, "an entry is asked and run, or there is a reason why not");
+    return nullptr;
+  }
+  self.records.push_back(std::move(record));
   Py_RETURN_NONE;
 }
 
-PyObject* dispatcher_refresh(PyObject* object, PyObject*) {
+PyObject* dispatcher_forget(PyObject* object, PyObject*) {
   dispatcher_clear(object);
-  dispatcher_of(object).is_stale = false;
   Py_RETURN_NONE;
 }
 
-PyObject* dispatcher_stale(PyObject* object, void*) { return PyBool_FromLong(dispatcher_of(object).is_stale); }
+// The names of what is bound, in the order of the registers of a plan.
+PyObject* dispatcher_names(PyObject* object, void*) {
+  const Signature& signature = dispatcher_of(object).signature;
+  PyObject* found = PyTuple_New(static_cast<Py_ssize_t>(signature.size()));
+  for (size_t at = 0; found != nullptr && at < signature.size(); at++) {
+    PyTuple_SET_ITEM(found, static_cast<Py_ssize_t>(at), Py_NewRef(signature.name(at)));
+  }
+  return found;
+}
+
+PyObject* dispatcher_function(PyObject* object, void*) {
+  return Py_NewRef(reinterpret_cast<PyObject*>(dispatcher_of(object).target.function));
+}
 
 PyObject* counts_of(uint64_t shorts, const std::array<uint64_t, kWhys>& longs) {
   static constexpr const char* kTexts[] = {
@@ -449,13 +425,14 @@ PyObject* total_counts_method(PyObject*, PyObject*) { return counts_of(total_sho
 
 PyMethodDef kDispatcherMethods[] = {
     {"_add", dispatcher_add, METH_VARARGS,
-     "_add(guard manager, code, checker, compiled, why): what is known of one of torch's entries."},
-    {"_refresh", dispatcher_refresh, METH_NOARGS, "Forgets all entries; those that are added next are all there are."},
+     "_add(guard manager, code, checker, plan, why): what is known of one of torch's entries."},
+    {"_forget", dispatcher_forget, METH_NOARGS, "Forgets all entries."},
     {"_totals", total_counts_method, METH_NOARGS | METH_STATIC, "The counts of all dispatchers there have been."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef kDispatcherGetters[] = {
-    {"_is_stale", dispatcher_stale, nullptr, "Whether torch's entries have to be read anew.", nullptr},
+    {"_names", dispatcher_names, nullptr, "The names of all that is bound, in order.", nullptr},
+    {"_function", dispatcher_function, nullptr, "The function whose code has the cache entries.", nullptr},
     {"counts", dispatcher_counts, nullptr, "(short ways, {why long: how many times}).", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
@@ -482,7 +459,7 @@ PyObject* gate_call(PyObject* object, PyObject* const* args, size_t nargs, PyObj
   }
   const Ref dispatcher(cpython::weakref_target(reinterpret_cast<Gate*>(object)->dispatcher));
   if (dispatcher.get() == Py_None) return Py_NewRef(go_on);
-  return call(dispatcher_of(dispatcher.get()), args[0], args[1]);
+  return call(dispatcher.get(), args[0], args[1]);
 }
 
 PyObject* gate_new(PyTypeObject* type, PyObject* args, PyObject*) {
@@ -511,6 +488,8 @@ PyMemberDef kGateMembers[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(Gate
 }  // namespace
 
 PyObject* make_dispatcher_type() {
+  static Names made;
+  names = &made;
   PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("The short way of a call to one compiled function.")},
                          {Py_tp_new, slot(dispatcher_new)},
                          {Py_tp_traverse, slot(dispatcher_traverse)},
@@ -520,8 +499,8 @@ PyObject* make_dispatcher_type() {
                          {Py_tp_getset, kDispatcherGetters},
                          {Py_tp_members, kDispatcherMembers},
                          {0, nullptr}};
-  PyType_Spec spec{"unified_guards._C.Dispatcher", sizeof(Dispatcher), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-                   slots};
+  PyType_Spec spec{"unified_guards._C.Dispatcher", sizeof(Dispatcher), 0,
+                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, slots};
   return PyType_FromSpec(&spec);
 }
 

@@ -25,7 +25,8 @@ PyObject* free_names(PyCodeObject* code) {
 
 // Names are interned, but a caller may make one that is not.
 bool is_name(PyObject* name, PyObject* given) {
-  return name == given || (PyUnicode_GET_LENGTH(name) == PyUnicode_GET_LENGTH(given) && PyUnicode_Compare(name, given) == 0);
+  return name == given ||
+         (PyUnicode_GET_LENGTH(name) == PyUnicode_GET_LENGTH(given) && PyUnicode_Compare(name, given) == 0);
 }
 
 }  // namespace
@@ -37,18 +38,19 @@ Signature::Signature(PyCodeObject* code)
       takes_rest_((code->co_flags & CO_VARARGS) != 0),
       takes_named_((code->co_flags & CO_VARKEYWORDS) != 0) {
   const Ref all(variable_names(code));  // the code object keeps each name alive
-  const size_t count = positional_ + keyword_only_ + takes_rest_ + takes_named_;
-  for (size_t at = 0; all && at < count; at++) names_.push_back(PyTuple_GET_ITEM(all.get(), at));
+  parameters_ = positional_ + keyword_only_ + takes_rest_ + takes_named_;
+  for (size_t at = 0; all && at < parameters_; at++) names_.push_back(PyTuple_GET_ITEM(all.get(), at));
   const Ref free(free_names(code));
   for (Py_ssize_t at = 0; free && at < PyTuple_GET_SIZE(free.get()); at++) {
-    free_names_.push_back(PyTuple_GET_ITEM(free.get(), at));
+    names_.push_back(PyTuple_GET_ITEM(free.get(), at));
   }
 }
 
 bool Signature::bind(Bound& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args,
                      PyObject* kwargs) const {
   bound.values.assign(names_.size(), nullptr);
-  return bind_positional(bound, receiver, args) && bind_named(bound, kwargs) && bind_defaults(bound, function);
+  return bind_positional(bound, receiver, args) && bind_named(bound, kwargs) && bind_defaults(bound, function) &&
+         bind_free(bound, function);
 }
 
 bool Signature::bind_positional(Bound& bound, PyObject* receiver, PyObject* args) const {
@@ -70,7 +72,7 @@ bool Signature::bind_positional(Bound& bound, PyObject* receiver, PyObject* args
 bool Signature::bind_named(Bound& bound, PyObject* kwargs) const {
   if (takes_named_) {
     *bound.named.out() = PyDict_New();
-    bound.values[names_.size() - 1] = bound.named.get();
+    bound.values[parameters_ - 1] = bound.named.get();
     if (!bound.named) {
       PyErr_Clear();
       return false;
@@ -116,6 +118,19 @@ bool Signature::bind_defaults(Bound& bound, PyFunctionObject* function) const {
       return false;
     }
     bound.values[at] = found;
+  }
+  return true;
+}
+
+// False where a variable is not set: torch leaves it out of the locals.
+bool Signature::bind_free(Bound& bound, PyFunctionObject* function) const {
+  const size_t count = names_.size() - parameters_;
+  PyObject* cells = function->func_closure;
+  if (count != (cells != nullptr ? static_cast<size_t>(PyTuple_GET_SIZE(cells)) : 0)) return false;
+  for (size_t at = 0; at < count; at++) {
+    PyObject* value = PyCell_GET(PyTuple_GET_ITEM(cells, at));
+    if (value == nullptr) return false;
+    bound.values[parameters_ + at] = value;
   }
   return true;
 }

@@ -10,24 +10,18 @@
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
+#include <cstring>
+#include <utility>
+
 namespace unified_guards {
 
 State State::now;
 
 namespace {
 
-struct Names {
-  PyObject* tracing_context = PyUnicode_InternFromString("tracing_context");
-  PyObject* is_exporting = PyUnicode_InternFromString("_is_exporting_flag");
-  PyObject* is_fx_tracing = PyUnicode_InternFromString("_is_fx_tracing_flag");
-  PyObject* stance = PyUnicode_InternFromString("_stance");
-  PyObject* generation = PyUnicode_InternFromString("generation");
-  PyObject* dict = PyUnicode_InternFromString("__dict__");
-};
-
-const Names& names() {
-  static const Names made;
-  return made;
+PyObject* interned(PyObject** kept, const char* text) {
+  if (*kept == nullptr) *kept = PyUnicode_InternFromString(text);
+  return *kept;
 }
 
 // A C function without keyword arguments, called without a tuple: a new reference.
@@ -35,40 +29,62 @@ PyObject* call_directly(PyObject* function, PyObject* argument) {
   return PyCFunction_GET_FUNCTION(function)(PyCFunction_GET_SELF(function), argument);
 }
 
-// A global of a module of torch's; null where there is none.
-PyObject* global(PyObject* module_names, PyObject* name, cpython::Slot& slot) {
-  return cpython::find_purely(module_names, name, slot).value;
-}
-
 bool callback_is_none() {
   const Ref callback(call_directly(State::now.get_callback, nullptr));
   return callback.get() == Py_None;
 }
 
-// The dict of a thread's part of the threading.local. The thread owns it as long as it lives.
-PyObject* tracing_names() {
+// The dict of this thread's part of a threading.local; null with an error set. The thread owns it as long as it lives.
+PyObject* names_of_thread(PyObject* local) {
+  static PyObject* dict_name = nullptr;
+  const Ref found(PyObject_GetAttr(local, interned(&dict_name, "__dict__")));
+  return found && PyDict_CheckExact(found.get()) ? found.get() : nullptr;
+}
+
+// The dicts of all flags, for one thread after the other: asking a threading.local costs as much as a lookup.
+PyObject* const* dicts_of_flags(const std::vector<Flag>& flags) {
   struct Known {
     uint64_t thread = 0;
-    PyObject* names = nullptr;
+    std::vector<PyObject*> dicts;
   };
   thread_local Known known;
   const uint64_t thread = PyThreadState_GetID(PyThreadState_Get());
-  if (known.thread == thread) return known.names;
-  const Ref found(PyObject_GetAttr(State::now.tracing_local, names().dict));
-  if (!found || !PyDict_CheckExact(found.get())) {
-    PyErr_Clear();
-    return nullptr;
+  if (known.thread == thread) return known.dicts.data();
+  known.thread = 0;
+  known.dicts.clear();
+  for (const Flag& flag : flags) {
+    PyObject* dict = PyDict_CheckExact(flag.holder) ? flag.holder : names_of_thread(flag.holder);
+    if (dict == nullptr) {
+      PyErr_Clear();
+      return nullptr;
+    }
+    known.dicts.push_back(dict);
   }
-  known = {thread, found.get()};
-  return known.names;
+  known.thread = thread;
+  return known.dicts.data();
 }
 
-bool is_tracing() {
-  PyObject* local = tracing_names();
-  if (local == nullptr) return true;
-  PyObject* context = PyDict_GetItemWithError(local, names().tracing_context);
-  if (context == nullptr && PyErr_Occurred()) PyErr_Clear();
-  return context != nullptr && context != Py_None;
+// Stances are compared by value: set_stance("default") makes a new one.
+bool is_the_same(Flag& flag, PyObject* found) {
+  if (flag.why != Why::kStance || Py_TYPE(found) != Py_TYPE(flag.expected)) return false;
+  const int same = PyObject_RichCompareBool(found, flag.expected, Py_EQ);
+  if (same < 0) PyErr_Clear();
+  if (same <= 0) return false;
+  Py_SETREF(flag.expected, Py_NewRef(found));
+  return true;
+}
+
+// The first flag that is not as expected.
+Why first_flag(std::vector<Flag>& flags) {
+  PyObject* const* dicts = dicts_of_flags(flags);
+  if (dicts == nullptr) return Why::kOff;
+  for (size_t at = 0; at < flags.size(); at++) {
+    Flag& flag = flags[at];
+    const cpython::Found found = cpython::find_purely(dicts[at], flag.name, flag.slot);
+    if (found.certain && (found.value == nullptr || found.value == flag.expected)) continue;
+    if (!found.certain || !is_the_same(flag, found.value)) return flag.why;
+  }
+  return Why::kNone;
 }
 
 bool is_profiled() {
@@ -92,43 +108,55 @@ bool is_c_function(PyObject* object, int flags) {
 
 }  // namespace
 
-bool learn_state(PyObject* found) {
-  State next = State::now;
-  const auto take = [&](const char* name) { return PyDict_GetItemString(found, name); };
-  next.get_callback = take("get_callback");
-  next.set_frame_count = take("set_frame_count");
-  next.tracing_local = take("tracing_local");
-  next.compiler_names = take("compiler_names");
-  next.fx_names = take("fx_names");
-  next.eval_frame_names = take("eval_frame_names");
-  next.stance = take("stance");
-  next.generations = take("generations");
-  const bool known = is_c_function(next.get_callback, METH_NOARGS) && is_c_function(next.set_frame_count, METH_O) &&
-                     next.tracing_local != nullptr && next.compiler_names != nullptr && next.fx_names != nullptr &&
-                     next.eval_frame_names != nullptr && next.stance != nullptr && next.generations != nullptr &&
-                     PyDict_CheckExact(next.compiler_names) && PyDict_CheckExact(next.fx_names) &&
-                     PyDict_CheckExact(next.eval_frame_names);
+bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_frame_count, PyObject* generations) {
+  State next;
+  next.is_on = State::now.is_on;
+  next.get_callback = Py_NewRef(get_callback);
+  next.generations = Py_NewRef(generations);
+  if (set_frame_count != Py_None) next.set_frame_count = Py_NewRef(set_frame_count);
+  bool known = is_c_function(get_callback, METH_NOARGS) &&
+               (set_frame_count == Py_None || is_c_function(set_frame_count, METH_O));
+  for (Py_ssize_t at = 0; known && at < PyList_GET_SIZE(flags); at++) {
+    const char* why = nullptr;
+    Flag flag{};
+    if (!PyArg_ParseTuple(PyList_GET_ITEM(flags, at), "sOUO", &why, &flag.holder, &flag.name, &flag.expected))
+      return false;
+    if (!why_named(why, flag.why)) return false;
+    for (PyObject* object : {flag.holder, flag.name, flag.expected}) Py_INCREF(object);
+    PyUnicode_InternInPlace(&flag.name);
+    next.flags.push_back(flag);
+  }
   if (!known) {
-    PyErr_SetString(PyExc_RuntimeError, "this torch does not have what its wrapper of compiled functions looks at");
+    PyErr_SetString(PyExc_TypeError, "torch's functions are of another kind than this was written for");
     return false;
   }
-  Py_INCREF(found);  // owns all that is in it, for good
-  State::now = next;
+  State::now = std::move(next);
   return true;
 }
 
+bool why_named(const char* name, Why& why) {
+  static constexpr const char* kNames[] = {
+#define UG_NAME(name, text) #name,
+      UG_LONG_WAYS(UG_NAME)
+#undef UG_NAME
+  };
+  for (size_t at = 0; at < kWhys; at++) {
+    if (std::strcmp(kNames[at], name) != 0) continue;
+    why = static_cast<Why>(at);
+    return true;
+  }
+  PyErr_Format(PyExc_ValueError, "there is no reason %s", name);
+  return false;
+}
+
 Why why_long() {
-  static cpython::Slot exporting = 0, fx = 0, stance = 0;
   State& state = State::now;
   if (!state.is_on) return Why::kOff;
   if (!callback_is_none()) return Why::kDynamo;
-  if (is_tracing()) return Why::kTracing;
-  if (global(state.compiler_names, names().is_exporting, exporting) != Py_False) return Why::kExporting;
-  if (global(state.fx_names, names().is_fx_tracing, fx) != Py_False) return Why::kFxTracing;
+  if (const Why why = first_flag(state.flags); why != Why::kNone) return why;
   if (torch::jit::tracer::isTracing()) return Why::kJitTracing;
   if (is_in_functorch()) return Why::kFunctorch;
   if (is_in_mode()) return Why::kMode;
-  if (global(state.eval_frame_names, names().stance, stance) != state.stance) return Why::kStance;
   if (state.is_hooked) return Why::kHook;
   if (is_profiled()) return Why::kProfiling;
   return Why::kNone;
@@ -137,13 +165,15 @@ Why why_long() {
 bool count_generation() {
   PyObject* tracker = State::now.generations;
   static PyObject* const one = PyLong_FromLong(1);
-  const Ref before(PyObject_GetAttr(tracker, names().generation));
+  static PyObject* name = nullptr;
+  const Ref before(PyObject_GetAttr(tracker, interned(&name, "generation")));
   if (!before) return false;
   const Ref after(PyNumber_Add(before.get(), one));
-  return after && PyObject_SetAttr(tracker, names().generation, after.get()) == 0;
+  return after && PyObject_SetAttr(tracker, name, after.get()) == 0;
 }
 
 int exchange_frame_count(int count) {
+  if (State::now.set_frame_count == nullptr) return -1;
   const Ref number(PyLong_FromLong(count));
   const Ref before(call_directly(State::now.set_frame_count, number.get()));
   return before ? static_cast<int>(PyLong_AsLong(before.get())) : 0;

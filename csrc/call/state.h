@@ -5,11 +5,14 @@
 // row says no, the call goes through torch's wrapper, its arguments untouched.
 #pragma once
 
+#include "cpython/cpython.h"
+
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace unified_guards {
 
@@ -48,24 +51,33 @@ enum class Why : uint8_t {
 
 inline constexpr size_t kWhys = static_cast<size_t>(Why::kCount);
 
-// What Python tells once (dynamo/dispatch.py): objects of torch's, borrowed from modules that are never unloaded.
+// A variable of torch's that has one value as long as nothing special goes on.
+struct Flag {
+  Why why;           // of going the long way where it has another
+  PyObject* holder;  // the dict of a module, or a threading.local
+  PyObject* name;
+  PyObject* expected;  // where there is none of that name, all is well too
+  cpython::Slot slot = 0;
+};
+
+// What Python tells once (dynamo/compat.py): objects of torch's, owned for good.
 struct State {
   bool is_on = false;
-  bool is_hooked = false;              // a guard-complete hook, or a debugger of bytecode
-  PyObject* get_callback = nullptr;    // C functions of torch's
-  PyObject* set_frame_count = nullptr;
-  PyObject* tracing_local = nullptr;   // the threading.local of TracingContext
-  PyObject* compiler_names = nullptr;  // dicts of modules
-  PyObject* fx_names = nullptr;
-  PyObject* eval_frame_names = nullptr;
-  PyObject* stance = nullptr;  // owned: the default one, which does nothing
-  PyObject* generations = nullptr;  // the class GenerationTracker
+  bool is_hooked = false;  // a guard-complete hook, or a debugger of bytecode
+  PyObject* get_callback = nullptr;
+  PyObject* set_frame_count = nullptr;  // null where torch does not count
+  PyObject* generations = nullptr;      // the class GenerationTracker
+  std::vector<Flag> flags;
 
   static State now;
 };
 
-// Takes a dict of what is named above; false with an error set where something is missing or of another kind.
-bool learn_state(PyObject* found);
+// Takes a list of (why, holder, name, expected), and what is named above. False with an error set where something is of
+// another kind.
+bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_frame_count, PyObject* generations);
+
+// The reason of that name; false with an error set where there is none.
+bool why_named(const char* name, Why& why);
 
 // The first row that says no; kNone where the short way may be taken.
 Why why_long();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import inspect
 import re
 import types
 from typing import Any, cast
@@ -119,6 +120,51 @@ def code_with_extra_state() -> types.CodeType:
     code = compile("", "<unified_guards>", "exec")
     skip_code(code)
     return code
+
+
+#: What the wrapper around a compiled function does, by a digest of its source. A wrapper that does something else is left
+#: alone: dynamo/dispatch.py leaves out what these do, and nothing that it does not know.
+_KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
+
+
+def is_known_wrapper(code: types.CodeType) -> bool:
+    """Whether this is the code of the wrapper that ``torch.compile`` puts around a function, as it was read here."""
+    try:
+        lines, _ = inspect.getsourcelines(code)
+    except OSError:
+        return False
+    text = "\n".join(stripped for line in lines if (stripped := line.split("#", 1)[0].strip()))
+    return f"{TORCH[0]}.{TORCH[1]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}" in _KNOWN_WRAPPERS
+
+
+def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
+    """What the wrapper looks at: (why the way is long, where it stands, its name, its value when nothing goes on).
+
+    It stands in the dict of a module or in a ``threading.local``.
+    """
+    from torch._dynamo import eval_frame
+    from torch._guards import _TLS
+    from torch.fx import _symbolic_trace as fx
+
+    flags: list[tuple[str, Any, str, Any]] = [
+        ("kTracing", _TLS, "tracing_context", None),
+        ("kExporting", vars(torch.compiler), "_is_exporting_flag", False),
+        ("kStance", vars(eval_frame), "_stance", eval_frame.DynamoStance()),
+    ]
+    if TORCH < (2, 15):
+        return [*flags, ("kFxTracing", vars(fx), "_is_fx_tracing_flag", False)]
+    return [
+        *flags,
+        ("kFxTracing", vars(fx)["_is_fx_tracing_tls"], "flag", False),
+        ("kTracing", vars(eval_frame)["_force_eager_nested_compile"], "depth", 0),
+    ]
+
+
+def entries_of_region(code: types.CodeType, region: int) -> list[Any]:
+    """Torch's cache entries of a code object, in the order in which it asks them."""
+    from torch._C._dynamo import eval_frame
+
+    return list(eval_frame._get_cache_entries_for_region(code, region))
 
 
 def shape_env_changed(shape_env: Any) -> None:

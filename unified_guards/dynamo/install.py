@@ -21,7 +21,7 @@ from torch._dynamo.output_graph import OutputGraph
 from torch._guards import TracingContext
 
 from unified_guards import _C, config, verify
-from unified_guards.dynamo import compat
+from unified_guards.dynamo import compat, dispatch
 from unified_guards.dynamo.provenance import Watch, collecting
 from unified_guards.dynamo.strict import reads
 from unified_guards.dynamo.strict.backend_call import noting_calls
@@ -83,6 +83,7 @@ class _Installation:
         name = "call_user_compiler"
         self.put(OutputGraph, name, noting_calls(vars(OutputGraph)[name], _is_strict))
         reads.watch(self.put, _is_strict)
+        dispatch.watch_wrappers(self.put)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 
@@ -91,6 +92,7 @@ class _Installation:
         setattr(owner, name, value)
 
     def undo(self) -> None:
+        dispatch.close()
         for owner, name, value in reversed(self.before):
             setattr(owner, name, value)
 

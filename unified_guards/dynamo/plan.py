@@ -31,12 +31,14 @@ class Plan(NamedTuple):
 
     Attributes:
         graph: the name of the global that holds the compiled graph.
-        inputs: the names of the locals that the graph is given, in order.
+        reads: what has to be read first: globals, attributes and items, each behind what it is read from.
+        inputs: what the graph is given, in order: each a local or one of the reads.
         rebuild: the steps that make the result of the graph's outputs (``csrc/lookup/rebuild.h``).
     """
 
     graph: str
-    inputs: tuple[str, ...]
+    reads: tuple[Global | Read, ...]
+    inputs: tuple[Local | Global | Read, ...]
     rebuild: list[tuple[int, int, Any]]
 
 
@@ -47,10 +49,17 @@ class Local(NamedTuple):
 
 
 class Global(NamedTuple):
-    """A global, or an attribute of one."""
+    """A global of the function."""
 
     name: str
-    attribute: str | None = None
+
+
+class Read(NamedTuple):
+    """An attribute, or an item with a constant key."""
+
+    base: Local | Global | Read
+    key: Any
+    is_item: bool
 
 
 class Constant(NamedTuple):
@@ -93,8 +102,7 @@ class _Symbolic:
         self.free = frozenset(code.co_freevars)
         self.stack: list[Any] = []
         self.graph: str | None = None
-        self.inputs: tuple[str, ...] = ()
-        self.names: tuple[str, ...] = ()  # of the keyword arguments of the next call
+        self.inputs: tuple[Local | Global | Read, ...] = ()
 
     def run(self, instructions: list[Instruction]) -> Any:
         """What the code returns."""
@@ -128,15 +136,13 @@ class _Symbolic:
         self.stack.append(self.result(function, arguments))
 
     def result(self, function: Any, arguments: list[Any]) -> Any:
-        if not isinstance(function, Global):
-            raise NotPlain("a call of something that the code has made")
-        if function.name == _UTILS and function.attribute in _MARKS:
+        if isinstance(function, Read) and function.base == Global(_UTILS) and function.key in _MARKS:
             return Constant(None)
-        if not function.name.startswith("__compiled_fn") or function.attribute is not None or self.graph is not None:
-            raise NotPlain(f"a call of {function.name}")
-        if not all(isinstance(item, Local) for item in arguments):
-            raise NotPlain("an input that is no local")
-        self.graph, self.inputs = function.name, tuple(item.name for item in arguments)
+        if not isinstance(function, Global) or not function.name.startswith("__compiled_fn") or self.graph is not None:
+            raise NotPlain(f"a call of {function}")
+        if not all(isinstance(item, Local | Global | Read) for item in arguments):
+            raise NotPlain("an input that the code makes")
+        self.graph, self.inputs = function.name, tuple(arguments)
         return Output()
 
 
@@ -150,9 +156,9 @@ def _load_global(self: _Symbolic, each: Instruction) -> None:
 
 def _load_attribute(self: _Symbolic, each: Instruction) -> None:
     base = self.stack.pop()
-    if not isinstance(base, Global) or base.attribute is not None:
+    if not isinstance(base, Local | Global | Read):
         raise NotPlain("an attribute of a value")
-    found = Global(base.name, each.argval)
+    found = Read(base, each.argval, is_item=False)
     if each.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and each.arg is not None and each.arg & 1):
         self.stack += [_NULL, found] if sys.version_info < (3, 13) else [found, _NULL]
     else:
@@ -192,11 +198,14 @@ def _subscript(self: _Symbolic, each: Instruction) -> None:
     if each.opname == "BINARY_OP" and each.arg != _SUBSCRIPT:
         raise NotPlain("an operator")
     base, key = self.pop(2)
-    if not isinstance(base, Output) or base.at is not None or not isinstance(key, Constant) or type(key.value) is not int:
+    if not isinstance(key, Constant) or type(key.value) not in (int, str):
+        raise NotPlain("an item with a key that is no constant")
+    if isinstance(base, Local | Global | Read):
+        self.stack.append(Read(base, key.value, is_item=True))
+    elif base == Output() and type(key.value) is int and key.value >= 0:
+        self.stack.append(Output(key.value))
+    else:
         raise NotPlain("an item of a value")
-    if key.value < 0:
-        raise NotPlain("an item from the end")
-    self.stack.append(Output(key.value))
 
 
 def _build(kind: type) -> Callable[[_Symbolic, Instruction], None]:
@@ -339,4 +348,20 @@ def plan_of(code: types.CodeType) -> Plan:
         raise NotPlain("no graph")
     rebuild = _Rebuild()
     rebuild.add(result)
-    return Plan(symbolic.graph, symbolic.inputs, rebuild.steps)
+    return Plan(symbolic.graph, _in_order(symbolic.inputs), symbolic.inputs, rebuild.steps)
+
+
+def _in_order(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Every global and every read on the way to an input, once, each behind its base."""
+    found: dict[Any, None] = {}
+
+    def add(value: Any) -> None:
+        if isinstance(value, Local) or value in found:
+            return
+        if isinstance(value, Read):
+            add(value.base)
+        found[value] = None
+
+    for item in inputs:
+        add(item)
+    return tuple(found)

@@ -1,0 +1,111 @@
+// See plan.h.
+#include "call/plan.h"
+
+#include <c10/util/SmallVector.h>
+
+namespace unified_guards {
+namespace {
+
+bool refuse(const char* why) {
+  PyErr_SetString(PyExc_ValueError, why);
+  return false;
+}
+
+// References that are dropped at the end of a call.
+class Registers {
+ public:
+  explicit Registers(const Bound& bound)
+      : values_(bound.values.begin(), bound.values.end()), borrowed_(values_.size()) {}
+  Registers(const Registers&) = delete;
+  ~Registers() {
+    for (size_t at = borrowed_; at < values_.size(); at++) Py_DECREF(values_[at]);
+  }
+
+  // Takes a new reference; false where it is null.
+  bool push(PyObject* value) {
+    if (value != nullptr) values_.push_back(value);
+    return value != nullptr;
+  }
+
+  PyObject* operator[](size_t at) const { return values_[at]; }
+
+ private:
+  c10::SmallVector<PyObject*, 64> values_;
+  const size_t borrowed_;
+};
+
+}  // namespace
+
+Plan::Plan(PyObject* globals, PyObject* graph) : globals_(Py_NewRef(globals)), graph_(Py_NewRef(graph)) {}
+
+Plan::~Plan() {
+  for (const Read& read : reads_) Py_DECREF(read.key);
+  Py_DECREF(globals_);
+  Py_DECREF(graph_);
+}
+
+bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals) {
+  if (!PyList_CheckExact(reads) || !PyList_CheckExact(inputs)) return refuse("reads and inputs are lists");
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(reads); at++) {
+    if (!add_read(PyList_GET_ITEM(reads, at), locals + reads_.size())) return false;
+  }
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(inputs); at++) {
+    const size_t input = PyLong_AsSize_t(PyList_GET_ITEM(inputs, at));
+    if (PyErr_Occurred()) return false;
+    if (input >= locals + reads_.size()) return refuse("an input is read by nobody");
+    inputs_.push_back(static_cast<uint32_t>(input));
+  }
+  return rebuild_.set(steps);
+}
+
+bool Plan::add_read(PyObject* read, size_t registers) {
+  unsigned int kind = 0, base = 0;
+  PyObject* key = nullptr;
+  if (!PyArg_ParseTuple(read, "IIO", &kind, &base, &key)) return false;
+  if (kind > static_cast<unsigned int>(Kind::kItem)) return refuse("no such kind of read");
+  if (kind != static_cast<unsigned int>(Kind::kGlobal) && base >= registers)
+    return refuse("a read comes before its base");
+  if (kind != static_cast<unsigned int>(Kind::kItem) && !PyUnicode_Check(key)) return refuse("a name is a string");
+  reads_.push_back({static_cast<Kind>(kind), base, Py_NewRef(key)});
+  return true;
+}
+
+PyObject* Plan::global(PyObject* name) const {
+  PyObject* found = PyDict_GetItemWithError(globals_, name);
+  if (found == nullptr && !PyErr_Occurred()) PyErr_SetObject(PyExc_NameError, name);
+  return Py_XNewRef(found);
+}
+
+PyObject* Plan::value_of(const Read& read, PyObject* base) const {
+  if (read.kind == Kind::kGlobal) return global(read.key);
+  if (read.kind == Kind::kAttribute) return PyObject_GetAttr(base, read.key);
+  if (!PyDict_CheckExact(base)) return PyObject_GetItem(base, read.key);
+  PyObject* found = PyDict_GetItemWithError(base, read.key);
+  if (found == nullptr && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, read.key);
+  return Py_XNewRef(found);
+}
+
+PyObject* Plan::run(const Bound& bound) const {
+  Ref flat;
+  {
+    Registers registers(bound);
+    for (const Read& read : reads_) {
+      PyObject* base = read.kind == Kind::kGlobal ? nullptr : registers[read.base];
+      if (!registers.push(value_of(read, base))) return nullptr;
+    }
+    c10::SmallVector<PyObject*, 65> args{nullptr};  // the first is the callee's to use
+    for (const uint32_t input : inputs_) args.push_back(registers[input]);
+    *flat.out() =
+        PyObject_Vectorcall(graph_, args.data() + 1, inputs_.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+  }
+  return flat ? rebuild_.run(flat.get()) : nullptr;
+}
+
+int Plan::traverse(visitproc visit, void* arg) const {
+  Py_VISIT(globals_);
+  Py_VISIT(graph_);
+  for (const Read& read : reads_) Py_VISIT(read.key);
+  return rebuild_.traverse(visit, arg);
+}
+
+}  // namespace unified_guards

@@ -1,0 +1,269 @@
+"""The short way from a call of a compiled function to its graph: what torch's wrapper is given to ask first.
+
+What ``torch.compile`` returns stays torch's wrapper, a Python function with all its attributes. Its code is replaced by
+one that first hands the call to a :class:`Dispatcher` (``csrc/call``). The dispatcher decides, natively and with the
+GIL held, whether the short way may be taken and which of torch's cache entries fits. Then it follows the entry's plan
+(``dynamo/plan.py``). In all other cases the code goes on as torch wrote it, the *long way*. Entry points:
+:func:`watch_wrappers`, :func:`close`.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch._dynamo.eval_frame as torch_frames
+from torch._dynamo.bytecode_transformation import (
+    Instruction,
+    add_push_null,
+    create_call_function,
+    create_instruction,
+    transform_code_object,
+)
+from torch._dynamo.exc import ShortenTraceback, UncapturedHigherOrderOpError, Unsupported, UserError
+from torch.nn.modules import module as modules
+
+from unified_guards import _C, config
+from unified_guards.dynamo import compat
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
+from unified_guards.dynamo.plan import Global, Local, NotPlain, Plan, plan_of
+
+#: Where a wrapper keeps its dispatcher: the collector looks there, and not into code.
+_ATTRIBUTE = "_unified_guards_dispatcher"
+
+_GENERATORS = 0x20 | 0x80 | 0x200  # CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+
+
+class Dispatcher(_C.Dispatcher):
+    """Decides for the calls of one wrapper."""
+
+    backend: Any
+    context: Any
+
+    def _prepare(self) -> bool:
+        """Called where an entry of torch's is not known yet: reads all of them anew. True where that is done."""
+        self._forget()
+        code = self._function.__code__
+        for entry in compat.entries_of_region(code, self.context._isolate_recompiles_id):
+            self._know(entry)
+        return True
+
+    def _know(self, entry: Any) -> None:
+        manager = entry.guard_manager
+        if entry.backend is not self.backend and not _same_backend(entry.backend, self.backend):
+            self._add(manager, entry.code, None, None, "kMiss")
+        elif not isinstance(manager, UnifiedGuardManagerWrapper):
+            self._add(manager, entry.code, None, None, "kForeign")
+        else:
+            plan = self._plan_of(entry.code)
+            self._add(manager, entry.code, manager.entry.checker, plan, "kNone" if plan is not None else "kCode")
+
+    def _plan_of(self, code: types.CodeType) -> tuple[Any, ...] | None:
+        try:
+            plan = plan_of(code)
+        except NotPlain:
+            return None
+        graph = _graph_of(self._function.__globals__.get(plan.graph))
+        return None if graph is None else (graph, *_numbered(plan, self._names))
+
+    def _rescue(self, error: BaseException) -> None:
+        """As torch's wrapper does with what leaves the compiled code."""
+        if isinstance(error, Unsupported | UncapturedHigherOrderOpError | UserError):
+            if torch._dynamo.config.verbose:
+                return
+            cause = error
+            while cause.__cause__ is not None:
+                cause.__cause__.with_traceback(None)
+                cause = cause.__cause__  # type: ignore[assignment]
+            raise error.with_traceback(None) from error.__cause__
+        if isinstance(error, ShortenTraceback):
+            raise error.remove_dynamo_frames() from None
+
+
+def _same_backend(one: Any, other: Any) -> bool:
+    """As torch's lookup compares them. Believed from then on: a backend does not change what it is equal to."""
+    return type(one) is type(other) and bool(one == other)
+
+
+def _graph_of(function: Any) -> Callable[..., Any] | None:
+    """What Dynamo has compiled, without the wrapper that switches Dynamo off while it runs: it is off on the short way."""
+    if not isinstance(function, types.FunctionType):
+        return None
+    is_disabled = vars(function).get("_torchdynamo_disable") is True
+    if not is_disabled or vars(function).get("_torchdynamo_wrapper_id") != id(function):
+        return None
+    inner = vars(function).get("_torchdynamo_orig_callable")
+    return inner if callable(inner) else None
+
+
+def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, Any]], list[int], list[Any]]:
+    """The reads and inputs of a plan by their registers: those of the locals, then one for each read."""
+    registers: dict[Any, int] = {Local(name): at for at, name in enumerate(names)}
+    reads: list[tuple[int, int, Any]] = []
+    for each in plan.reads:
+        if isinstance(each, Global):
+            reads.append((0, 0, each.name))
+        else:
+            reads.append((2 if each.is_item else 1, registers[each.base], each.key))
+        registers[each] = len(names) + len(reads) - 1
+    return reads, [registers[item] for item in plan.inputs], plan.rebuild
+
+
+# -- the code of wrappers -----------------------------------------------------------------------------------------------
+
+_GATE = object()  # stands for the gate of a wrapper in the code that all of them share
+
+
+@functools.cache
+def _gated(code: types.CodeType) -> types.CodeType:
+    """The code of a wrapper that asks its gate first. Where the gate says so, it goes on as before."""
+
+    def insert(instructions: list[Instruction], options: dict[str, Any]) -> None:
+        at = next((at for at, each in enumerate(instructions) if each.opname == "RESUME"), -1) + 1
+        rest = instructions[at]
+        asked = [
+            *add_push_null([create_instruction("LOAD_CONST", argval=_GATE)]),
+            create_instruction("LOAD_FAST", argval="args"),
+            create_instruction("LOAD_FAST", argval="kwargs"),
+            *create_call_function(2, False),
+            create_instruction("STORE_FAST", argval="result"),
+            create_instruction("LOAD_FAST", argval="result"),
+            create_instruction("LOAD_CONST", argval=_C.LONG_WAY),
+            create_instruction("IS_OP", arg=0),
+            create_instruction(_JUMP_IF_TRUE, target=rest),
+            create_instruction("LOAD_FAST", argval="result"),
+            create_instruction("RETURN_VALUE"),
+        ]
+        line = _line_of_call(instructions)
+        for each in asked:
+            each.starts_line = line
+        instructions[at:at] = asked
+
+    return transform_code_object(code, insert)[0]
+
+
+def _line_of_call(instructions: list[Instruction]) -> int | None:
+    """The line at which the wrapper calls the function: a traceback names it."""
+    line, found = None, None
+    for each in instructions:
+        line = each.starts_line or line
+        if each.opname == "STORE_FAST" and each.argval == "result":
+            found = line
+    return found
+
+
+_JUMP_IF_TRUE = "POP_JUMP_IF_TRUE"
+
+
+def _with_gate(code: types.CodeType, gate: _C.Gate) -> types.CodeType:
+    shared = _gated(code)
+    return shared.replace(co_consts=tuple(gate if value is _GATE else value for value in shared.co_consts))
+
+
+# -- which wrappers -----------------------------------------------------------------------------------------------------
+
+#: The wrappers that have a gate, with their code before and after.
+_open: weakref.WeakKeyDictionary[types.FunctionType, tuple[types.CodeType, types.CodeType]] = weakref.WeakKeyDictionary()
+
+
+def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
+    """From now on, wrappers that ``torch.compile`` makes have a gate, and gates are open.
+
+    Args:
+        put: is ``setattr`` that remembers what was there.
+    """
+    if not _learn():
+        return
+    original = vars(torch_frames.OptimizeContext)["__call__"]
+
+    @functools.wraps(original)
+    def __call__(self: Any, fn: Any) -> Any:
+        wrapper = original(self, fn)
+        if config.dispatch and isinstance(wrapper, types.FunctionType):
+            _attach(self, wrapper)
+        return wrapper
+
+    put(torch_frames.OptimizeContext, "__call__", __call__)
+    for wrapper, (_, gated) in list(_open.items()):
+        wrapper.__code__ = gated
+    _C.dispatch(True)
+
+
+def close() -> None:
+    """Gives every wrapper its own code back."""
+    _C.dispatch(False)
+    for wrapper, (own, gated) in list(_open.items()):
+        if wrapper.__code__ is gated:
+            wrapper.__code__ = own
+
+
+@functools.cache
+def _learn() -> bool:
+    """Tells the dispatcher where torch keeps what its wrapper looks at. False where that is not known."""
+    native = torch._C._dynamo.eval_frame
+    hooks = tuple(vars(modules)[name] for name in _GLOBAL_HOOKS)
+    try:
+        _C.learn_calls(
+            compat.flags_of_calls(),
+            native.get_eval_frame_callback,
+            getattr(native, "set_fullgraph_compiled_frame_count", None),
+            torch._dynamo.mutation_guard.GenerationTracker,
+            hooks,
+            compat.code_with_extra_state(),
+        )
+    except (TypeError, KeyError, AttributeError):
+        return False
+    return True
+
+
+_GLOBAL_HOOKS = (
+    "_global_backward_hooks", "_global_backward_pre_hooks", "_global_forward_hooks", "_global_forward_pre_hooks",
+)  # fmt: skip
+
+
+def _attach(context: Any, wrapper: types.FunctionType) -> None:
+    callee = vars(wrapper).get("_torchdynamo_orig_callable")
+    if not compat.is_known_wrapper(wrapper.__code__) or not _enters_plainly(context):
+        return
+    forward = _forward_of(callee)
+    function = forward or getattr(callee, "__func__", callee)
+    if not isinstance(function, types.FunctionType) or function.__code__.co_flags & _GENERATORS:
+        return
+    whole = getattr(callee, "__func__", None) is modules.Module._wrapped_call_impl
+    made = Dispatcher(callee, forward, whole, context._isolate_recompiles_id, context.fullgraph)
+    made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
+    vars(wrapper)[_ATTRIBUTE] = made
+    own = wrapper.__code__
+    gated = _with_gate(own, _C.Gate(made))
+    _open[wrapper] = own, gated
+    wrapper.__code__ = gated
+
+
+def _enters_plainly(context: Any) -> bool:
+    """Whether entering the context does nothing but count a generation, or patch what only a compilation reads."""
+    if context.export or not callable(context.callback):
+        return False
+    names = {getattr(hook, "__qualname__", "") for hook in context.enter_exit_hooks}
+    return names <= _PLAIN_HOOKS
+
+
+_PLAIN_HOOKS = frozenset({"_TorchDynamoContext.__init__.<locals>.call_on_enter"})
+
+
+def _forward_of(callee: Any) -> types.FunctionType | None:
+    """The forward of the class of a module whose whole call was compiled; None where something else was."""
+    if not isinstance(callee, types.MethodType) or not isinstance(callee.__self__, modules.Module):
+        return None
+    if callee.__func__ not in (modules.Module._wrapped_call_impl, modules.Module._call_impl):
+        return None
+    kind = type(callee.__self__)
+    forward = getattr(kind, "forward", None)
+    is_torchs = kind._call_impl is modules.Module._call_impl and kind._wrapped_call_impl is modules.Module._wrapped_call_impl
+    return forward if is_torchs and isinstance(forward, types.FunctionType) else None
+
+
+__all__ = ["Dispatcher", "close", "watch_wrappers"]
