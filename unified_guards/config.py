@@ -57,7 +57,7 @@ Read when a function is compiled.
 
 class _Switch(NamedTuple):
     variable: str
-    default: bool  # of one that is on or off; where there is none, nothing is verified
+    default: bool  # of a switch that is on or off; a share is 0 by default
     is_share: bool = False
 
     def from_environment(self) -> bool | float:

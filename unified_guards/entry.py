@@ -29,7 +29,7 @@ class Failure(NamedTuple):
 
 
 def text_of(failure: Failure | None) -> str:
-    """The text; of an entry whose check has not failed yet as well."""
+    """The text of a failure; "never checked" for None, an entry whose check has not failed yet."""
     return "never checked" if failure is None else failure.text
 
 
@@ -63,7 +63,7 @@ class Entry:
         """The program that checks `checked`. The entry keeps what its rows stand for, and not the rows.
 
         Args:
-            gather: sources of which a check that passes hands out the values.
+            gather: sources whose values a check that passes hands out.
 
         Raises:
             CannotLower: a guard has no native form.
@@ -84,22 +84,22 @@ class Entry:
         return program.rows, first
 
     def origin_of(self, row: int | None) -> Guard | Source | None:
-        """What the row stands for at which a check failed; None when no check has failed yet."""
+        """What a row stands for, given the row at which a check failed; None when no check has failed yet."""
         return None if row is None else self.row_origins[row]
 
     def told(self, row: int | None) -> str | None:
-        """That guard or source in words, without looking at a value."""
+        """The guard or source that a row stands for, in words, without looking at a value; None for no row."""
         origin = self.origin_of(row)
         return f"{origin} is missing" if isinstance(origin, Source) else None if origin is None else str(origin)
 
     def failure(self, row: int | None, f_locals: dict[str, Any]) -> Failure | None:
-        """What a check of ``f_locals`` that failed at ``row`` has found; None when no check has failed yet."""
+        """Why a check of ``f_locals`` failed at ``row``; None when no check has failed yet."""
         origin = self.origin_of(row)
         if origin is None:
             return None
         if isinstance(origin, Source):
             return Failure(origin, str(self.told(row)))
-        # Imported here: it brings the slow evaluator, which a program that never misses does without.
+        # Imported here, because it loads the slow evaluator: a program that never misses does not need it.
         from unified_guards.guards.failures import describe, failing_of
 
         failing = failing_of(self.checked, origin, f_locals)

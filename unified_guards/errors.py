@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class UnifiedGuardsError(Exception):
-    """What all errors of this package have in common."""
+    """The base class of all errors of this package."""
 
 
 class GuardError(UnifiedGuardsError, RuntimeError):

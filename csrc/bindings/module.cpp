@@ -94,8 +94,8 @@ void ask_first(Checker& checker, const py::list& rows, int64_t first_row) {
   checker.ask_first(std::make_unique<Discriminator>(program_of(rows.ptr()), first_row));
 }
 
-// What a tensor guard made now would expect of `tensor`: its part of the facts above that Python cannot read exactly.
-// `keys` is the raw key set to use instead of the tensor's own, or None.
+// What a tensor guard made now would expect of `tensor`, as far as Python cannot read it exactly: dispatch keys, dtype,
+// device index, requires_grad. `keys` is the raw key set to use instead of the tensor's own, or None.
 py::tuple tensor_facts(py::handle tensor, const py::object& keys) {
   if (!is_tensor(tensor.ptr())) throw py::type_error("expected a torch.Tensor");
   const at::Tensor& value = tensor_of(tensor.ptr());
@@ -204,7 +204,8 @@ py::object callable_of(std::shared_ptr<Checker> self) {
   return py::reinterpret_steal<py::object>(function);
 }
 
-// A guard may run code of a user's that drops the checker, and what torch's lookup walks.
+// Keeps alive what code of a user's in a guard may drop: the checker (`self`), and what torch's lookup walks
+// (`running`).
 bool check(std::shared_ptr<Checker> self, const py::dict& locals) {
   const Running running(locals.ptr());
   return self->check(locals.ptr());

@@ -1,4 +1,4 @@
-// See checker.h: the callable. An object with a vectorcall is the cheapest callable there is.
+// See checker.h: the callable. It is an object with a vectorcall, the cheapest callable there is.
 #include "check/checker.h"
 #include "check/outlive.h"
 #include "cpython/ref.h"
@@ -55,7 +55,7 @@ PyObject* raised_exception() {
   return value;
 }
 
-// Checks, and gives the verdict that the observer says.
+// Checks, tells the observer, and gives the observer's verdict if it has one.
 PyObject* verified(Checker& checker, PyObject* locals) {
   const auto began = std::chrono::steady_clock::now();
   const bool hit = checker.check(locals);
@@ -88,8 +88,8 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargs, PyObject* na
     PyErr_SetString(PyExc_TypeError, "a checker takes one argument, the dict of a frame's locals");
     return nullptr;
   }
-  // An error that an earlier cache entry of torch's left behind is not ours to swallow, and nothing can be asked of
-  // the interpreter while it is set: miss.
+  // Miss where an earlier cache entry of torch's left an error behind: the error is not ours to swallow, and the
+  // interpreter can be asked nothing while it is set.
   if (PyErr_Occurred() || !PyDict_Check(args[0])) Py_RETURN_FALSE;
   // A guard may run code of a user's that drops whatever holds this.
   const Ref held(Py_NewRef(self));

@@ -11,7 +11,7 @@
 namespace unified_guards {
 namespace {
 
-// Hands out what a passing check gathered. Whether the check still passes: there may be no memory for the list.
+// Hands out what a passing check gathered. False where there is no memory for the list: then the check fails after all.
 bool hand_out(Evaluation& evaluation, PyObject** gathered) {
   return gathered == nullptr || (*gathered = evaluation.take_gathered()) != nullptr;
 }
@@ -54,7 +54,7 @@ bool Checker::decide_exactly(Scratch& scratch, PyObject* locals, PyObject** gath
   return evaluation.run(locals) && hand_out(evaluation, gathered);
 }
 
-// What facts say. Where they are stale, they are recorded anew by a second evaluation.
+// The verdict of the witness. Where its facts are stale, a second evaluation records them anew.
 Verdict Checker::ask_witness(PyObject* locals, PyObject** gathered) {
   const auto ask = [&](auto question) {
     Evaluation evaluation(program_, scratch_, journal_);
@@ -75,8 +75,8 @@ PyObject* Checker::tell_observer(PyObject* locals, bool verdict) const {
   return answer;
 }
 
-// Discriminators are only ever added, behind those that there are: one of them may be running (a strange dict compares
-// keys in Python).
+// Discriminators are only ever added, behind those that there are: one of them may be running now (a dict with strange
+// keys compares these in Python).
 void Checker::ask_first(std::unique_ptr<Discriminator> guard) {
   std::unique_ptr<Discriminator>* last = &discriminators_;
   while (*last != nullptr) last = &(*last)->next;

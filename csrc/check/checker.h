@@ -15,7 +15,7 @@
 
 namespace unified_guards {
 
-// Named only, here: whatever includes witness.h compiles torch's headers.
+// Declared, and witness.h not included: whatever includes that compiles torch's headers.
 class Witnesses;
 enum class Verdict;
 
@@ -30,7 +30,7 @@ enum class Verdict;
 // guards after that. Nor can a discriminator make an entry hold: its guard is one of the program, too.
 class Checker {
  private:
-  // First, so that a quick no reads two or three lines of memory.
+  // These come first in memory, so that a quick no reads two or three cache lines.
   std::unique_ptr<Discriminator> discriminators_;
   const Discriminator* ruled_out_by_ = nullptr;
   uint64_t ruled_out_ = 0;
@@ -104,7 +104,7 @@ class Checker {
   Scratch scratch_;
   Journal journal_;
   std::unique_ptr<Witnesses> witnesses_;
-  bool busy_ = false;  // scratch_ is in use: code of a user's in a guard has the same checker asked again
+  bool busy_ = false;  // scratch_ is in use; a nested check, from code of a user's in a guard, needs one of its own
 };
 
 // A callable over `checker`, which Dynamo's lookup runs as checker(dict of locals) -> bool: a new reference, or null

@@ -12,8 +12,8 @@ namespace {
 constexpr int kMostDepth = 200;
 constexpr long kMostValues = 1 << 20;
 
-// How deep a comparison is, and how many values it has seen: two tuples may each hold another one twice, which holds
-// another one twice. A comparison may run code of the user's that compares something else.
+// How deep a comparison is, and how many values it has seen: where tuples hold others twice, which hold others twice,
+// there are few objects and very many values. A comparison may run code of the user's that starts another comparison.
 struct Progress {
   int depth = 0;
   long values = 0;
@@ -22,7 +22,7 @@ thread_local Progress progress;
 
 bool same(PyObject* found, PyObject* expected);
 
-// A member may be compared by code of the user's, which may let go of it.
+// Holds both while they are compared: code of the user's may run then, and drop them from their container.
 bool same_held(PyObject* found, PyObject* expected) {
   const Ref one(Py_NewRef(found)), other(Py_NewRef(expected));
   return same(found, expected);
@@ -58,7 +58,8 @@ bool same_dicts(PyObject* found, PyObject* expected) {
   return PyDict_GET_SIZE(found) == PyDict_GET_SIZE(expected);
 }
 
-// A set does not hand out its own member for an equal one, so what was found is put into a dict first.
+// The members that were found are put into a dict first: unlike a set, a dict gives back its own member for an equal
+// one.
 bool same_sets(PyObject* found, PyObject* expected) {
   if (PySet_GET_SIZE(found) != PySet_GET_SIZE(expected)) return false;
   const Ref members(PyDict_New()), iterator(PyObject_GetIter(found)), wanted(PyObject_GetIter(expected));

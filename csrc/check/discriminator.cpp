@@ -20,7 +20,7 @@ Outcome found_purely(cpython::Found found, PyObject*& value) {
   return found.certain ? holds_if(value != nullptr) : Outcome::kUnknown;
 }
 
-// The value below `base`, borrowed, goes to `value` when the answer is kHolds.
+// Reads the value below `base`. When the answer is kHolds, `value` is set to it, borrowed.
 Outcome read(Instruction& i, PyObject* base, PyObject*& value) {
   switch (i.op) {
     case Op::ITEM:
@@ -37,7 +37,7 @@ Outcome read(Instruction& i, PyObject* base, PyObject*& value) {
     }
     case Op::ATTR: {
       const PureAttribute found = attribute_purely(base, i.object, i.arg);
-      if (found.is_new) Py_XDECREF(found.value);  // a step holds nothing
+      if (found.is_new) Py_XDECREF(found.value);  // a discriminator owns no values: the answer is kUnknown then
       value = found.is_new ? nullptr : found.value;
       return value != nullptr ? Outcome::kHolds : Outcome::kUnknown;
     }
@@ -78,7 +78,7 @@ Outcome dict_contains(PyObject* object, PyObject* key, bool expected) {
   return found.certain ? holds_if((found.value != nullptr) == expected) : Outcome::kUnknown;
 }
 
-// Not the dispatch keys, nor a device that depends on the thread: that is for the program to ask.
+// Leaves the dispatch keys, and a device that depends on the thread, to the program.
 Outcome tensor_is(const TensorSpec& spec, const int64_t* dims, PyObject* object) {
   if (Py_TYPE(object) != spec.type) return Outcome::kFails;
   const c10::TensorImpl& impl = *tensor_of(object).unsafeGetTensorImpl();
@@ -118,7 +118,7 @@ Outcome ask(const Instruction& i, PyObject* base) {
 Discriminator::Discriminator(const Program& guard, int64_t first_row) : first_row_(first_row) {
   for (size_t at = 0; at < guard.code.size(); at++) {
     const Instruction& i = guard.code[at];
-    if (i.op == Op::TORCH_FUNCTION_OFF) continue;  // nothing here calls one
+    if (i.op == Op::TORCH_FUNCTION_OFF) continue;  // no step calls a torch function
     if (traits_of(i.op).order != Order::kAny) throw std::invalid_argument("such a guard cannot be asked first");
     if (length_ == kMostSteps) throw std::invalid_argument("a discriminator has too long a path");
     rows_[length_] = static_cast<uint8_t>(guard.origins[at]);

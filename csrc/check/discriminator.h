@@ -13,7 +13,7 @@
 
 namespace unified_guards {
 
-// A no costs what memory it touches, so all that is read lies together.
+// What a no costs is the memory that it touches, so all that is read lies together.
 class alignas(64) Discriminator {
  public:
   static constexpr size_t kMostSteps = 8, kMostRank = 8;
@@ -24,11 +24,11 @@ class alignas(64) Discriminator {
   Discriminator(const Discriminator&) = delete;
   ~Discriminator();
 
-  // True when the guard is certain to fail on this dict of locals. Runs no code of a user's, and so may stop before it
-  // has an answer: false means nothing.
+  // True when the guard is certain to fail on this dict of locals. Where only code of a user's could tell, it stops:
+  // false means nothing.
   bool rules_out(PyObject* locals);
 
-  // The row at which it did so last.
+  // The row that failed when rules_out() last said true.
   int64_t last_failure() const { return first_row_ + rows_[failed_]; }
 
   size_t length() const { return length_; }
@@ -51,7 +51,7 @@ class alignas(64) Discriminator {
   std::array<int64_t, 2 * kMostRank> dims_{};
   std::optional<ShapeCode> shapes_;
   std::vector<Number> numbers_;                 // the registers of the shape code
-  std::array<uint8_t, kMostSteps + 1> rows_{};  // of each step, and at last that of a merged guard that failed
+  std::array<uint8_t, kMostSteps + 1> rows_{};  // of each step; the last one is that of a merged guard that failed
   int64_t first_row_;
 };
 

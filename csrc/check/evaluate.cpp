@@ -18,7 +18,7 @@ int current_device_index() { return at::accelerator::getDeviceIndex(); }
 
 namespace {
 
-// The implementation and what it says of autograd.
+// Notes the cache lines of a tensor's implementation and of its autograd metadata.
 void set_tensor_hint(PyObject* object, Hint& hint) {
   c10::TensorImpl* impl = tensor_of(object).unsafeGetTensorImpl();
   const char* lines = reinterpret_cast<const char*>(impl);
@@ -30,7 +30,8 @@ void set_tensor_hint(PyObject* object, Hint& hint) {
 
 }  // namespace
 
-// Dropping the last reference may run user code, which must not find this scratch half emptied.
+// Each reference leaves the scratch before it is dropped: dropping the last one to an object may run user code, which
+// must not find the scratch half emptied.
 void Evaluation::drop_references() {
   while (!scratch_.owned.empty()) {
     PyObject* object = scratch_.owned.back();
@@ -317,7 +318,7 @@ bool Evaluation::set_contains(const Instruction& i, PyObject* base) {
   return contains_is(PySet_Contains(base, i.object), expected);
 }
 
-// getattr(object, name), new; null where it is absent, where that raises, or where it may not be asked.
+// getattr(object, name), a new reference; null where it is absent, where asking raises, or where asking is not allowed.
 Ref Evaluation::attribute_or_null(const Instruction& i, PyObject* object, PyObject* name) {
   cpython::Slot nowhere = cpython::kNoSlot;
   const PureAttribute found = attribute_purely(object, name, nowhere);
@@ -406,7 +407,7 @@ bool Evaluation::shape_int(PyObject* value, uint32_t index) {
   return overflow == 0;
 }
 
-// What has no register leaves the decision to the exact function.
+// Reads a number into its register. A number that fits no register leaves the decision to the exact function.
 bool Evaluation::read(const Instruction& i, PyObject* base) {
   const Reading reading = read_number(i, base, scratch_.numbers[i.arg]);
   if (reading == Reading::kInexact) exact_ = false;

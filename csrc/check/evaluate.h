@@ -20,8 +20,8 @@
 
 namespace unified_guards {
 
-// A live instruction: facts cannot answer it, so the witness evaluates it on every check. A copy: such copies lie
-// together.
+// A live instruction: facts cannot answer it, so the witness evaluates it on every check. It is a copy of the program's
+// instruction, so that all live ones lie together in memory.
 struct LiveStep {
   Instruction instruction;
   uint32_t at;    // its place in the program
@@ -43,14 +43,15 @@ class Evaluation {
     scratch_.answers.clear();
   }
 
-  // All instructions, and then what settle() says.
+  // Evaluates all instructions, and settles.
   bool run(PyObject* locals);
 
   // Call first: clears the table of objects seen and reserves room for `most`.
   void clear_seen(size_t most) { scratch_.unique.clear(most); }
 
-  // The live ones. found[n] is what instruction n, which is not live, found when its facts were recorded; `seen` holds
-  // the remembered objects from which those of live UNIQUE instructions must differ. settle() is left to the caller.
+  // Evaluates the live instructions. found[n] is what instruction n, which is not live, found when its facts were
+  // recorded; `seen` holds the remembered objects from which those of live UNIQUE instructions must differ. The caller
+  // has to call settle().
   bool run_live(PyObject* locals, std::vector<LiveStep>& steps, PyObject* const* found, const SeenTable& seen);
 
   // Whether what has passed still holds after code that may be a user's has run. `again` evaluates it once more, and
@@ -69,11 +70,10 @@ class Evaluation {
     return false;
   }
 
-  // The locals as they were before code of a user's ran. Such code may change the dict of them; the frame it cannot
-  // change.
+  // The locals as they were before code of a user's ran. Such code may change the dict of locals, but not the frame.
   PyObject* unchanged(PyObject* locals) const { return locals_copy_ ? locals_copy_.get() : locals; }
 
-  // One guard, evaluated without code of a user's: it fails where it would have to run any.
+  // Evaluates one guard without code of a user's: the guard fails where it would have to run any.
   bool passes(Instruction& i, PyObject* base) {
     Hint nowhere;
     const bool was_settling = std::exchange(settling_, true);
@@ -94,7 +94,7 @@ class Evaluation {
   DispatchState* dispatch() { return dispatch_ ? &*dispatch_ : nullptr; }
 
  private:
-  // A finalizer may make something else that has one.
+  // Each round may drop objects with finalizers, and a finalizer may make other objects that have one.
   static constexpr int kMostRounds = 8;
 
   bool run_once(PyObject* locals);

@@ -13,7 +13,8 @@
 
 namespace unified_guards {
 
-// Where lines point that no instruction has set: fetching null costs a walk through the page tables each time.
+// Where lines point that no instruction has set. Not to null: fetching that costs a walk through the page tables each
+// time.
 inline constexpr char kAnywhere = 0;
 
 // Four cache lines that an instruction will touch, or fewer.

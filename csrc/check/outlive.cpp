@@ -18,12 +18,12 @@ bool Running::some_are_kept = false;
 namespace {
 
 struct Kept {
-  PyObject* object;              // owned; the code object where something is carried
-  void* carried;                 // what it carried; null in other cases
-  std::vector<PyObject*> dicts;  // owned: of the lookups that were running
+  PyObject* object;              // owned; where `carried` is set, the code object that carried it
+  void* carried;                 // what torch kept with the code object; else null
+  std::vector<PyObject*> dicts;  // owned: the locals of the lookups that were running
 };
 
-// Never destroyed: code objects die as long as the process lives.
+// Never destroyed: code objects may die until the process ends.
 std::vector<Kept>& all_kept() {
   static auto* const kept = new std::vector<Kept>();
   return *kept;
@@ -48,7 +48,8 @@ void release(Kept& kept) {
 // What torch keeps with a code object begins with a pointer to it.
 PyObject* code_of(void* carried) { return *static_cast<PyObject**>(carried); }
 
-// A code object that dies is evaluated by no frame.
+// Frees what torch kept with a code object, at once if no lookup runs. At once, too, if the code object itself is
+// dying: then no frame evaluates it.
 void free_carried(void* carried) {
   if (carried != nullptr && Running::first != nullptr && Py_REFCNT(code_of(carried)) > 0) {
     keep(code_of(carried), carried);

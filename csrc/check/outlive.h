@@ -17,8 +17,8 @@
 
 namespace unified_guards {
 
-// One check, while it runs. Needs the GIL, as all here does. What others read of it is on no stack: where code of a
-// user's in a guard switches to another greenlet, the stack of the check is copied away.
+// One check, while it runs. Needs the GIL, as all here does. What other checks read of this one is not on the stack:
+// where code of a user's in a guard switches to another greenlet, the stack of the check is copied away.
 class Running {
  public:
   explicit Running(PyObject* locals) : one_(take()) {
@@ -46,7 +46,7 @@ class Running {
  private:
   static One* take() { return unused != nullptr ? std::exchange(unused, unused->next) : new One; }
 
-  static One* unused;  // as many as have ever run at once
+  static One* unused;  // kept to be used again: no more than the most checks that ever ran at once
 
   One* const one_;
 };
@@ -54,8 +54,8 @@ class Running {
 // Keeps an object until the lookups that are running are over; does nothing where none is.
 void outlive(PyObject* object);
 
-// From now on, what torch keeps with code objects is freed in that way. `code` carries what torch keeps, and nothing
-// else. False where it is not known how; then torch frees it at once, as it does without us.
+// From now on, what torch keeps with code objects outlives running lookups in the same way. `code` must carry what
+// torch keeps, and nothing else. False where it is not known how; then torch frees it at once, as it does without us.
 bool outlive_what_code_carries(PyObject* code);
 
 }  // namespace unified_guards

@@ -2,7 +2,7 @@
 // tree (torch/csrc/dynamo/guards.cpp). Where torch would throw or leave an error set, the answer is no, and no error is
 // set.
 //
-// Nothing here looks at the program. Whether a question may run code of a user's is for the evaluator to know first.
+// Nothing here looks at the program. The evaluator must find out first whether a question may run code of a user's.
 #pragma once
 
 #include "check/global_state.h"
@@ -21,7 +21,7 @@
 
 namespace unified_guards {
 
-// A truth value that may be an error (-1): errors are cleared and fail.
+// Whether a truth value of the C API is true. An error (-1) is cleared, and counts as false.
 inline bool is_true(int truth) {
   if (truth < 0) PyErr_Clear();
   return truth > 0;
@@ -60,7 +60,7 @@ inline bool has_length(PyObject* object, uint32_t length, bool measure_sets) {
   return found == static_cast<Py_ssize_t>(length);
 }
 
-// `found` is what PyDict_Contains or PySet_Contains said: an error is neither.
+// `found` is what PyDict_Contains or PySet_Contains said. An error (-1) is neither yes nor no: the guard fails.
 inline bool contains_is(int found, bool expected) {
   if (found < 0) PyErr_Clear();
   return found == static_cast<int>(expected);
@@ -126,7 +126,7 @@ inline bool dual_level_is(PyObject* where) {
          is_true(PyObject_RichCompareBool(found, PyTuple_GET_ITEM(where, 2), Py_EQ));
 }
 
-// Code of a user's has no say: the dict is that of a module of torch's, and a default device is None or a device.
+// Runs no code of a user's: the dict is that of a module of torch's, and a default device is None or a device.
 inline bool default_device_is(PyObject* where) {
   PyObject* found = named_global(where);
   PyObject* expected = PyTuple_GET_ITEM(where, 2);

@@ -86,8 +86,8 @@ class Profile {
     return found;
   }
 
-  // One pass. An evaluation of its own for each, since what is gathered, saved or compared in a group may come only
-  // once.
+  // One pass. Each pass has an evaluation of its own, because within one evaluation an object may be gathered, saved or
+  // compared in a group only once.
   bool take(std::vector<std::vector<LiveStep>>& steps, std::vector<double>& least, double& clock) {
     Scratch scratch(program_);
     Evaluation evaluation(program_, scratch, checker_.journal());

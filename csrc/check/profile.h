@@ -14,12 +14,12 @@ struct Costs {
     int64_t row;  // see Checker::last_failure
     double ns;
   };
-  double check_ns = 0;    // a whole check, by what is remembered where something is
+  double check_ns = 0;    // a whole check, by the witness where there are facts
   double exact_ns = 0;    // a whole check of the exact tier
   std::vector<Row> rows;  // each instruction evaluated alone, less what reading the clock takes; empty when one failed
 };
 
-// Checks `locals` again and again. Runs what user code the guards run as often. Leaves every count as it was.
+// Checks `locals` again and again; user code in guards runs each time, too. Leaves every count as it was.
 Costs profile(Checker& checker, PyObject* locals, uint32_t passes);
 
 }  // namespace unified_guards

@@ -7,7 +7,7 @@ namespace unified_guards {
 
 enum class Reading {
   kRead,
-  kInexact,  // it has no register (a SymInt, more than 64 bits), or has to be asked for: an exact evaluator decides
+  kInexact,  // it fits no register (a SymInt, more than 64 bits), or Python has to be asked: an exact evaluator decides
   kMissing,  // the tensor has no such dimension
 };
 

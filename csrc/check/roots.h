@@ -1,4 +1,4 @@
-// The objects for which something is kept, found by their addresses. No object is read or owned.
+// Finds by its address the place at which something is kept for an object. No object is read or owned.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +20,7 @@ class Roots {
 
   size_t at() const { return at_; }
 
-  // Puts `root` at a place that there is, or behind the last one.
+  // Puts `root` at an existing place, or at a new one behind the last.
   void put(size_t at, const void* root) {
     at_ = at;
     if (at == roots_.size()) {
@@ -30,7 +30,7 @@ class Roots {
     }
   }
 
-  // Takes away what is at a place, which stays.
+  // Takes away the root at a place. The place stays, and is free.
   void clear(size_t at) { roots_[at] = this; }  // no root has this address
 
   // The first place that was cleared; size() where there is none.

@@ -20,7 +20,7 @@ struct Counts {
 // The counts of all programs there have been, together.
 extern Counts total_counts;
 
-// What an instruction found that ran code of a user's; null where the value is gone by now, and for guards.
+// What an instruction found that ran code of a user's. The value is null for a guard, and where it had to be dropped.
 struct Answer {
   uint32_t at;
   PyObject* value;
@@ -33,7 +33,7 @@ struct Scratch {
   size_t bytes() const;
 
   std::vector<PyObject*> registers;
-  std::vector<uint16_t> paths;   // of each register: from which one on the path to it was read in this evaluation
+  std::vector<uint16_t> paths;   // of each register: the first register of its path that this evaluation has read
   std::vector<PyObject*> owned;  // new references, dropped at the end
   std::vector<Answer> answers;   // in the order of the program
   std::vector<PyObject*> saved;

@@ -6,10 +6,11 @@
 
 namespace unified_guards {
 
-// Each owner draws for itself, so that no order in which a program asks them falls into step with what is drawn.
+// Each owner draws for itself. So the order in which a program asks several owners never falls into step with the
+// draws.
 class Share {
  public:
-  // From 0 (none is drawn) to 1 (all are, which is so at first).
+  // `share` is from 0, which draws none, to 1, which draws all and is the default.
   void set(double share) { limit_ = static_cast<uint64_t>(share * kOne); }
 
   bool draw() {
@@ -24,7 +25,7 @@ class Share {
   static constexpr int kBits = 53;
   static constexpr uint64_t kOne = uint64_t{1} << kBits;
 
-  // Another one for each owner, in each process; never 0.
+  // Differs for each owner and in each process; never 0.
   static uint64_t seed() {
     static std::mt19937_64 seeds{std::random_device{}()};
     return seeds() | 1;

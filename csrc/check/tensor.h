@@ -209,7 +209,7 @@ struct InPlace {
 };
 
 inline const torch::autograd::AutogradMeta* autograd_of(const c10::AutogradMetaInterface* metadata) {
-  return static_cast<const torch::autograd::AutogradMeta*>(metadata);  // torch's one kind, as torch takes for granted
+  return static_cast<const torch::autograd::AutogradMeta*>(metadata);  // the only kind there is: torch casts so, too
 }
 
 inline constexpr c10::DispatchKeySet kNotStrided = c10::sparse_ks | c10::sparse_csr_ks | c10::mkldnn_ks;
@@ -280,8 +280,8 @@ inline Likeness likeness_of(const c10::TensorImpl& implementation) {
   return {words::Peek::keys(implementation), kind_of(implementation)};
 }
 
-// Where the pointer to the autograd metadata stands; torch's own accessor is a call into another library. Only where
-// autograd_word() has found it.
+// The autograd metadata, read from where its pointer stands: torch's own accessor is a call into another library. Call
+// it only where autograd_word() has found that place.
 inline const torch::autograd::AutogradMeta* autograd_in_place(const c10::TensorImpl& implementation) {
   const cpython::Word word = cpython::word_at(words::Peek::behind_autograd(implementation)) - 1;
   return reinterpret_cast<const torch::autograd::AutogradMeta*>(*word);

@@ -62,7 +62,7 @@ bool Evaluation::before_user_code(const Instruction& i) {
   return true;
 }
 
-// Until now, facts vouched for the values that live steps load.
+// Takes ownership of the values that live steps load. Facts vouched for these values, until code of a user's may run.
 void Evaluation::own_loaded() {
   const Loads loads = std::exchange(loads_, Loads());
   for (const LiveStep& live : *loads.steps) {
@@ -70,7 +70,8 @@ void Evaluation::own_loaded() {
   }
 }
 
-// False while settling: an instruction that ran no code of a user's the first time would now have to.
+// Notes what an instruction found that ran code of a user's. False while settling: an instruction that ran no such code
+// the first time would now have to, so it fails.
 bool Evaluation::note_answer(size_t index, PyObject* value) {
   runs_user_code_ = false;
   if (settling_) return false;
@@ -90,7 +91,7 @@ void Evaluation::begin_settling() {
   if (dispatch_) dispatch_.emplace();
 }
 
-// Whether this instruction is not to be evaluated again: it ran code of a user's, or it reads a value that is gone.
+// Whether an instruction must not be evaluated again: it ran code of a user's, or it reads a value that is gone.
 bool Evaluation::was_answered(size_t index) {
   if (index < gone_until_) return true;
   while (next_answer_ < scratch_.answers.size() && scratch_.answers[next_answer_].at < index) next_answer_++;

@@ -32,7 +32,7 @@ void find_usual_dict_getter() {
   Py_XDECREF(scope);
 }
 
-// Every key of a dict is found where entry_at says, with the value that the public API gives.
+// Whether entry_at finds every key of a dict, with the value that the public API gives.
 bool dict_layout_holds(PyObject* dict) {
   Py_ssize_t cursor = 0, found = 0;
   PyObject *key = nullptr, *value = nullptr;
@@ -112,13 +112,14 @@ int freed_first = 0, freed_then = 0;
 void free_first(void*) { freed_first++; }
 void free_then(void*) { freed_then++; }
 
-// An index of our own: the last of those that there are when it is asked for.
+// An index of our own. When it is asked for, it is the last of all indices.
 Py_ssize_t own_extra_index() {
   static const Py_ssize_t index = request_extra_index(free_first);
   return index;
 }
 
-// The function at our index, found where the interpreter's state has it: an array within the state, behind its length.
+// Where the interpreter keeps the function at our index. The interpreter's state has an array of these functions, right
+// behind its length: the state is searched for ours.
 freefunc* find_own_slot(Py_ssize_t index) {
 #if PY_VERSION_HEX < 0x030F0000
   auto* slot = reinterpret_cast<freefunc*>(PyInterpreterState_Get());
@@ -180,7 +181,7 @@ void self_test() {
   find_usual_dict_getter();
 #if UG_DICT_LAYOUT
   if (PyObject* scope = scope_of(kProbe)) {
-    layouts_known = true;  // the helpers ask
+    layouts_known = true;  // the helpers that are tested read it
     layouts_known = holds(scope);
     words_known = layouts_known;
     words_known = layouts_known && words_hold(scope);

@@ -11,7 +11,7 @@ namespace unified_guards::cpython {
 
 // Where an entry of a dict was last found. It is a hint: it is believed only when the entry there has our key.
 using Slot = uint32_t;
-// No slot is worth looking for: the dict holds an equal key that is another object, or is too large to search.
+// There is no slot to look at: the dict holds an equal key that is another object, or is too large to search.
 constexpr Slot kNoSlot = 0xffffffff;
 
 // ---- dict layout -------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ inline Item entry_at(PyObject* dict, Slot slot) {
 #endif
 }
 
-// Addresses that reading an entry, a dict's keys or an instance's head will touch: to be fetched ahead, nothing else.
+// Addresses that reading an entry, a dict's keys or an instance's head will touch. They are only for fetching ahead.
 inline const void* entry_line(PyObject* dict, Slot slot) {
 #if UG_DICT_LAYOUT
   auto* object = reinterpret_cast<PyDictObject*>(dict);
@@ -169,7 +169,7 @@ inline PyObject* dict_get(PyObject* dict, PyObject* key, Slot& slot) {
 // Item number `position` of a dict in its own order (deleted entries skipped); {null, null} past the end.
 inline Item dict_item_at(PyObject* dict, Py_ssize_t position) {
   if (layouts_known && entries_used(dict) == static_cast<Slot>(PyDict_GET_SIZE(dict))) {
-    // Shared keys: an instance may have been filled in another order than its class's keys.
+    // Not where keys are shared: an instance may have been filled in another order than its class's keys.
     if (reinterpret_cast<PyDictObject*>(dict)->ma_values == nullptr) {
       return entry_at(dict, static_cast<Slot>(position));
     }
@@ -184,7 +184,7 @@ inline Item dict_item_at(PyObject* dict, Py_ssize_t position) {
 
 // ---- instance dicts ----------------------------------------------------------------------------------------------
 
-// kOther: of a subclass of dict, which may answer for itself; only the interpreter knows what it makes of that.
+// kOther: the dict is of a subclass, which may answer for itself. Only the interpreter knows what comes of that.
 enum class DictState { kNone, kReady, kNotMade, kOther };
 
 struct InstanceDict {

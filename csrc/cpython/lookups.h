@@ -1,5 +1,5 @@
-// Looking names up without running code of a user's. Where only such code could tell, the answer is that it is not
-// certain.
+// Looking names up without running code of a user's. Where only such code could tell, the answer says that it is not
+// certain (Found::certain).
 #pragma once
 
 #include "cpython/dicts.h"
@@ -10,7 +10,7 @@
 
 namespace unified_guards::cpython {
 
-// Hashing and comparing these runs no code of a user's, and they never change.
+// Whether an object never changes, and hashing or comparing it runs no code of a user's.
 inline bool is_plain(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
   return type == &PyUnicode_Type || type == &PyLong_Type || type == &PyFloat_Type || type == &PyBool_Type ||

@@ -37,8 +37,7 @@ inline RangeState range_state(PyObject* iterator) {
 #endif
 }
 
-// ---- types, functions, weak references
-// -------------------------------------------------------------------------------------
+// ---- types, functions, weak references ---------------------------------------------------------------------------
 
 inline bool is_built_in(PyTypeObject* type) { return !PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE); }
 
@@ -104,7 +103,7 @@ inline void* extra_of(PyObject* code, Py_ssize_t index) {
 Py_ssize_t only_extra_of(PyObject* code);
 
 // Where the interpreter keeps the function that frees what code objects carry at an index; null where that is not
-// known. A function that is written there has to free what the former one did.
+// known. A function that is written there takes the place of the former one, and has to free what that one freed.
 freefunc* extra_free_slot(Py_ssize_t index);
 
 }  // namespace unified_guards::cpython

@@ -20,8 +20,8 @@ bool is_torch_constant(PyTypeObject* type) {
   return type == &THPDtypeType || type == &THPDeviceType || type == &THPLayoutType || type == &THPMemoryFormatType;
 }
 
-// `items` is how many may still be looked at. A tuple may hold another one twice, which holds another one twice, and so
-// on.
+// `items` is how many values may still be looked at: where tuples hold others twice, which hold others twice, there are
+// few objects and very many values.
 bool is_immutable(PyObject* value, int depth, int& items) {
   if (--items < 0) return false;
   if (!PyTuple_CheckExact(value)) return cpython::is_plain(value) || is_torch_constant(Py_TYPE(value));
@@ -39,8 +39,8 @@ bool reads_a_field(PyObject* getter) {
          is_torch_constant(owner) || PyUnicode_CompareWithASCIIString(PyDescr_NAME(getter), "__dict__") == 0;
 }
 
-// Whether what a class has by a name is handed out by code of the interpreter's or torch's alone. A getter of a tensor
-// asks the torch function modes there are.
+// Whether only code of the interpreter or of torch runs when an attribute of a class is read through an instance. Not
+// the getters of a tensor: they ask the torch function modes.
 bool is_given_purely(PyObject* of_type, PyObject* object) {
   PyTypeObject* type = Py_TYPE(of_type);
   if (type == &PyGetSetDescr_Type) return !is_tensor(object) && reads_a_field(of_type);

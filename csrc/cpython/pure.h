@@ -1,4 +1,4 @@
-// What can be asked of an object without running code of a user's, and whether it can.
+// Questions about an object, answered without running code of a user's, or answered with "only such code could tell".
 //
 // Asking Python may run a property, a __getattr__, an __eq__ of another key or a __len__, and such code may change or
 // free whatever else is guarded (see Evaluation::before_user_code). So each question is tried here first.
@@ -22,10 +22,10 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
 bool lacks_purely(PyObject* object, PyObject* names, unsigned int& version);
 
 // Whether a value and all that it holds never change, and comparing it with another such value runs no code of a
-// user's. No for a tuple of many items or a deep one, which are not looked through.
+// user's. The answer is no for a deep tuple or one of many items: it is not looked through.
 bool is_immutable(PyObject* value);
 
-// Whether len() of it, and what PySequence_Length says, is a field of its own.
+// Whether len() of an object, and what PySequence_Length says, is a field of the object.
 bool has_plain_length(PyObject* object);
 
 // Whether object[key] is known for an exact list or tuple: `value` is borrowed, null when there is no such item.
@@ -34,14 +34,15 @@ bool item_purely(PyObject* object, PyObject* key, PyObject*& value);
 // Whether comparing the keys of an exact dict with these runs no code of a user's.
 bool keys_compare_purely(PyObject* dict, PyObject* expected);
 
-// Of a bound method, written in Python or in C: the object it is bound to, borrowed, to which it holds a reference.
+// The object that a bound method, written in Python or in C, is bound to and holds a reference to; borrowed here.
 struct Bound {
   bool is_bound;
   PyObject* to;  // null where there is none
 };
 Bound bound_of(PyObject* object);
 
-// Whether code of a user's cannot notice that an object dies. What a bound method is bound to does not count.
+// Whether no code of a user's can notice that an object dies. The object that a bound method is bound to does not
+// count.
 bool dies_quietly(PyObject* object);
 
 }  // namespace unified_guards

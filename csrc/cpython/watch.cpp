@@ -39,7 +39,8 @@ class Watched {
     const auto found = counters_.find(dict);
     if (found == counters_.end()) return;
     ++*found->second;
-    free_.push_back(found->second);  // it only ever counts up: who remembers an old count is not misled by a new owner
+    // A counter only ever counts up, so a fact with an old count is not misled when the counter gets another dict.
+    free_.push_back(found->second);
     counters_.erase(found);
   }
 
@@ -77,7 +78,7 @@ int on_event(PyDict_WatchEvent event, PyObject* dict, PyObject*, PyObject*) {
   return 0;
 }
 
-// Every way to change a dict, also by instructions that the interpreter has specialised. Each `change(i)` has to bring
+// Changes a dict in every way, also by instructions that the interpreter has specialised. Each `change(i)` has to bring
 // an event.
 constexpr const char* kProbe = R"(
 class Instance: pass
@@ -135,7 +136,7 @@ bool Watched::start() {
 }  // namespace
 
 bool dicts_are_versioned() {
-  // Finding out runs Python. Meanwhile another thread, or a finalizer, may ask the same.
+  // Finding out runs Python code, during which another thread or a finalizer may ask the same: these get a no.
   static int versioned = -1;
   if (versioned < 0) {
     versioned = 0;

@@ -1,4 +1,4 @@
-// Which word tells that a dict has changed.
+// The word that tells that a dict has changed. Entry point: dict_version_word().
 //
 // Up to Python 3.11 it is the dict's version tag. Later dicts are watched: the interpreter calls us before a change,
 // and a counter moves. The counters lie together, so that asking whether a thousand dicts are as they were reads a few

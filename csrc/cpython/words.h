@@ -1,7 +1,7 @@
 // Words of interpreter objects, which facts compare (see witness/facts.h).
 //
 // A word is the address of 8 bytes that change when what they stand for changes. It may be read as long as the object
-// that it is in lives; null where this interpreter has no such word.
+// lives in which it is. Functions give null where this interpreter has no such word.
 #pragma once
 
 #include "cpython/dicts.h"
@@ -219,7 +219,7 @@ constexpr int kMember = Py_T_OBJECT_EX, kMemberOrNone = 6;
 #else
 constexpr int kMember = T_OBJECT_EX, kMemberOrNone = T_OBJECT;
 #endif
-constexpr int kAuditedMember = 2;  // a flag: hooks of the user's are told that it is read
+constexpr int kAuditedMember = 2;  // a flag: reading the field calls the user's audit hooks
 
 // Whether `object.__dict__`, where attribute access is object's own, is the instance dict.
 bool shows_instance_dict(PyObject* object);

@@ -1,5 +1,5 @@
-// See lookup.h. A type made by hand and not by pybind11: the call has to be cheap, and the collector has to see what
-// entries hold (a model may be a constant of a program that the model holds).
+// See lookup.h. The type is made by hand and not by pybind11: the call has to be cheap, and the collector has to see
+// what entries hold (a model may be a constant of a program that the model holds).
 #include "lookup/lookup.h"
 
 #include "check/checker.h"
@@ -40,7 +40,7 @@ struct Entry {
   }
 };
 
-// Shared with whoever evaluates or calls an entry: user code may drop it meanwhile.
+// Whoever evaluates or calls an entry shares it, because user code may drop it from the list meanwhile.
 using Entries = std::vector<std::shared_ptr<Entry>>;
 
 struct Lookup {
@@ -55,8 +55,8 @@ Lookup& lookup_of(PyObject* object) { return *reinterpret_cast<Lookup*>(object);
 // How often a walk starts again because user code in a guard changed the entries.
 constexpr int kMostWalks = 4;
 
-// Tells the observer the verdict, and takes a no for it: a yes comes too late, with nothing gathered. False with an
-// error set when the observer raises.
+// Tells the observer the verdict. Its no replaces a yes, but not the other way round: after a no nothing was gathered.
+// False with an error set when the observer raises.
 bool tell_observer(const Entry& entry, PyObject* frame, bool& verdict) {
   const Ref answer(entry.checker.tell_observer(frame, verdict));
   if (answer.get() == Py_False) verdict = false;
@@ -69,7 +69,8 @@ void move_to_front(Lookup& self, size_t at) {
   self.version++;
 }
 
-// The first entry that passes goes to `found`, what it gathers to `gathered` (unless null). False with an error set.
+// Sets `found` to the first entry that passes, and `gathered`, unless that is null, to what it gathers. False with an
+// error set where the observer raises.
 bool walk(Lookup& self, PyObject* frame, Ref* gathered, std::shared_ptr<Entry>& found) {
   for (int walks = 0; walks < kMostWalks; walks++) {
     const uint64_t version = self.version;
@@ -98,7 +99,8 @@ bool find(PyObject* object, PyObject* args, PyObject* kwargs, Ref* gathered, std
          walk(lookup_of(object), frame.get(), gathered, found);
 }
 
-// A compiled function may empty the list of leaves to free them: nothing else here owns them.
+// Calls the compiled function with the list of leaves. Nothing else here owns the leaves, so the function may empty the
+// list to free them.
 PyObject* call_entry(const Entry& entry, Ref& gathered) {
   if (Py_EnterRecursiveCall(" while calling a compiled function")) return nullptr;
   Ref flat(PyObject_CallOneArg(entry.compiled, gathered.get()));

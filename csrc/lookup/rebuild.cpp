@@ -6,7 +6,7 @@
 namespace unified_guards {
 namespace {
 
-// Steps nest no deeper: Builder recurses.
+// How deep steps may nest: Builder recurses.
 constexpr size_t kDeepest = 1000;
 
 bool refuse(const char* why) {
@@ -93,7 +93,7 @@ class Builder {
   }
 
  private:
-  // Asked anew each time: a CALL may have shortened the list.
+  // Asks for the length each time: a CALL may have shortened the list.
   PyObject* leaf(uint32_t index) {
     const Py_ssize_t found = PySequence_Fast_GET_SIZE(flat_);
     if (index < found) return Py_NewRef(PySequence_Fast_GET_ITEM(flat_, index));

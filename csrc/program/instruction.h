@@ -11,7 +11,7 @@
 
 namespace unified_guards {
 
-// The guard that an accessor makes of its own result, so that the most frequent pair of instructions is one.
+// The guard on its own result that was merged into an accessor: the most frequent pair of instructions becomes one.
 enum class Merged : uint8_t { kNone, kTypeIs, kIs };
 
 // Trivially copyable: discriminators and witnesses keep copies. `object` is borrowed from Program::constants.

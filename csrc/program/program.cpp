@@ -43,7 +43,7 @@ void ProgramBuilder::add(Op op, uint16_t base, uint32_t arg, PyObject* object, u
   program_.code.push_back({op, Merged::kNone, base, arg, object, number});
 }
 
-// Room for what the instruction writes. What it reads must be there.
+// Makes room for what an instruction writes, and requires that what it reads is there.
 void ProgramBuilder::make_room(Op op, uint32_t arg) {
   ProgramSize& size = program_.size;
   switch (traits_of(op).arg) {
@@ -69,7 +69,7 @@ void ProgramBuilder::make_room(Op op, uint32_t arg) {
 uint32_t ProgramBuilder::add_tensor(TensorSpec spec, const std::vector<int64_t>& dims) {
   require(dims.size() == 2u * spec.rank, "a tensor needs one size and one stride a dimension");
   std::vector<TensorSpec>& tensors = program_.tensors;
-  // Layers repeat each other: a spec that stands here once is in the cache when the next layer asks for it.
+  // Layers repeat each other. A spec that stands here only once is in the cache already when the next layer needs it.
   for (size_t back = 1; back <= std::min(tensors.size(), kSpecsToCompare); back++) {
     const size_t at = tensors.size() - back;
     spec.dims = tensors[at].dims;
@@ -129,7 +129,7 @@ void ProgramBuilder::merge() {
 void ProgramBuilder::find_tree() {
   const std::vector<Instruction>& code = program_.code;
   std::vector<TreePosition>& tree = program_.tree;
-  std::vector<uint32_t> path{0};  // the accessor that wrote each register, one past it; the frame for register 0
+  std::vector<uint32_t> path{0};  // by register: the accessor that wrote it, plus one; 0 for the frame
   tree.resize(code.size());
   const auto close = [&](size_t depth, uint32_t at) {
     for (; path.size() > depth; path.pop_back()) tree[path.back() - 1].end = at;

@@ -28,8 +28,8 @@ struct ProgramSize {
   uint32_t registers = 1, owned = 0, saved = 0, gathered = 0, unique = 0, ints = 0, floats = 0, read = 0;
 };
 
-// Plain data, made by a ProgramBuilder. Evaluations change nothing but what they believe only after a look: the hints
-// in `arg` (see Arg::kHint) and where the root was last found.
+// Plain data, made by a ProgramBuilder. Evaluations change only hints, which are looked at and not believed: those in
+// `arg` (see Arg::kHint), and where the root was last found.
 struct Program {
   std::vector<Instruction> code;
   std::vector<uint32_t> origins;   // of each instruction: which row made it
@@ -49,7 +49,8 @@ struct Program {
     return root_name != nullptr ? cpython::find_purely(locals, root_name, root_slot).value : nullptr;
   }
 
-  // The row that failed where instruction `at` did. A guard that was merged into an accessor was the row after it.
+  // The row that failed, given the instruction that failed. A guard that was merged into an accessor was the row after
+  // the accessor's.
   int64_t row_of(size_t at, bool merged) const { return origins[at] + (merged ? 1 : 0); }
 
   // Shows the collector every object that the code holds.
@@ -64,11 +65,12 @@ class ProgramBuilder {
   // is not legal.
   void add(Op op, uint16_t base, uint32_t arg, PyObject* object, uint64_t number);
 
-  // Gives what `arg` of a TENSOR instruction is. Throws std::invalid_argument unless there are a size and a stride for
-  // each dimension.
+  // Adds a spec, and gives the `arg` of a TENSOR instruction for it. Throws std::invalid_argument unless there are a
+  // size and a stride for each dimension.
   uint32_t add_tensor(TensorSpec spec, const std::vector<int64_t>& dims);
 
-  // What the READ_* instructions read for, and a SHAPES instruction runs. Throws std::invalid_argument on a second one.
+  // Sets the shape code: READ_* instructions fill its registers, a SHAPES instruction runs it. Throws
+  // std::invalid_argument on a second one.
   void set_shapes(ShapeCode code);
 
   // Merges accessors with the guards that follow them, and lays out the tree. Call last. Throws std::invalid_argument

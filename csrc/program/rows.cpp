@@ -19,8 +19,8 @@ void append_dims(std::vector<int64_t>& out, py::handle dims) {
   for (py::handle dim : dims) out.push_back(dim.is_none() ? kAnyDim : dim.cast<int64_t>());
 }
 
-// The facts of a tensor: (type address, key set after apply, dtype number, device index, requires_grad, sizes, strides,
-// device is current)
+// `facts` is (type address, key set after apply, dtype number, device index, requires_grad, sizes, strides, whether the
+// device must be the current one).
 uint32_t add_tensor(ProgramBuilder& program, py::tuple facts) {
   TensorSpec spec{};
   std::vector<int64_t> dims;
@@ -45,7 +45,8 @@ std::vector<T> unpacked(py::handle packed) {
   return items;
 }
 
-// (how many registers are read into, constants, instructions, exact function), both as bytes. Gives the function.
+// `shapes` is (how many registers are read into, constants as bytes, instructions as bytes, exact function). Gives the
+// exact function.
 PyObject* set_shapes(ProgramBuilder& program, py::tuple shapes) {
   if (shapes.size() != 4) throw std::invalid_argument("a shape code has four parts");
   program.set_shapes(

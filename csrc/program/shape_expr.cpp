@@ -17,7 +17,7 @@ constexpr int64_t kExact = int64_t{1} << 53;
 
 bool is_exact(int64_t value) { return -kExact <= value && value <= kExact; }
 
-// Most divisions are of small sizes: the processor does those several times faster in 32 bits.
+// Whether a division can be done in 32 bits, which is several times faster. Most are: sizes are small.
 bool is_small(int64_t a, int64_t b) { return (static_cast<uint64_t>(a | b) >> 32) == 0; }
 
 bool can_divide(int64_t a, int64_t b) { return b != 0 && !(a == Limits::min() && b == -1); }
@@ -73,7 +73,8 @@ double float_floor_quotient(double a, double b) {
   return quotient - whole > 0.5 ? whole + 1.0 : whole;
 }
 
-// Traps where Python has rules of its own (what is not finite), raises, or gives a complex number.
+// False, which is a trap, where Python has rules of its own (numbers that are not finite), raises, or gives a complex
+// number.
 bool float_power(double base, double exponent, double& out) {
   if (!std::isfinite(base) || !std::isfinite(exponent)) return false;
   if (base < 0 && exponent != std::floor(exponent)) return false;
@@ -92,7 +93,7 @@ double round_half_even(double value) {
   return std::fabs(value - rounded) == 0.5 ? 2.0 * std::round(value / 2.0) : rounded;
 }
 
-// Through the decimal text, which both conversions round correctly, as Python's do.
+// Rounds by way of a decimal text, as Python does: both conversions round correctly.
 bool round_to(double value, int64_t digits, double& out) {
   out = value;
   if (!std::isfinite(value)) return true;
@@ -102,7 +103,7 @@ bool round_to(double value, int64_t digits, double& out) {
   return end.ec == std::errc{} && std::from_chars(text, end.ptr, out).ec == std::errc{};
 }
 
-// A function of the math module raises where its result is no number, or is infinite, and its argument is not.
+// False where a function of Python's math module would raise: the result is NaN or infinite, and the argument is not.
 bool math_result(double argument, double result, double& out) {
   out = result;
   return !(std::isnan(result) && !std::isnan(argument)) && !(std::isinf(result) && std::isfinite(argument));

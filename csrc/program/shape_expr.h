@@ -1,8 +1,8 @@
 // Expressions over sizes, strides and scalars: straight-line code over a file of 64-bit registers, each of which holds
 // an integer or a double (lower/shape_code.py knows which). No Python object is made.
 //
-// Integers are Python's as long as they fit in 64 bits. Whatever Python would raise for, or compute in more bits,
-// traps: the code then says kAsk, and whoever runs it asks an exact evaluator instead.
+// Integers are Python's as long as they fit in 64 bits. Where Python would raise, or compute in more bits, the code
+// traps: it says kAsk, and whoever runs it asks an exact evaluator instead. Entry point: ShapeCode.
 #pragma once
 
 #include <cstddef>

@@ -12,9 +12,9 @@ using cpython::DictState;
 using cpython::Word;
 using cpython::word_at;
 
-// Whether an accessor that found this dict finds the same one for as long as its facts, and the version, hold. The type
-// of the dict need not be compared then. Other accessors follow a pointer that may lead to anything by now. That of an
-// instance always leads to a dict, but the dict may be of a subclass.
+// Whether an accessor that found this dict finds the same dict for as long as its facts, and the version, hold. The
+// type of the dict need not be compared then. Other accessors follow a pointer that may lead to anything by now. The
+// pointer to an instance dict always leads to a dict, but that may be of a subclass.
 bool is_same_dict(const Instruction& i, PyObject* value, Word version) {
   if (!PyDict_CheckExact(value)) return false;
   if (i.op == Op::GENERIC_DICT) return version != nullptr;
@@ -69,8 +69,8 @@ PyObject* FactBuilder::peek(Instruction& i, PyObject* base) {
   }
 }
 
-// Whether facts may begin at an object of the frame: it comes back with the next call, and something is read below it.
-// Containers and tensors that are arguments are new on every call.
+// Whether facts may begin at an object of the frame: the object comes back with the next call, and something is read
+// below it. Containers and tensors that are arguments do not count: they are new on every call.
 bool FactBuilder::is_anchor(uint32_t at, PyObject* value) const {
   return program_.tree[at].end > at + 1 && anchor_moves_[at] < kMostMoves && !cpython::is_plain(value) &&
          !PyDict_Check(value) && !PyList_Check(value) && !PyTuple_Check(value) && !PyAnySet_Check(value) &&
@@ -197,7 +197,7 @@ uint8_t FactBuilder::value_facts(uint32_t at, PyObject* value, uint8_t needs) {
   return has;
 }
 
-// Owns a value that is believed by its address. What the interpreter never frees need not be owned.
+// Takes ownership of a value that facts believe by its address, unless the interpreter never frees it.
 void FactBuilder::keep(uint32_t at, PyObject* value) {
   if (value == Py_None || value == Py_Ellipsis || PyBool_Check(value) || Py_TYPE(value) == &THPDtypeType) return;
   if (updating_) {

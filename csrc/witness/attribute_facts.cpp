@@ -1,4 +1,4 @@
-// See fact_builder.h: who answers getattr, what with, and facts that say so.
+// See fact_builder.h: who answers getattr, with which value, and the facts that keep the answer.
 #include "cpython/watch.h"
 #include "witness/attribute_hooks.h"
 #include "witness/fact_builder.h"
@@ -10,10 +10,10 @@ using cpython::DictState;
 using cpython::Word;
 using cpython::word_at;
 
-// Whether instances and the class itself get this attribute of the class unchanged: it has no __get__.
+// Whether reading this attribute of a class gives it unchanged, from an instance or the class: it has no __get__.
 bool is_given_as_it_is(PyObject* attribute) { return Py_TYPE(attribute)->tp_descr_get == nullptr; }
 
-// What answers `object.__class__` unless a class says otherwise.
+// The getter that answers `object.__class__` unless a class has its own.
 PyObject* class_getter() {
   static PyObject* getter = cpython::of_type(&PyBaseObject_Type, "__class__");
   return getter;
@@ -92,7 +92,8 @@ bool FactBuilder::type_stays(PyObject* attribute) {
   return true;
 }
 
-// What `type` reads in a class when it is asked for its name; null for what is no class, or by another getter.
+// What the getters of `type` read when a class is asked for its name; null where this is no class, or where another
+// getter answers.
 PyObject* FactBuilder::read_class_name(PyObject* type, PyObject* of_metaclass) {
   static PyObject* name = cpython::of_type(&PyType_Type, "__name__");
   static PyObject* qualname = cpython::of_type(&PyType_Type, "__qualname__");
@@ -104,7 +105,8 @@ PyObject* FactBuilder::read_class_name(PyObject* type, PyObject* of_metaclass) {
   return reinterpret_cast<PyObject*>(*word);
 }
 
-// A property of which it is known what its getter reads. While one is followed, no other is.
+// The value of a property, if it is known what its getter reads. Where a getter reads another property, that one is not
+// followed.
 PyObject* FactBuilder::read_property(PyObject* object, PyObject* property) {
   static PyObject* getter_name = PyUnicode_InternFromString("fget");
   PyObject* descriptor = _PyType_Lookup(&PyProperty_Type, getter_name);
@@ -126,8 +128,8 @@ PyObject* FactBuilder::read_getter(PyObject* object, PyFunctionObject* getter, c
   return hook.form == AttributeHook::Form::kReturns ? read_name(object, hook.names[0], nowhere) : nullptr;
 }
 
-// What `all` says of an attribute of every item: each has to be True or False itself. A function that is made where
-// this one was may run the same code with other globals.
+// What `all` says of an attribute of every item, where each is True or False itself. There are facts on the getter's
+// globals, too: another function that is made at its address may run the same code with other globals.
 PyObject* FactBuilder::read_all_of(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
   constexpr Py_ssize_t kMostItems = 1000;
   const Word globals = dict_version_word(getter->func_globals), builtins = dict_version_word(getter->func_builtins);
@@ -158,7 +160,7 @@ PyObject* FactBuilder::read_all_of(PyObject* object, PyFunctionObject* getter, c
   return all;
 }
 
-// What the getters of a function read; a field that is empty is None to them.
+// What the interpreter's getters of a function's attributes read; they give None for an empty field.
 PyObject* FactBuilder::read_function_attribute(PyObject* function, PyObject* name) {
   struct Getter {
     const char* name;
@@ -222,7 +224,7 @@ bool FactBuilder::instance_facts(PyObject* value) {
   return true;
 }
 
-// Each __getattribute__ in turn: its code, the class and the `super` that it looks for; and the dict of names.
+// Facts on each __getattribute__: its code, its class, and where it looks `super` up. Then facts on the dict of names.
 bool FactBuilder::hook_facts(PyObject* value) {
   const Hooks hooks(value);
   if (!hooks.known) return false;

@@ -31,14 +31,14 @@ bool is_own_builtin(PyObject* found, const char* name) {
          std::strcmp(reinterpret_cast<PyCFunctionObject*>(found)->m_ml->ml_name, name) == 0;
 }
 
-// Whether super() in a method of `owner` is what comes after it.
+// Whether super() in a method of `owner` looks in the classes after `owner`.
 bool continues_after(PyFunctionObject* function, PyObject* owner) {
   PyObject* closure = function->func_closure;
   if (closure == nullptr || PyTuple_GET_SIZE(closure) != 1 || !PyCell_Check(PyTuple_GET_ITEM(closure, 0))) return false;
   return PyCell_GET(PyTuple_GET_ITEM(closure, 0)) == owner && finds_builtin(function, "super");
 }
 
-// From names to names.
+// Whether a dict has only strings as keys and values.
 bool is_plain_map(PyObject* dict) {
   Py_ssize_t cursor = 0;
   PyObject *key = nullptr, *value = nullptr;

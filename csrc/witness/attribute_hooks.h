@@ -22,7 +22,8 @@ struct AttributeHook {
   std::vector<PyObject*> names;  // interned
 };
 
-// Code that runs as `hook` says is known for the life of the process. Throws std::invalid_argument on another form.
+// Notes, for the life of the process, that code runs as a form of AttributeHook says. Throws std::invalid_argument on
+// an unknown form.
 void know_attribute_hook(PyObject* code, const std::string& form, const std::vector<std::string>& names);
 
 // What is known of the code of `function`; null when nothing is, or it is no function.

@@ -1,4 +1,4 @@
-// See fact_builder.h: writing facts in the order of the program, and writing some of them anew.
+// See fact_builder.h: facts are written in the order of the program, and some of them are written anew in a repair.
 #include "witness/fact_builder.h"
 
 #include "cpython/pure.h"
@@ -56,7 +56,7 @@ void FactBuilder::drop_emitted() {
   }
 }
 
-// All facts of the instruction have been emitted: when updating, as many as there were.
+// Call when all facts of an instruction have been emitted. False when updating, if they are not as many as before.
 bool FactBuilder::end(uint32_t at) {
   if (!updating_) return true;
   const size_t next = facts_->remembered[at].first + emitted();
@@ -138,7 +138,7 @@ bool FactBuilder::leave_live(uint32_t at, Register value) {
   return mode_is(at, Mode::kLive);
 }
 
-// The facts so far say that the accessor finds `value`. Adds those about the value itself.
+// The facts emitted so far keep the answer that the accessor finds `value`. Adds facts about the value itself.
 bool FactBuilder::remember(uint32_t at, PyObject* value, Mode mode) {
   const Instruction& i = program_.code[at];
   Remembered& remembered = facts_->remembered[at];
@@ -238,8 +238,8 @@ FactBuilder::Outcome FactBuilder::replace(uint32_t anchor, PyObject* value) {
   return moves < kMostMoves ? Outcome::kDone : Outcome::kOther;
 }
 
-// The accessor finds the same object, in which something has changed. Evaluates again what reads the object directly,
-// and what lies deeper only where an accessor finds another object than before.
+// The accessor finds the same object, in which something has changed. Evaluates the instructions again that read the
+// object directly; those further below only where an accessor finds another object than before.
 bool FactBuilder::refresh_children(uint32_t at) {
   for (uint32_t child = at + 1; child < program_.tree[at].end; child = program_.tree[child].end) {
     const Instruction& i = program_.code[child];

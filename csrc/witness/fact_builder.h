@@ -35,15 +35,15 @@ class FactBuilder {
     work_ = 0;
   }
 
-  // All facts, from nothing.
+  // Writes all facts, from nothing.
   Outcome record(PyObject* locals);
 
   // A fact of this instruction does not hold. Evaluates the instruction again and, where an accessor now finds another
   // object, all instructions below it. The facts are changed only when the outcome is kDone.
   Outcome repair(uint32_t at);
 
-  // An anchor has another value. As repair(), but kOther also when that has now happened kMostMoves times: from then on
-  // the accessor is no anchor.
+  // An anchor has another value: evaluates all instructions below it again, as repair() does. kOther also when this has
+  // now happened kMostMoves times: from then on the accessor is no anchor.
   Outcome replace(uint32_t anchor, PyObject* value);
 
   Program& program() { return program_; }
@@ -56,7 +56,7 @@ class FactBuilder {
   static PyObject* peek(Instruction& i, PyObject* base);
 
  private:
-  // What is known of a register: nothing, its value now, or its value and facts that keep it.
+  // What is known of a register: nothing, its value now, or its value together with facts under which it stays so.
   enum class Knows : uint8_t { kNothing, kValue, kFacts };
   struct Register {
     PyObject* value = nullptr;
@@ -97,7 +97,7 @@ class FactBuilder {
   PyObject* read_member(PyObject* object, PyObject* descriptor);
   bool type_stays(PyObject* attribute);
 
-  // Facts about a value that the instructions below it need: gives the Needs for which there are some.
+  // Emits the facts about a value that the instructions below it need. Gives the Needs for which there are facts.
   uint8_t value_facts(uint32_t at, PyObject* value, uint8_t needs);
   void keep(uint32_t at, PyObject* value);
   bool attribute_facts(PyObject* value);

@@ -33,7 +33,7 @@ void Facts::finish() {
   tensors.resize(tensor_count() + kTensorsAhead, {nowhere, nowhere, nowhere, 0, 0, 0});
 }
 
-// One loop for each kind of tensor takes the same branches again and again.
+// Sorts the tensors into runs of one kind each: the loop over a run then takes the same branches again and again.
 void Facts::sort_tensors() {
   const size_t count = tensor_count();
   const auto kind = [&](uint32_t at) {

@@ -71,7 +71,7 @@ struct FactsMoved {
 };
 extern FactsMoved facts_moved;
 
-// A tensor to compare with TensorSpec `spec`. Where its implementation and its autograd metadata were last is only
+// A tensor to compare with TensorSpec `spec`. `implementation` and `autograd` are where these were last: they are only
 // fetched ahead, never read through.
 struct TensorFact {
   PyObject* tensor;
@@ -83,7 +83,7 @@ struct TensorFact {
 };
 static_assert(sizeof(TensorFact) == 32);
 
-// Tensors that are compared with the same, one after the other.
+// Whether two tensors are compared with the same values, so that they can stand in one run.
 inline bool are_alike(const TensorFact& a, const TensorFact& b) {
   return a.spec == b.spec && a.is_bare == b.is_bare && a.type_version == b.type_version;
 }
@@ -135,7 +135,7 @@ class KnownTypes {
   std::vector<Known> types_;
 };
 
-// Plain immutable values that are owned, each for one instruction.
+// The plain immutable values that facts believe by their addresses, each owned for one instruction.
 class Kept {
  public:
   Kept() = default;
@@ -185,7 +185,7 @@ struct Facts {
   size_t count() const { return owners.size(); }
   size_t tensor_count() const { return tensor_owners.size(); }
 
-  // When all has been recorded.
+  // Call when all has been recorded: sorts the tensors and adds the padding.
   void finish();
   void sort_tensors();
 

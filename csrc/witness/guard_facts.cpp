@@ -60,7 +60,8 @@ bool FactBuilder::guard_facts(uint32_t at, const Register& base) {
   }
 }
 
-// Hardly any tensor has attributes of its own. Where it has none, that is noted in its TensorFact, and needs no facts.
+// Facts that a tensor has no marking. Hardly any tensor has attributes of its own: that a tensor has none is noted in
+// its TensorFact, and needs no other facts.
 bool FactBuilder::marking_facts(uint32_t at, PyObject* object, PyObject* name) {
   PyTypeObject* type = Py_TYPE(object);
   const Word version = cpython::type_version_word(type), holder = cpython::dict_word(object);
@@ -74,7 +75,7 @@ bool FactBuilder::marking_facts(uint32_t at, PyObject* object, PyObject* name) {
   const bool is_its = fact != nullptr && fact->tensor == object && at > 0 && program_.code[at - 1].op == Op::TENSOR;
   Word entries = nullptr;
   if (instance.state == DictState::kReady) {
-    // What is marked stands in sets, which change without a trace.
+    // Facts only where nothing is marked: markings are sets, which change without a trace.
     const cpython::Found marked = cpython::find_purely(instance.dict, name);
     entries = dict_version_word(instance.dict);
     if (!marked.certain || marked.value != nullptr || entries == nullptr) return false;

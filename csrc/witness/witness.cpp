@@ -14,7 +14,7 @@ namespace {
   fetch_tensor(fact.tensor, fact.implementation, fact.autograd);
 }
 
-// The first of these tensors that is not as the ones that matched; `end` when all are.
+// The first of these tensors that does not look like those that matched; `end` when all do.
 template <int kRank>
 const TensorFact* first_unlike(const TensorFact* fact, const TensorFact* end, const TensorSpec& spec,
                                const int64_t* dims, const Likeness& like) {
@@ -171,7 +171,7 @@ Verdict Witness::tensors_hold(Program& program, Evaluation& evaluation) {
   return Verdict::kHolds;
 }
 
-// A tensor that does not look like the last one that matched may match all the same.
+// Compares a tensor that does not look like the last one that matched: it may match all the same.
 Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const TensorFact& fact) {
   facts_moved.note(FactKind::kTensor);
   const TensorSpec& spec = program.tensors[fact.spec];
@@ -275,7 +275,7 @@ PyObject* Witnesses::watch(const void* root) {
   }
   PyObject* reference = nullptr;
   if (on_death_ != nullptr) reference = PyWeakref_NewRef(static_cast<PyObject*>(const_cast<void*>(root)), on_death_);
-  if (reference == nullptr) PyErr_Clear();  // its death goes unnoticed: in time it is the least recently used
+  if (reference == nullptr) PyErr_Clear();  // the root's death goes unnoticed; in time it is the least recently used
   return reference;
 }
 

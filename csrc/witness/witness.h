@@ -36,7 +36,7 @@ class Witness {
   Verdict record(FactBuilder& builder, Evaluation& evaluation, PyObject* locals);
 
   bool is_ready() const { return ready_; }
-  // Whether most has no facts, so that the exact tier, which fetches ahead, is as good.
+  // Whether most instructions have no facts, so that the exact tier, which fetches ahead, is as good.
   bool is_idle(const Program& program) const;
 
   const Facts& facts() const { return facts_; }
@@ -70,12 +70,12 @@ class Witness {
   DispatchState dispatch_;  // in which the likenesses of tensors were taken
 };
 
-// How often facts were enough, had to be mended, and were recorded.
+// How many checks passed by facts, repaired some of them, and recorded them.
 struct WitnessCounts {
   uint64_t held = 0, repaired = 0, recorded = 0;
 };
 
-// Of all programs there have been.
+// The same of all programs there have been.
 extern WitnessCounts total_witness_counts;
 
 // The witnesses of one program.
@@ -89,13 +89,13 @@ class Witnesses {
 
   // One check. kExact: the caller has to evaluate all.
   Verdict check(Evaluation& evaluation, PyObject* locals);
-  // After a check that says kStale, with a new evaluation.
+  // Records the facts anew. Call after a check that says kStale, with a new evaluation.
   Verdict record(Evaluation& evaluation, PyObject* locals);
 
-  // The end of a check. `exactly`: the exact tier decided.
+  // Call at the end of a check. `exactly` says whether the exact tier decided.
   void finish(bool exactly, bool hit);
 
-  // `reference`, a weak one, has lost its object.
+  // Drops what was remembered for a root that has died, given the weak reference to it.
   void forget(PyObject* reference);
 
   WitnessCounts counts;
@@ -118,8 +118,8 @@ class Witnesses {
     std::unique_ptr<Witness> witness;
     uint64_t used = 0;
     uint32_t exact_checks_left = 0;  // how many checks go to the exact tier before facts are tried again
-    uint32_t costly_in_a_row = 0;    // how many checks in a row would have been cheaper there
-    bool is_unproven = true;         // no check of the exact tier has passed yet: there is nothing to remember
+    uint32_t costly_in_a_row = 0;    // how many checks in a row would have been cheaper in the exact tier
+    bool is_unproven = true;         // no check of the exact tier has passed yet, so nothing is worth recording
   };
 
   Entry* admit(const void* root);
@@ -137,7 +137,7 @@ class Witnesses {
   Program& program_;
   FactBuilder builder_;
   Roots roots_;
-  std::vector<Entry> entries_;  // of each of them
+  std::vector<Entry> entries_;  // one for each place in roots_
   Entry* current_ = nullptr;
   PyObject* on_death_ = nullptr;
   uint64_t clock_ = 0;

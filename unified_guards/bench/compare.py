@@ -27,7 +27,7 @@ class ProgramFailed(Exception):
     """A run of the program ended with an exit status that is not 0.
 
     Attributes:
-        status: to be passed on.
+        status: that exit status, for the command to pass on.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -48,7 +48,7 @@ class Program:
 
 
 def measure(program: Program, rounds: int) -> list[dict[str, Any]]:
-    """One sample for each run; torch, unified, unified, torch.
+    """One sample for each run. Every other round runs the backends in reverse: torch, unified, unified, torch.
 
     Raises:
         ProgramFailed: a run ended with an exit status that is not 0.
@@ -70,7 +70,7 @@ def _run(program: Program, backend: str) -> dict[str, Any]:
         out = Path(folder) / "sample.json"
         command = [sys.executable, "-m", "unified_guards.bench.script", "--backend", backend, "--out", str(out)]
         command += [*(["-m"] if program.is_module else []), program.name, *program.arguments]
-        # UNIFIED_GUARDS would install them in the run that is to have torch's.
+        # UNIFIED_GUARDS would install unified guards in the run that is to have torch's.
         environment = {name: value for name, value in os.environ.items() if name != "UNIFIED_GUARDS"}
         environment.setdefault("KINETO_LOG_LEVEL", "5")
         done = subprocess.run(
@@ -94,7 +94,7 @@ class Side:
     """One backend, as medians over its runs.
 
     Attributes:
-        calls: of compiled code, in a whole run.
+        calls: how often compiled code was called in a whole run.
         frames: (compile id, name) -> guards, lookups per call, time of a lookup in µs.
         build_s: what building all guards took.
     """
@@ -110,7 +110,7 @@ class Side:
 
     @property
     def us_per_call(self) -> float:
-        """What they take, in µs."""
+        """What these lookups take, in µs."""
         return sum(lookups * micros for _, lookups, micros in self.frames.values())
 
 
@@ -140,7 +140,7 @@ class Comparison:
 
     @property
     def saved_us(self) -> float:
-        """By a call of compiled code, in µs; negative if unified guards take longer."""
+        """What a call of compiled code saves, in µs; negative if unified guards take longer."""
         return self.torch.us_per_call - self.unified.us_per_call
 
     def nothing_to_compare(self) -> str | None:
@@ -170,7 +170,7 @@ class Comparison:
         )
 
     def rows(self) -> list[list[str]]:
-        """The table, without its head."""
+        """The rows of the table."""
         calls = self.torch.calls
         sides = (self.torch, self.unified)
         return [
@@ -181,14 +181,17 @@ class Comparison:
         ]
 
     def frames(self) -> list[tuple[str, int, float, float, float]]:
-        """Those that spend the most on lookups: name, guards, lookups per call, a lookup in µs of either backend."""
+        """The frames that spend the most on lookups.
+
+        Each has its name, guards, lookups per call, and what a lookup takes in µs, with torch's guards and with ours.
+        """
         both = [key for key in self.torch.frames if key in self.unified.frames]
         both.sort(key=lambda key: -self.torch.frames[key][1] * self.torch.frames[key][2])
         both = both[:_MOST_FRAMES]
         return [(f"{key[1]} [{key[0]}]", *self.torch.frames[key], self.unified.frames[key][2]) for key in both]
 
     def frame_rows(self) -> list[list[str]]:
-        """A table of them, without its head."""
+        """The rows of the table of :meth:`frames`."""
         return [
             [name, format_number(guards), format_number(lookups), *_row("", theirs, ours)[1:]]
             for name, guards, lookups, theirs, ours in self.frames()
@@ -228,7 +231,7 @@ class Comparison:
         return "\n".join([table, "", frames, "", *self.lines()])
 
     def panels(self) -> list[plots.Pairs]:
-        """The plot."""
+        """The panels of the plot."""
         rows = {"all lookups of a call": (self.torch.us_per_call, self.unified.us_per_call)}
         rows |= {name: (lookups * theirs, lookups * ours) for name, _, lookups, theirs, ours in self.frames()}
         return [plots.Pairs(f"{self.program}: guard lookups, in place", "µs in a call of compiled code", rows)]

@@ -156,7 +156,8 @@ def _measure_steady(
         sample.callbacks_per_check = (after.python_callbacks - before.python_callbacks) / max(
             1, after.checks - before.checks
         )
-    # One entry can serve many lookups of a step (36 layers, one forward): scale what the entries cost once to a step.
+    # One entry can serve many lookups of a step, as where 36 layers share one forward. So what checking each entry once
+    # costs is scaled to the lookups of a step.
     scale = sample.lookups_per_step / max(1, len(live))
     sample.hot_us = _scaled([probe.hot_us(build) for build in live], scale)
     rounds = max(5, _FLUSHED_CHECKS // max(1, len(live)))

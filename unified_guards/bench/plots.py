@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: The same one in every plot; others get matplotlib's own, in their order.
+#: Colours of labels, the same in every plot. Other lines get matplotlib's own colours, in their order.
 _COLOURS = {"torch": "#d1495b", "unified": "#00798c", "exact": "#8d96a3"}
 
 
@@ -38,7 +38,7 @@ class Bars:
 
     Attributes:
         ranges: label -> (low, high), drawn as a line across the end of the bar.
-        log: for single parts only.
+        log: whether the axis is logarithmic; only for bars of a single part.
     """
 
     title: str
@@ -87,7 +87,7 @@ def draw(path: Path, panels: Sequence[Lines | Bars | Pairs], columns: int = 2) -
         _bars(axis, panel)
         before = panels[at - 1] if at % columns else None
         if isinstance(before, Bars) and list(before.rows) == list(panel.rows):
-            axis.set_yticklabels([])  # the labels are there, on the left
+            axis.set_yticklabels([])  # the panel on the left has the same labels
     figure.tight_layout()
     form = path.suffix.removeprefix(".")
     date = {"Date": None} if form == "svg" else None

@@ -36,7 +36,10 @@ def child_environment(*, memory: bool = False) -> dict[str, str]:
 
 
 def plan(names: list[str], backends: list[str], rounds: int, *, memory: bool) -> list[Job]:
-    """Rounds on the outside, so that a slow phase of the machine hits all; torch, unified, unified, torch."""
+    """All jobs, in order. Rounds are on the outside, so that a slow phase of the machine hits all workloads alike.
+
+    Every other round runs the backends in reverse: torch, unified, unified, torch.
+    """
     jobs = [
         Job(name, backend, number)
         for number in range(rounds)
@@ -144,7 +147,7 @@ def format_number(value: float | None) -> str:
 
 
 def ratio(sides: dict[str, Summary], key: str) -> float | None:
-    """How many times torch's figure is the unified one."""
+    """Torch's figure, divided by the unified one."""
     if set(sides) != {"torch", "unified"}:
         return None
     plain, ours = sides["torch"].median(key), sides["unified"].median(key)
@@ -226,7 +229,7 @@ def table(summary: dict[str, dict[str, Summary]]) -> str:
 
 
 def problems(summary: dict[str, dict[str, Summary]]) -> list[str]:
-    """What must hold whatever the times are."""
+    """What is wrong with the samples, whatever the times are: results, numbers of compiles, guards left to torch."""
     found = []
     for name, sides in summary.items():
         if not all(side.all_equal() for side in sides.values()):

@@ -30,7 +30,7 @@ from unified_guards.bench.probe import LOOKUP_EVENT, leaf_guards, torch_root
 from unified_guards.cli.run import run_program
 
 _REGION_EVENT = "Torch-Compiled Region: "
-#: Calls without a compilation before a window may begin, in a window, and at most between two windows.
+#: How many calls: without a compilation before a window may begin, in one window, at most between two windows.
 QUIET_CALLS, _WINDOW_CALLS, _MOST_BETWEEN = 5, 20, 1000
 _WINDOWS = 10
 _WINDOW_SECONDS = 2.0
@@ -77,8 +77,8 @@ class Recorder:
 
     Attributes:
         frames: by compile id, as torch writes it.
-        calls: of compiled code, from code that is not.
-        measured_calls: those in windows.
+        calls: how often compiled code was called from code that is not compiled.
+        measured_calls: how many of these calls were in windows.
         gave_up: why no more windows are opened.
     """
 
@@ -116,13 +116,13 @@ class Recorder:
         dynamo_guards.CheckFunctionManager.__init__ = timed_construct
 
     def built(self, code: CodeType, wrapper: Any, seconds: float) -> None:
-        """An entry was made."""
+        """Called when Dynamo has made a cache entry."""
         self._last_build = self.calls
         name = f"{code.co_name} ({Path(code.co_filename).name}:{code.co_firstlineno})"
         self.frames[str(CompileContext.current_compile_id())] = Frame(name, leaf_guards(torch_root(wrapper)), seconds)
 
     def enter(self) -> Callable[[], None]:
-        """Compiled code is called."""
+        """Called when compiled code is called. Returns what to call when that ends."""
         if threading.get_ident() != self._thread:
             return lambda: None
         self._depth += 1
@@ -176,7 +176,7 @@ class Recorder:
 
 
 def report(recorder: Recorder, backend: str, seconds: float) -> dict[str, Any]:
-    """What the parent reads."""
+    """What the parent process reads."""
     frames = [
         {
             "id": compile_id,

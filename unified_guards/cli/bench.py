@@ -128,7 +128,7 @@ def _table(summary: dict[str, dict[str, Summary]]) -> str:
 
 
 def _script(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any], list[Any]]:
-    """Measures the user's program; the same four."""
+    """Measures the user's program, and returns the same four things as :func:`_workloads`."""
     from unified_guards.bench import compare
 
     is_module = arguments.script[0] == "-m"
@@ -143,7 +143,7 @@ def _script(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any], li
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Measures, prints a table, and writes what it was asked to."""
+    """Measures, prints a table, and writes the files that were asked for. Returns the exit status."""
     problem = _problem(arguments)
     if problem is not None:
         arguments.error(problem)

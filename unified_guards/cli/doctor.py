@@ -1,7 +1,7 @@
 """``python -m unified_guards doctor``: whether everything fits on this machine, and what to do where it does not.
 
-Every check is one function that makes one :class:`Finding` out of what it can find without the others: this runs where
-torch is missing, where it is of another version, and where there is no extension.
+Every check is one function that makes one :class:`Finding`, and no check needs another one. So the doctor runs where
+torch is missing, where torch is of another version, and where there is no extension.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _unloadable() -> Problem | None:
 
 
 def _compiler() -> Finding:
-    """The compiler that a build would use: no build needs it once there is an extension."""
+    """The compiler that a build would use. Once the extension is built, nothing needs a compiler."""
     asked_for = shlex.split(os.environ.get("CXX", ""))[:1]
     path = next(filter(None, map(shutil.which, [*asked_for, "c++", "g++", "clang++"])), None)
     if path is None:
@@ -299,7 +299,7 @@ def _self_test(device: str) -> Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Every check, as soon as it is made."""
+    """Yields each finding as soon as its check is done."""
     python = _python()
     yield python
     torch = _torch()

@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
     problem = missing(arguments.program, is_module=arguments.is_module)
     if problem is not None:
         arguments.error(problem)
-    page = Path(arguments.html).resolve()  # the program may go elsewhere
+    page = Path(arguments.html).resolve()  # now: the program may change the working directory
     if not page.parent.is_dir():
         arguments.error(f"--html {arguments.html}: there is no folder {page.parent}")
     import unified_guards

@@ -30,7 +30,7 @@ def add_program(parser: argparse.ArgumentParser) -> None:
 def _has_module(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except (ModuleNotFoundError, ValueError):  # a parent is missing; a relative name
+    except (ModuleNotFoundError, ValueError):  # the parent package is missing, or the name is a relative one
         return False
 
 

@@ -1,6 +1,7 @@
 """Compiles a small model on one device, changes it under its guards, and times a lookup. Entry point: :func:`run`.
 
-About a second on a CPU, on the first use of Dynamo two. It needs no compiler: the backend runs the graph as it is.
+It takes about a second on a CPU, and two on the first use of Dynamo. It needs no compiler: the backend runs the graph
+as it is.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Result:
 
     Attributes:
         decisions: how many times the model was called after something had changed, or had not.
-        wrong: what went wrong in words, empty when nothing did.
-        torch_us: one evaluation of torch's guards on the model, everything in the caches, in µs.
+        wrong: what went wrong, in words; empty when nothing did.
+        torch_us: one evaluation of torch's guards on the model in µs, with everything in the processor's caches.
         unified_us: the same of the native checker.
     """
 
@@ -57,7 +58,7 @@ def _call(model: Callable[..., Any], x: torch.Tensor) -> Any:
 
 
 def _copy_of_call() -> Callable[..., Any]:
-    """Entries belong to code objects: this one's are its own."""
+    """A function with a code object of its own. Cache entries belong to code objects, so its entries are its own."""
     return types.FunctionType(_call.__code__.replace(), _call.__globals__)
 
 
@@ -75,7 +76,7 @@ class _Compiled:
 
 
 def _decisions(compiled: _Compiled, model: Any, x: torch.Tensor) -> list[str | None]:
-    """What is wrong after each change; None where the decision was right, and so was the result."""
+    """For each change what went wrong after it; None where the decision and the result were right."""
     flagged = model[_LAYERS // 2]
 
     def ask(change: str, shown: torch.Tensor, *, recompiles: bool) -> str | None:
@@ -99,7 +100,7 @@ def _decisions(compiled: _Compiled, model: Any, x: torch.Tensor) -> list[str | N
 
 
 def _paired_us(*builds: Build) -> list[float]:
-    """One check of each in µs, timed in turn."""
+    """What one check of each build takes, in µs. The builds are timed in turn, so that noise hits all of them."""
     checks = [(build.wrapper.root.check, build.f_locals) for build in builds]
 
     def seconds(check: Callable[[Any], bool], f_locals: Any, number: int) -> float:

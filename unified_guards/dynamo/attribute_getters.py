@@ -4,8 +4,9 @@ Most models meet two of them on every guarded attribute: the ``__getattr__`` of 
 dicts of parameters, buffers and submodules, and the ``__getattribute__`` of a model's configuration, which maps some
 names to others. Calling them on every check costs a microsecond each. The native checker answers for them from facts
 about memory instead, once it is certain what they do: here their source is parsed, compiled again to see that it is
-what they run, and compared with the forms that are known. A name counts for where it comes from (an argument, a
-builtin, a local), never for how it is spelt. Anything else is called, as ever. Entry point: :func:`learn`.
+what they run, and compared with the forms that are known. Names are compared by where they come from (an argument, a
+builtin, a local), never by how they are spelt. A method of no known form is called, as ever. Entry point:
+:func:`learn`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 
 from unified_guards import _C
 
-#: Code that was looked at and is of neither form.
+#: Code that was looked at and has none of the known forms.
 _unknown: weakref.WeakSet[types.CodeType] = weakref.WeakSet()
 
 
@@ -56,14 +57,14 @@ def _same_code(one: types.CodeType, other: types.CodeType) -> bool:
 
 
 def _same_const(one: object, other: object) -> bool:
-    # Two codes are equal only when they stand on the same line, too.
+    # Not ==: two code objects that stand on different lines are not equal.
     if isinstance(one, types.CodeType) and isinstance(other, types.CodeType):
         return _same_code(one, other)
     return type(one) is type(other) and one == other
 
 
 class _Method:
-    """What a definition says, each of its names by where it comes from: an argument, a local, or else from outside."""
+    """The body of a method, and where each of its names comes from: an argument, a local, or else outside."""
 
     def __init__(self, definition: ast.FunctionDef, code: types.CodeType) -> None:
         self.arguments = code.co_varnames[: code.co_argcount]
@@ -129,7 +130,7 @@ def _comparison(node: ast.AST, operator: type[ast.cmpop]) -> tuple[ast.expr, ast
 
 
 def _renames(method: _Method) -> tuple[str, ...] | None:
-    """``key`` goes by another name when a dict, itself an attribute, says so; then object's own lookup."""
+    """Object's own lookup of ``key``, or of another name if a dict, which is itself an attribute, gives ``key`` one."""
     match method.body:
         case [ast.If(test=ast.BoolOp(op=ast.And(), values=[unequal, has]), body=[renaming], orelse=[]), last]:
             pass
@@ -167,7 +168,7 @@ def _unless(method: _Method) -> tuple[str, ...] | None:
 
 
 def _returns(method: _Method) -> tuple[str, ...] | None:
-    """The getter of a property: another attribute of the same object."""
+    """The getter of a property that returns another attribute of the same object."""
     match method.body:
         case [ast.Return(value=value)]:
             name = method.of_self(value)
@@ -176,7 +177,7 @@ def _returns(method: _Method) -> tuple[str, ...] | None:
 
 
 def _all_of(method: _Method) -> tuple[str, ...] | None:
-    """The getter of a property: whether an attribute of all items of a list, one of the object's own, is true."""
+    """The getter of a property that says whether an attribute is true in all items of a list of the object's."""
     match method.body:
         case [*before, ast.Return(value=ast.Call(func=function, args=[ast.GeneratorExp() as items], keywords=[]))]:
             pass
@@ -216,7 +217,7 @@ def _is_false_of_none(method: _Method, before: list[ast.stmt], listed: str) -> b
 
 
 def _looks_in(method: _Method) -> tuple[str, ...] | None:
-    """A ``__getattr__``: one dict of the instance's own after the other; what is in none of them is absent."""
+    """A ``__getattr__`` that looks into some dicts of the instance, one after the other, and then raises."""
     *looks, last = method.body
     if not looks or not (isinstance(last, ast.Raise) and last.cause is None and _is_quiet(method, last.exc)):
         return None
@@ -267,7 +268,7 @@ def _is_quiet_text(method: _Method, node: ast.expr) -> bool:
     return method.is_given(node, 1)
 
 
-#: What a form is called on the native side: how many arguments its methods take, and what recognises it.
+#: By the name of a form on the native side: how many arguments its methods take, and what recognises the form.
 _FORMS: dict[str, tuple[int, Callable[[_Method], tuple[str, ...] | None]]] = {
     "renames": (2, _renames),
     "unless": (2, _unless),

@@ -1,4 +1,7 @@
-"""Wraps any Dynamo backend: fake inputs, and guards that its tracing adds are lifted. Entry point: :func:`backend`."""
+"""Wraps any Dynamo backend: gives it fake inputs, and has the guards that its tracing adds lifted.
+
+Entry point: :func:`backend`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def _accepted(compiler_fn: Compiler) -> set[str] | None:
     try:
         parameters = list(inspect.signature(compiler_fn).parameters.values())
     except (TypeError, ValueError):
-        return None  # does not say
+        return None  # the function does not say
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
     named = [item for item in parameters if item.kind is item.POSITIONAL_OR_KEYWORD]
@@ -58,7 +61,7 @@ def _inductor(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], *, mode: 
 
 
 def _look(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """What tracing may have changed of a fake tensor, and what its real one still says."""
+    """What tracing may have changed in a fake tensor; in the real tensor it is still as it was."""
     return (
         tensor.dtype,
         tensor.layout,
@@ -66,7 +69,7 @@ def _look(tensor: torch.Tensor) -> tuple[Any, ...]:
         tensor.requires_grad,
         tensor.is_leaf,
         tensor.retains_grad,
-        tensor.is_leaf and tensor.grad is None,  # of others torch warns
+        tensor.is_leaf and tensor.grad is None,  # torch warns of reading .grad elsewhere
         tensor._backward_hooks is None,
         tensor.is_conj(),
         tensor.is_neg(),
@@ -94,8 +97,8 @@ def _storages(tensors: list[torch.Tensor]) -> list[int]:
 
 
 def _as_they_came(fakes: list[torch.Tensor], reals: list[torch.Tensor]) -> bool:
-    """Whether tracing left the fake inputs as they were. It runs the graph on them: one that resizes an input, or adds
-    to it what needs a gradient, has made them something else than the inputs of the next call."""
+    """Whether tracing left the fake inputs as they were. Tracing runs the graph on them: a graph that resizes an input,
+    or adds something to it that needs a gradient, has made them unlike the inputs of the next call."""
     if any(type(fake) is not FakeTensor for fake in fakes):
         return False  # a wrapper subclass: what is inside may have changed
     with torch._C.DisableTorchFunction():
@@ -105,7 +108,7 @@ def _as_they_came(fakes: list[torch.Tensor], reals: list[torch.Tensor]) -> bool:
 
 
 def _converted(context: TracingContext, tensor: torch.Tensor) -> torch.Tensor:
-    """As AOTAutograd's ``process_inputs`` converts it."""
+    """The fake tensor for a real one, as AOTAutograd's ``process_inputs`` makes it."""
     symbolic = context.tensor_to_context.get(tensor)
     source = symbolic.tensor_source if symbolic is not None else None
     fake: torch.Tensor = context.fake_mode.from_tensor(tensor, symbolic_context=symbolic, source=source, trace=False)
@@ -113,10 +116,11 @@ def _converted(context: TracingContext, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _fake_inputs(context: TracingContext, graph: torch.fx.Graph, inputs: Sequence[Any]) -> list[Any]:
-    """The fake tensors that Dynamo traced with, beside everything that is no tensor.
+    """The inputs of the backend, with the fake tensors that Dynamo traced with in place of the real ones.
 
-    Dynamo puts a fresh fake mode, which knows no tensor yet, before the backend, because tracing may have changed its
-    own fakes. Where it did not, its mode takes the place of the fresh one, and nothing is converted twice.
+    Dynamo gives the backend a fresh fake mode, which knows no tensor yet, because tracing may have changed the fakes.
+    Where tracing changed none, the mode that Dynamo traced with takes the place of the fresh one, and no tensor is
+    converted twice.
     """
     known = [node.meta.get("example_value") for node in graph.find_nodes(op="placeholder")]
     at = [index for index, item in enumerate(inputs) if isinstance(item, torch.Tensor)]
@@ -127,7 +131,7 @@ def _fake_inputs(context: TracingContext, graph: torch.fx.Graph, inputs: Sequenc
         modes = {id(known[index].fake_mode): known[index].fake_mode for index in at}
         if len(modes) == 1:
             (mode,) = modes.values()
-            # The one thing in which Dynamo made the fresh one differently.
+            # This is all in which Dynamo made the fresh mode differently.
             mode._allow_unsafe_data_ptr_access = context.fake_mode._allow_unsafe_data_ptr_access
             context.fake_mode = mode
         return found
@@ -156,7 +160,7 @@ class _Backend:
         context = TracingContext.try_get()
         shape_env = getattr(getattr(context, "fake_mode", None), "shape_env", None)
         if context is None or shape_env is None or shape_env.frozen:
-            # Called by hand, or for a specialization at run time, when the frame has its guards.
+            # Called by hand, or for a specialization at run time, when the frame already has its guards.
             return self._compiler_fn(gm, example_inputs, **given)
         install.mark(context)
         try:
@@ -168,7 +172,7 @@ class _Backend:
 
     def __getattr__(self, name: str) -> Any:
         """What torch reads from backends (``get_compiler_config``, ``reset``, …) is the wrapped one's."""
-        # By its original backend Dynamo knows a cache entry: ours are not those of the wrapped one.
+        # Dynamo tells cache entries apart by their original backend: entries of this one and of the wrapped one differ.
         if name.startswith("__") or name in ("_compiler_fn", "_torchdynamo_orig_backend"):
             raise AttributeError(name)
         return getattr(self._compiler_fn, name)

@@ -114,7 +114,7 @@ def is_loaded_from_a_package(arguments: dict[str, Any]) -> bool:
 
 
 def code_with_extra_state() -> types.CodeType:
-    """A new code object, with which torch keeps what it keeps with those that it compiles."""
+    """A new code object with torch's extra state on it, as code has that torch compiles."""
     from torch._dynamo.eval_frame import skip_code
 
     code = compile("", "<unified_guards>", "exec")
@@ -176,10 +176,10 @@ def shape_env_changed(shape_env: Any) -> None:
 
 
 def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:
-    """Keeps what is compiled meanwhile apart from all that torch's caches have of other ``what``.
+    """While it is entered, torch's caches find nothing that was compiled for another ``what``.
 
-    A tag that is part of every key of these caches, and may be set by a user (all versions have it so far); where there
-    is none AOTAutograd's cache is not asked.
+    It sets a tag that is part of every key of these caches, and that a user may set, too. All versions have the tag so
+    far; without it AOTAutograd's cache is switched off.
     """
     config = torch.compiler.config
     if hasattr(config, "cache_key_tag"):

@@ -79,7 +79,7 @@ class DynamoEntry(Entry):
         )
 
     def stopped_at_an_extra(self) -> bool:
-        """Whether the last miss stopped at such a guard, or at a source that nothing but such guards reads."""
+        """Whether the last miss stopped at a guard of `extras`, or at a source that only guards of `extras` read."""
         origin, extras = self.origin_of(self.checker.last_failure), self.extras
         if isinstance(origin, Source):
             others = GuardSet(entry for entry in self.checked.entries() if entry[0] not in extras)
@@ -87,7 +87,7 @@ class DynamoEntry(Entry):
         return origin in extras
 
     def failing_extra(self, f_locals: dict[str, Any]) -> str | None:
-        """The first such guard that does not hold, told as in :class:`Recompilation`."""
+        """The first guard of `extras` that does not hold, told as in :class:`Recompilation`."""
         # Imported here: only a miss is explained by the slow evaluator.
         from unified_guards.guards.failures import describe
         from unified_guards.guards.semantics import explain_failure

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
     """Torch's wrapper, whose root is the native checker and whose every other answer comes from torch's own tree.
 
-    Never constructed: the wrapper that Dynamo filled becomes one, so that whoever holds it holds this.
+    Never constructed: the wrapper that Dynamo filled is given this class, so whoever holds that wrapper holds this one.
     """
 
     torch_root: Any
@@ -55,12 +55,15 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
                 # User code raised in a guard and torch left the error pending: it is the user's, as in eager.
                 raise (error.__cause__ or error) from None
             except RuntimeError as error:
-                # Torch's guards can throw where ours fail: say so, in the one part that is not evaluated as code.
+                # Torch's guards can throw where ours fail. Say so in a single part, which torch does not run as code.
                 reason = f"a guard could not be evaluated: {str(error).splitlines()[0]}"
                 return native.GuardDebugInfo(False, [reason], 0)
 
     def _with_extras(self, found: Any, f_locals: Any) -> Any:
-        """Where torch's tree would go on, the guard that it does not have: one part is not evaluated as code."""
+        """Torch's reason; where torch's tree passes, the strict guard that failed, which that tree does not have.
+
+        The reason is a single part: torch does not run that as code.
+        """
         reason = self.entry.failing_extra(f_locals) if found.result and isinstance(f_locals, dict) else None
         return found if reason is None else native.GuardDebugInfo(False, [reason], 0)
 
@@ -105,7 +108,7 @@ def _torch_says(root: Any, f_locals: dict[str, Any], verdict: bool) -> bool:
 
 
 def _answer(ask: Callable[[], Any]) -> bool:
-    """Where torch throws, we must miss."""
+    """Torch's answer; False where torch throws, because there the native checker must miss."""
     with _torch_function_state_kept():
         try:
             return bool(ask())

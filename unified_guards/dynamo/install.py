@@ -60,7 +60,7 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
             with recording() as records, collecting(output_graph) as origins:
                 original(self, f_code, output_graph, *args, **kwargs)
             if getattr(output_graph, "export", False):
-                return  # never looked up
+                return  # an exported frame is never looked up
             given = signature.bind(self, f_code, output_graph, *args, **kwargs).arguments
             if compat.is_loaded_from_a_package(given):
                 tally.left("loaded from a package")
@@ -172,9 +172,10 @@ def _count_marked(count: int) -> None:
 
 
 def mark(context: TracingContext) -> None:
-    """The guards of the frame that ``context`` belongs to are to be lifted, whether installed or not.
+    """Has the guards of the frame that ``context`` belongs to lifted, whether installed or not.
 
-    Ends when they were, at :func:`release`, or at the latest when ``context`` is gone: its compilation failed.
+    The mark ends when they are lifted, at :func:`release`, or at the latest when ``context`` is gone, which is when its
+    compilation failed.
     """
     if context not in _marked:
         _count_marked(1)

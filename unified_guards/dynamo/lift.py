@@ -50,7 +50,7 @@ class Lifted(NamedTuple):
 
     Attributes:
         guard_set: the guards.
-        tensors: that torch guards, by torch's names of their sources.
+        tensors: the tensors that torch guards, by torch's names of their sources.
         examples: the values that torch has seen at the sources.
     """
 
@@ -107,7 +107,7 @@ _CHILD = {
 
 
 class _Leaves(dict[str, Source]):
-    """What the text of a source of torch stands for, found when it is asked for."""
+    """Sources by torch's texts of them. A source is looked for when its text is first asked for."""
 
     def __init__(self, sources: dict[str, Any], find: Callable[[Any], Source]) -> None:
         self.sources = sources
@@ -260,7 +260,7 @@ class _Lift:
             return  # below an empty dict: torch never gets to all of its parts, and so never to the guard
         if method == "install_object_aliasing_guard":
             pair = (self.nodes[id(args[0])].source, self.nodes[id(args[1])].source)
-            # Dynamo's own say the same with a stack.
+            # Dynamo and AOTAutograd both make such guards; only Dynamo gives a stack.
             maker = "dynamo" if args[3] is not None else "aot"
             self.relations += self._made_by(guard(Test.SAME, pair), maker, args[2][0], args[3])
         elif method == "install_no_tensor_aliasing_guard":
@@ -327,7 +327,7 @@ class _Lift:
                 self.epilogue += self._made_by(item, maker, code)
 
     def _number(self, source: Any, managers: dict[str, Any]) -> Source:
-        """Where the tree has what a shape guard reads."""
+        """The source that a shape guard reads, as the tree has it."""
         node = self.nodes.get(id(managers.get(source.name)))
         if node is not None:
             self._need_plain_properties(node)
@@ -335,13 +335,13 @@ class _Lift:
         if isinstance(source, TensorPropertySource):
             return self._number(source.base, managers).child(TENSOR_NUMBERS[source.prop.method_name()], source.idx)
         if type(source) is CallMethodItemSource and type(source.base) is FloatTensorSource:
-            return self._number(source.base.base, managers)  # a float by way of a tensor, of its own precision
+            return self._number(source.base.base, managers)  # a float that torch passes as a tensor, and reads back
         if type(source) is AttrSource:
             return self._number(source.base, managers).child(Access.ATTR, source.member)
         raise NotAnExpression(f"a shape guard reads a {type(source).__name__} that no other guard does")
 
     def _need_plain_properties(self, node: _Node) -> None:
-        """Torch's function calls the methods of the tensor's class, native code reads the tensor."""
+        """Raises where a tensor's class has a ``size()`` of its own, or the like: native code would not call it."""
         facts = next((item.params[0] for item, _ in node.guards if item.test is Test.TENSOR), None)
         if facts is None:
             return
@@ -358,7 +358,7 @@ class _Lift:
         return GuardSet([*entries, *self._constant_sizes(), *self.relations, *self.epilogue])
 
     def _constant_sizes(self) -> Iterable[tuple[Guard, Provenance]]:
-        """Tensor guards that check a size because the backend made it constant: a maker more for each such size."""
+        """Tensor guards that check a size because the backend made it constant, with the backend as one more maker."""
         for name, sizes in self.origins.tensors.items():
             made = self.tensor_guards.get(name)
             if made is not None:
@@ -412,7 +412,7 @@ def lift(records: Iterable[Any], root: Any, origins: Origins | None = None) -> L
 
     Args:
         records: what :func:`unified_guards.dynamo.tap.recording` collected.
-        root: torch's ``RootGuardManager``, still alive, and every guarded object with it.
+        root: torch's ``RootGuardManager``. It and every guarded object must still be alive.
         origins: what is known of who caused which guard, beyond what torch passes on.
 
     Raises:

@@ -20,7 +20,7 @@ from unified_guards import config
 if TYPE_CHECKING:
     from unified_guards.dynamo.entry import DynamoEntry
 
-#: Is told of a check: the frame and the verdict. It may give another verdict.
+#: Is called after a check with the frame and the verdict. It may return another verdict.
 Observer = Callable[[dict[str, Any], bool], bool | None]
 
 #: Of one entry: how many of the last checks are kept, and how often a frame is checked again to measure one.
@@ -32,7 +32,7 @@ class Compiled(NamedTuple):
 
     code: types.CodeType
     entry: DynamoEntry | None
-    why: str | None  # it was left to torch
+    why: str | None  # why its guards were left to torch
 
 
 #: What was compiled, kept alive for the report that `python -m unified_guards explain` writes; None outside of that.
@@ -102,7 +102,7 @@ def watch(entry: DynamoEntry, torch_root: Any, oracle: Observer | None) -> Obser
             measured.in_place_ns.append(entry.checker.last_ns)
             hits += verdict
             if verdict and hits.bit_count() == 1 and hits.bit_length() % 2 == 1:
-                with contextlib.suppress(Exception):  # only for reading: the call goes on
+                with contextlib.suppress(Exception):  # a measurement that fails must not stop the call
                     measured.measure(entry, torch_root, f_locals)
         return None if oracle is None else oracle(f_locals, verdict)
 

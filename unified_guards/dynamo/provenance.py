@@ -82,7 +82,7 @@ class _Known:
     """What was noted of one ShapeEnv."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[_State, _State]] = []  # that changed something
+        self.calls: list[tuple[_State, _State]] = []  # before and after each call of a backend that changed something
         self.locations: dict[str, _Location] = {}  # by the text of torch's SLoc
         self.relations: dict[str, Stack] = {}
 
@@ -91,7 +91,8 @@ class _Call(NamedTuple):
     """A backend that is running."""
 
     shape_env: Any
-    made: list[tuple[Any, list[tuple[str, int, str]], str]]  # relations of inputs: the compiler's frames, the file
+    # Relations of inputs that were made meanwhile, each with the compiler's frames and the file whose code made it.
+    made: list[tuple[Any, list[tuple[str, int, str]], str]]
 
 
 class _Thread(threading.local):
@@ -154,7 +155,7 @@ def _both(model: list[tuple[str, int, str]], compiler: list[tuple[str, int, str]
 
 
 def _stack_of_backend(framework: Any) -> Stack:
-    """Where a running backend is, given the frame that torch holds to be the one that guards."""
+    """Where a running backend is, given the frame that torch takes for the one that guards."""
     if not isinstance(framework, traceback.FrameSummary):
         framework = traceback.FrameSummary("", 0, "")
     node: dict[str, Any] = torch.fx.traceback.get_current_meta() or {}
@@ -195,7 +196,7 @@ def _line_of_inputs(graph: torch.fx.Graph, names: set[str]) -> list[tuple[str, i
 
 
 def _changed(before: _State, after: _State) -> bool:
-    """Whether a guard may have come. Symbols that are new have no input that a guard could be about."""
+    """Whether a guard may have been added. New symbols do not count: no input has them, so no guard is about them."""
     return (
         len(before.guards) != len(after.guards)
         or before.replacements != after.replacements
@@ -253,13 +254,13 @@ def backend_call(context: TracingContext | None, graph: torch.fx.Graph) -> Itera
 
 # -- when guards are printed ---------------------------------------------------------------------------------------
 
-#: Not to be recorded or validated by torch while its state is another.
+#: Switches of a ShapeEnv that are off while it is put into an earlier state: torch must not record or validate that.
 _SILENT = ("_translation_validation_enabled", "check_recorded_events", "should_record_events")
 
 
 @contextlib.contextmanager
 def _as_it_was(shape_env: Any, state: _State) -> Iterator[None]:
-    """The ShapeEnv in a state that it had, on copies: simplifying compresses the paths of ``replacements``."""
+    """The ShapeEnv in a state that it had. The state is copied, because simplifying writes to ``replacements``."""
     put_back = {name: getattr(shape_env, name) for name in (*_State._fields, *_SILENT, "dim_constraints")}
     earlier = {**dict.fromkeys(_SILENT, False), **_State._make(type(part)(part) for part in state)._asdict()}
     vars(shape_env).update(earlier)
@@ -299,9 +300,9 @@ def _note_constants(origins: Origins, shape_env: Any, known: _Known, values: dic
 
 
 def _located(comment: str, known: _Known, asked: bool) -> list[Stack]:
-    """The lines that torch's comment names; of the two that a range has, those of the maker that is being asked for.
+    """The lines that torch's comment names. A range may have two lines; of these, the one of the wanted maker.
 
-    Torch's comment has shortened file names, and no code: it only serves to find what was noted with it.
+    Torch's comment has shortened file names, and no code: it only serves to find what was noted under its text.
     """
     exact = known.locations.get(comment)
     if exact is not None:
@@ -341,7 +342,7 @@ def _note_printed(origins: Origins, shape_env: Any, known: _Known, printed: dict
 
 
 def _noting(source_ref: Callable[[Any], str], sources: dict[str, Any]) -> Callable[[Any], str]:
-    """``source_ref``, which gives a source its text, with the sources noted by their texts."""
+    """``source_ref``, which gives a source its text, wrapped so that it also notes each source by its text."""
 
     def noting(source: Any) -> str:
         text = source_ref(source)
@@ -352,13 +353,13 @@ def _noting(source_ref: Callable[[Any], str], sources: dict[str, Any]) -> Callab
 
 
 def _printing(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``ShapeEnv.produce_guards_verbose``, also for the states around the backend's call when one is known."""
+    """Wraps ``ShapeEnv.produce_guards_verbose``: it also prints the guards before and after the backend's call."""
 
     def produce_guards_verbose(self: Any, *args: Any, **kwargs: Any) -> Any:
         origins, known = _thread.origins, _known.get(self)
         if origins is not None and "source_ref" in kwargs:
             kwargs["source_ref"] = _noting(kwargs["source_ref"], origins.sources)
-        # With equalities (export) printing guards itself; such a frame is never looked up.
+        # With equalities (export) printing adds guards of its own; such a frame is never looked up.
         if origins is None or known is None or kwargs.get("equalities_inputs") is not None:
             return original(self, *args, **kwargs)
         plain = {**kwargs, "langs": ("python",)}
@@ -378,7 +379,7 @@ def _printing(original: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def collecting(output_graph: Any) -> Iterator[Origins]:
-    """While the guards of a frame are built: filled with what is known of them."""
+    """Entered while the guards of a frame are built: gives what is known of them, filled by the time they are built."""
     outer, origins = _thread.origins, Origins()
     shape_env = getattr(output_graph, "shape_env", None)
     known = _known.get(shape_env) if shape_env is not None else None
@@ -408,7 +409,7 @@ def _calling(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _locating(original: Callable[..., Any]) -> Callable[..., Any]:
-    """``ShapeEnv._get_stack_summary``, which is asked once for each guard and symbol; keeps the stack whole."""
+    """Wraps ``ShapeEnv._get_stack_summary``, which torch calls once for each guard and symbol, to note whole stacks."""
 
     def _get_stack_summary(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
@@ -434,7 +435,7 @@ def _relating(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
-#: Code of the functions that call a backend: what is above them on the stack called torch.compile's result.
+#: Code of the functions that call a backend. Frames further out on the stack called the compiled function.
 _BARRIERS: set[types.CodeType] = set()
 
 

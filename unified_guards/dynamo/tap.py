@@ -42,10 +42,10 @@ _FUNCTIONS = (
     "install_storage_overlapping_guard",
     "install_symbolic_shape_guard",
 )
-#: Ends with "_manager" and makes no child.
+#: Methods whose names end with "_manager" and which make no child.
 _NOT_A_CHILD = frozenset({"clone_manager"})
 
-#: Records with more than the arguments of a call have these names; wrappers of their own make them.
+#: The names of records that hold more than the arguments of a call. Each kind has a recorder of its own.
 TENSOR_FACTS = "tensor_facts"
 LAMBDA_PARTS = "lambda_parts"
 
@@ -108,8 +108,9 @@ def _function_recorder(name: str, original: Callable[..., Any]) -> Callable[...,
 def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     """The code parts of a Python guard, noted before the call that installs the function compiled from them.
 
-    Only the ShapeEnv's come with the names that sympy's printer uses. The guard managers that there are by then, by the
-    names of their sources, say where in the tree what they read is.
+    Only the parts of the ShapeEnv come with ``closure_vars``, the names that sympy's printer uses. For these, the guard
+    managers that exist by then are noted, too, by the names of their sources: they say where in the tree the values are
+    that the parts read.
     """
 
     def call(

@@ -51,12 +51,12 @@ def resolve(source: Source, f_locals: dict[str, Any], f_globals: dict[str, Any] 
 
 
 def is_a(value: object, kind: type) -> bool:
-    """Whether the real type says so: ``isinstance`` would also believe ``__class__``."""
+    """Whether the real type of a value is a subclass of ``kind``: ``isinstance`` would also believe ``__class__``."""
     return issubclass(type(value), kind)
 
 
 def need(holds: bool) -> None:
-    """Raises where a condition does not hold without which there is no value."""
+    """Raises unless a condition holds, without which there is no value."""
     if not holds:
         raise NoValue
 
@@ -77,7 +77,7 @@ def _global_weakref(base: Any, name: str) -> Any:
     return _weakref_target(_dict_item(base, name))
 
 
-# Objects go to these functions by their address: ctypes would look at what they say that they are.
+# These functions are given addresses. Given the objects, ctypes would ask them for attributes, which may run user code.
 _get_object = ctypes.pythonapi.PyWeakref_GetObject
 _get_object.argtypes, _get_object.restype = [ctypes.c_void_p], ctypes.c_void_p
 
@@ -147,7 +147,7 @@ def _grad(base: Any, _: None) -> Any:
 
 
 def known_dim(dim: Any) -> Any:
-    """A plain int, or none; a symbolic one only when it is known without adding a guard to its ShapeEnv."""
+    """The dim as a plain int; None for none, and for a symbol whose value is not known without adding a guard."""
     return dim if dim is None or type(dim) is int else dim.node.maybe_as_int()
 
 

@@ -85,7 +85,7 @@ LOGICAL = frozenset({Op.AND, Op.OR, Op.NOT})
 TRANSCENDENTAL = frozenset(
     {Op.COS, Op.COSH, Op.ACOS, Op.SIN, Op.SINH, Op.ASIN, Op.TAN, Op.TANH, Op.ATAN, Op.LOG2, Op.SQRT}
 )
-#: How strongly operators bind, those alike in one set. A conjunction in a disjunction gets parentheses all the same.
+#: Operators, those first that bind least; those that bind alike are one set. ``and`` within ``or`` gets parentheses.
 _BINDING = (
     {Op.IF}, LOGICAL, COMPARISONS, {Op.BITOR}, {Op.BITXOR}, {Op.BITAND}, {Op.LSHIFT, Op.RSHIFT}, {Op.ADD, Op.SUB},
     {Op.MUL, Op.TRUEDIV, Op.FLOORDIV, Op.MOD}, {Op.POW},
@@ -338,12 +338,12 @@ def expression(made: Term, asked: Callable[[dict[str, Any]], Any] | None = None)
 
 
 def parts_of(made: Term) -> tuple[Term, ...]:
-    """The terms that are true exactly when ``made``, a guard's, is."""
+    """The terms that are all true exactly when ``made``, the term of a guard, is true."""
     return made.args if made.op is Op.AND else (made,)
 
 
 def replaced(item: Term, leaf: Callable[[Source], Term | None], make: Callable[..., Term] = term) -> Term:
-    """The term with each source replaced by ``leaf(source)``, unless that is None. ``make`` joins what changed."""
+    """The term with each source replaced by ``leaf(source)``, unless that is None. ``make`` builds what changes."""
     if not item.sources:
         return item
     if item.op is Op.SOURCE:
@@ -447,8 +447,8 @@ def _joined(kinds: list[Kind | None]) -> Kind | None:
 def kind_of(item: Term, leaf: Callable[[Source], Kind | None]) -> Kind | None:
     """The kind of an expression's value; None when it depends on the values (or is no real number).
 
-    An integer to the power of an integer is an INT here: for a negative exponent it is a float, and whoever computes
-    with kinds has to see to that.
+    An integer to the power of an integer is an INT here. With a negative exponent it is a float: whoever computes with
+    kinds has to handle that case.
     """
     op = item.op
     if op is Op.SOURCE:
@@ -469,7 +469,7 @@ def kind_of(item: Term, leaf: Callable[[Source], Kind | None]) -> Kind | None:
     if op is Op.IF:
         kinds = kinds[1:]
     if op is Op.IF or op is Op.MIN or op is Op.MAX:
-        both = Kind.FLOAT in kinds and set(kinds) != {Kind.FLOAT}  # one of them, as it comes: 1 or 1.0
+        both = Kind.FLOAT in kinds and set(kinds) != {Kind.FLOAT}  # it depends on which one: 1 or 1.0
         return kinds[0] if len(set(kinds)) == 1 else None if both else _joined(kinds)
     if op is Op.ROUND_TO:
         return kinds[0] if kinds[0] is Kind.FLOAT and kinds[1] is Kind.INT else None

@@ -52,7 +52,10 @@ def _values(item: Guard, f_locals: dict[str, Any]) -> str:
 
 
 def failing_of(checked: GuardSet, suspect: Guard, f_locals: dict[str, Any]) -> Guard:
-    """The guard that does not hold: ``suspect``, at which a native program stopped, unless it stands for others too."""
+    """The guard that does not hold, given the one at which a native program stopped.
+
+    One row may check all expressions of a set, so that another expression than ``suspect`` may have failed.
+    """
     if suspect.test is not Test.EXPRESSION or not holds(suspect, f_locals):
         return suspect
     expressions = GuardSet(entry for entry in checked.entries() if entry[0].test is Test.EXPRESSION)

@@ -31,7 +31,7 @@ class _Texts(enum.Enum):
 
 
 class Access(_Texts):
-    """How a source is reached from its base. The text has the base's as ``{b}`` and the key as ``{k}``."""
+    """How a source is reached from its base. In the text ``{b}`` is the text of the base, ``{k}`` the key."""
 
     FRAME = ""  # the frame itself: the dict of its locals
     LOCAL = "L[{k!r}]"
@@ -192,7 +192,7 @@ class TensorFacts(NamedTuple):
 
 
 class Frozen:
-    """Slots that are written once, by whoever makes the node, with :func:`write`, which goes past ``__setattr__``."""
+    """A node whose slots are written once, with :func:`write`, by the function that makes the node."""
 
     __slots__ = ()
 
@@ -306,11 +306,12 @@ class Guard(Frozen):
         raise TypeError("a Guard is not picklable; use GuardSet.to_json")
 
 
+#: Writes a slot of a new node, past its own ``__setattr__``.
 write = object.__setattr__
 
 
 class NodeRef(ref):  # type: ignore[type-arg]
-    """A weak reference that knows where it is kept, made without running Python."""
+    """A weak reference that knows its key in :class:`Nodes`. Making one runs no Python code."""
 
     __slots__ = ("key",)
     key: Any
@@ -319,16 +320,16 @@ class NodeRef(ref):  # type: ignore[type-arg]
 class Nodes(dict[Any, NodeRef]):
     """The nodes of one kind that are alive, by what each says.
 
-    Weak: a node lives as long as some GuardSet uses it, and pins no model. A plain dict of references, because a model
-    has thousands of nodes and WeakValueDictionary looks each up in Python.
+    References are weak: a node lives as long as some GuardSet uses it, and keeps no model alive. This is a plain dict
+    of references, because a model has thousands of nodes and WeakValueDictionary looks each of them up in Python.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._when_dead = self._forget  # one for all
+        self._when_dead = self._forget  # one bound method for all references
 
     def alive(self, identity: Any) -> Any:
-        """The node that says this, or None. While it is alive, so is all whose id is part of the identity."""
+        """The node that says this, or None. A node keeps alive everything whose id is part of its identity."""
         reference = self.get(identity)
         return None if reference is None else reference()
 
@@ -363,7 +364,7 @@ def _source(access: Access, key: object, base: Source | None) -> Source:
 
 def guard(test: Test, sources: tuple[Source, ...], params: tuple[Any, ...] = ()) -> Guard:
     """The guard that asks ``test`` with ``params`` of ``sources``."""
-    # By address: the table must not keep alive what a source leads to. The guard keeps its sources.
+    # Sources by address: the table must not keep alive what a source leads to. The guard keeps its sources alive.
     identity = (test, tuple(map(id, sources)), tuple(map(_atom, params)))
     found: Guard | None = _guards.alive(identity)
     if found is not None:
@@ -468,7 +469,7 @@ class GuardSet:
         return with_bases(source for item in self for source in item.sources)
 
     def to_json(self) -> str:
-        """The set as JSON text; what only this process can check (addresses, callables) is kept as its reason."""
+        """The set as JSON text. For a guard that only this process can check (an address, a callable), the reason."""
         # Imported here: serialize.py imports this module, and few programs write a set down.
         from unified_guards.guards.serialize import dumps
 

@@ -11,9 +11,9 @@ _NAMED = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 
 
 def name_at(address: int) -> str:
-    """A name for the object at an address that is alive; without an address, so that it repeats from run to run.
+    """A name for the live object at an address. No address is in the name, so that it repeats from run to run.
 
-    Asks only what answers without running user code: a module may import others when asked for an attribute.
+    Runs no user code: a module, for one, may import others when it is asked for an attribute.
     """
     value = _C.object_at(address)
     if isinstance(value, type):

@@ -124,7 +124,7 @@ def _is_target(value: Any, params: tuple[Any, ...]) -> bool:
 
 
 def _deep_equals(found: Any, expected: Any) -> bool:
-    """Equal as ``==`` says only of what has no parts; of what has, each part is."""
+    """Values without parts are compared by ``==``, floats by their bits; what has parts is compared part by part."""
     kind: Any = type(expected)
     if found is expected or type(found) is not kind:
         return found is expected
@@ -159,7 +159,7 @@ _sequence_length.argtypes, _sequence_length.restype = [ctypes.c_void_p], ctypes.
 
 
 def _length(value: Any, params: tuple[Any, ...]) -> bool:
-    """The length of a sequence: a dict has none. Ask the interpreter, which tells a sequence from a mapping."""
+    """The length of a sequence. A dict is none: the interpreter is asked, which tells a sequence from a mapping."""
     expected, measure_sets = params
     for kind in _SETS if measure_sets else ():
         if is_a(value, kind):
@@ -386,7 +386,8 @@ def _shares_storage(values: list[Any], _: tuple[Any, ...]) -> bool:
 
 
 def _expression(item: Guard, values: list[Any], frame: _Frame) -> bool:
-    """Other numbers than exact ones are torch's to judge: comparing a SymInt adds guards to somebody's ShapeEnv."""
+    """Torch's own function decides on numbers that are no exact int or float: comparing a SymInt would add a guard to
+    somebody's ShapeEnv."""
     made, asked = item.params
     if all(type(value) in (int, float) for value in values[: len(made.sources)]):
         return bool(value_of_term(made, dict(zip(made.sources, values, strict=False)).__getitem__))

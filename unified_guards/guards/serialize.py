@@ -31,7 +31,7 @@ from torch._functorch._aot_autograd import utils as saved_hooks
 from unified_guards.guards.expressions import expression, numbered, parse, written
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 
-#: Of the format; a text of another version is refused.
+#: The version of the format. A text of another version is refused.
 VERSION = 1
 
 
@@ -57,7 +57,7 @@ def _find(name: str) -> Any:
     """The object called ``module:qualname``.
 
     Raises:
-        _Stays: there is none, or what is there calls itself otherwise.
+        _Stays: there is none, or the object that is found has another name of its own.
     """
     module, _, path = name.partition(":")
     found: Any
@@ -95,7 +95,7 @@ _SINGLETONS = (None, True, False, Ellipsis, NotImplemented)
 
 
 def _at(address: int, description: str) -> Any:
-    """The object at an address, found by its description: whether it is still alive is not known."""
+    """The object at an address. It is looked for by its description, because it may be dead by now."""
     for value in (*_SINGLETONS, *_HIDDEN_BUILTINS.values()):
         if id(value) == address:
             return value
@@ -286,7 +286,7 @@ _STAYING = {
     Test.SHAPE_CALL: "the address of compiled code belongs to one process",
 }
 
-#: How many sources a test has where it is not one.
+#: How many sources a test may have; those that are not listed have one.
 _SOURCES: dict[Test, range] = {
     Test.SAME: range(2, 3),
     Test.UNIQUE: range(1, sys.maxsize),
@@ -311,7 +311,7 @@ def _encode_params(item: Guard) -> list[Any]:
         if params[0] is not None:
             raise _Stays("the hooks are objects of one process")
         params[1] = no_saved_hooks
-    if item.test is Test.EXPRESSION:  # torch's function stays here
+    if item.test is Test.EXPRESSION:  # torch's function, the other param, belongs to this process
         names = dict(zip(item.sources, numbered(len(item.sources)), strict=True))
         return [written(params[0], names.__getitem__)]
     if item.test is Test.IS_TARGET:
@@ -343,8 +343,9 @@ def _reference(target: Any) -> ref[Any]:
         raise ValueError(f"a {type(target).__name__} cannot be referred to weakly") from error
 
 
-# Nodes are interned by the identity of what is neither a number nor a text, and of that a load makes a copy. A node
-# that was written and is still alive is used again if it still says the same, so that a round trip gives equal sets.
+# Nodes whose values are neither numbers nor texts are interned by the identity of these values, and loading makes
+# copies of them. So a node that was written and is still alive is used again if it still says the same: a round trip
+# within one process gives equal sets.
 _written: WeakValueDictionary[Any, Any] = WeakValueDictionary()
 
 
@@ -428,7 +429,7 @@ def _plain_text(item: Guard) -> str:
 
 
 def dumps(guard_set: GuardSet) -> str:
-    """The set as JSON text; mirrors nothing in torch, whose guards cannot be written down without the compiler's state.
+    """The set as JSON text. Torch has nothing like it: its guards need the compiler's state to be written down.
 
     Args:
         guard_set: any set. A guard that only this process can check is written as ``Test.OPAQUE`` with the reason;
@@ -531,7 +532,7 @@ def loads(text: str) -> GuardSet:
     Returns:
         The set, in the same order and with the same provenance. Within one process it is equal to the one written, as
         long as that one could be written in full. Globals that were captured are gone: such a source stands for the
-        globals given to ``reference.evaluate``. A name that is not found here makes its guard ``Test.OPAQUE``.
+        globals given to ``semantics.evaluate``. A name that is not found here makes its guard ``Test.OPAQUE``.
 
     Raises:
         ValueError: the text is not a GuardSet of this version.

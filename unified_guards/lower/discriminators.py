@@ -44,7 +44,7 @@ _NUMBERS = frozenset({Access.TENSOR_SIZE, Access.TENSOR_STRIDE, Access.TENSOR_OF
 _ACCESSES = frozenset({Access.FRAME, Access.LOCAL, Access.GLOBALS}) | {
     access for access in Access if access.name in _C.OPS and _C.OP_TABLE[access.name]["can_be_asked_first"]
 }
-#: Of these types, two constants of two guards are never equal: guards with equal ones are one guard.
+#: Constants of these types are never equal in two different guards: guards with equal constants are interned as one.
 _INTERNED_TYPES = frozenset({int, str, float, bytes, bool, type(None)})
 _SINGLETONS = {id(value): id(type(value)) for value in (None, True, False)}
 
@@ -100,7 +100,7 @@ def _is_quick_expression(item: Guard) -> bool:
         if not _is_quick_source(place):
             return False
     program = program_of(item)
-    # The row that switches torch functions off is no step.
+    # One row less: the row that switches torch functions off is no step.
     return len(program.rows) - 1 <= MOST_STEPS and program.python_callbacks == 0
 
 
@@ -115,7 +115,7 @@ def _rejects(mine: Guard, theirs: Guard) -> bool:
     if mine.test is theirs.test:
         return rule(mine, theirs)
     if theirs.test is Test.TYPE_IS:
-        return mine.test is Test.EQUALS or mine.test is Test.IS  # fewer values than the type has
+        return mine.test is Test.EQUALS or mine.test is Test.IS  # passes for one value of all that the type has
     return {mine.test, theirs.test} == {Test.IS, Test.IS_NOT} and mine.params[0] == theirs.params[0]
 
 

@@ -48,7 +48,7 @@ class Program(NamedTuple):
 
     @property
     def python_callbacks(self) -> int:
-        """How many Python functions one full check calls, as long as every number is an exact one."""
+        """How many Python functions one full check calls, as long as every number of an expression fits a register."""
         return sum(op in _PYTHON or (op == _SHAPES and arg == 1) for op, _, arg, _, _ in self.rows)
 
 
@@ -127,14 +127,14 @@ class _Lowering:
         self.row_origins.append(origin)
 
     def emit_on_frame(self, row: Row, origin: Guard) -> None:
-        """For guards on the frame as a whole: what is checked next is reached from there."""
+        """Emits the row of a guard on the frame as a whole. The walk goes back to the frame for it."""
         del self.path[1:]
         self.emit(row, origin)
 
     # -- walking ---------------------------------------------------------------------------------------------------
 
     def reach(self, source: Source) -> None:
-        """Emits the accessors from where the stack parts with the path to ``source``."""
+        """Emits the accessors to ``source`` that are not on the stack: those below the last step that both share."""
         path = self.path
         missing = []
         step = source
@@ -169,7 +169,7 @@ class _Lowering:
             self.emit(_ROWS[item.test](item, source.depth), item)
 
     def _leave(self) -> None:
-        """Relational guards come after the other guards of a source: when the walk moves on from it."""
+        """Emits what relational guards ask of the source that the walk leaves, after all other guards on it."""
         if not self.visits:
             return
         source = self.path[-1]
@@ -220,7 +220,7 @@ class _Lowering:
 
     def _finish(self, item: Guard) -> None:
         if item.test is Test.EXPRESSION:
-            return  # one code checks all of them, at the end
+            return  # one piece of code checks all expressions, at the end: _finish_shapes
         self._finish_visits(item.sources)
         if item.test in _PAIRED:
             first, second = item.sources
@@ -266,7 +266,7 @@ def _exact(expressions: list[Guard]) -> Callable[[dict[str, Any]], bool]:
 
 
 def _evaluate(guard_set: GuardSet, f_locals: dict[str, Any]) -> bool:
-    # Imported here: few programs have numbers that the native code has no registers for.
+    # Imported here: few programs have numbers that do not fit the registers of the native code.
     from unified_guards.guards.semantics import evaluate
 
     return evaluate(guard_set, f_locals)
@@ -385,8 +385,8 @@ def lower(guard_set: GuardSet, gather: Sequence[Source] = ()) -> Program:
     """The program that checks ``guard_set``.
 
     Args:
-        guard_set: what must hold. The types whose addresses tensor guards hold are alive.
-        gather: sources of which a program that passes hands out the values, in this order; one may come twice.
+        guard_set: what must hold. The types whose addresses are in tensor guards must be alive.
+        gather: sources whose values a program that passes hands out, in this order; a source may come twice.
 
     Raises:
         CannotLower: a guard has no native form.
@@ -408,7 +408,7 @@ def make_checker(
         observer: is told the frame and the verdict of a check. It answers None, or the verdict to give instead, or
             raises.
         witness: whether to remember what a check that passed has read. Otherwise every check evaluates every guard.
-        share: of how many of all checks the observer is told.
+        share: which share of all checks the observer is told of, from 0 to 1.
     """
     return _C.Checker(program.rows, observer, witness, share)
 

@@ -75,7 +75,7 @@ _DOUBLE = {op: _OPS[f"F_{op.name}"] for op in (
 )}  # fmt: skip
 _INTEGER |= {Op.SYM_MIN: _OPS["MIN"], Op.SYM_MAX: _OPS["MAX"]}
 _DOUBLE |= {Op.SYM_MIN: _OPS["F_MIN"], Op.SYM_MAX: _OPS["F_MAX"]}
-#: Which compare two numbers exactly, an integer with a float, too.
+#: Operations that compare two numbers exactly, also an integer with a float.
 _EXACT = COMPARISONS | {Op.SYM_MIN, Op.SYM_MAX}
 _SWAPPED = {Op.GT: Op.LT, Op.GE: Op.LE}
 _CHECKED = {op: _OPS[f"CHECK_{op.name}"] for op in (Op.EQ, Op.NE, Op.LT, Op.LE)}
@@ -91,7 +91,7 @@ def _unswapped(item: Term) -> tuple[Op, tuple[Term, ...]]:
 
 
 def _bits(item: Term) -> int | None:
-    """Of which power of two the term is the constant; None when it is none."""
+    """The exponent of a constant that is a power of two; None for any other term."""
     if item.op is Op.CONST and type(item.value) is int and item.value > 0 and item.value.bit_count() == 1:
         return item.value.bit_length() - 1
     return None
@@ -178,7 +178,7 @@ class _Registers:
         table = _DOUBLE if doubles else _INTEGER
         self.kind(item)
         bits = _bits(args[1]) if op is Op.MOD or op is Op.FLOORDIV else None
-        if bits is not None and not doubles:  # also of a negative number: both round down
+        if bits is not None and not doubles:  # right for a negative number, too: both ways round down
             number = const((1 << bits) - 1 if op is Op.MOD else bits)
             return self.value(term(Op.BITAND if op is Op.MOD else Op.RSHIFT, args[0], number))
         places = [self.double(arg, exact=op in _EXACT) if doubles else self.value(arg) for arg in args]
@@ -208,7 +208,7 @@ class _Registers:
         return self.emit(_OPS["F_ROUND_TO"], self.value(item.args[0]), self.value(item.args[1]))
 
     def logical(self, item: Term) -> _Computed:
-        self.kind(item)  # of truth values alone: otherwise the value is that of an argument
+        self.kind(item)  # raises unless all arguments are truth values: else the value is that of an argument
         return self.truth(item)
 
     def conditional(self, item: Term) -> _Computed:
@@ -233,7 +233,7 @@ class _Registers:
     # -- truths ----------------------------------------------------------------------------------------------------
 
     def truth(self, item: Term) -> _Computed:
-        """A register with 1 or 0: whether the value counts as true. Another one than the value's: ``2 and 3`` is 3."""
+        """A register with 1 or 0: whether the value counts as true. Not the value's own register: 3 counts as true."""
         known = self.truths.get(item)
         if known is None:
             known = self.truths[item] = self._truth(item)
@@ -306,7 +306,7 @@ def _packed(constants: Iterable[Term]) -> bytes:
 
 
 def lower_shapes(guards: Iterable[Guard]) -> ShapeCode:
-    """The code that checks every EXPRESSION guard of ``guards``; the others tell what kinds of numbers there are."""
+    """The code that checks every EXPRESSION guard of ``guards``. Other guards tell which sources are floats."""
     guards = list(guards)
     registers = _Registers(_kinds(guards))
     checked: list[Guard] = []

@@ -14,18 +14,19 @@ from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.dynamo.measure import Measured
 from unified_guards.guards.ir import Guard, GuardSet, Source, Test
 
-#: Merged into the accessor before them (Program::merge).
+#: Guards on what an accessor finds: they are merged into the accessor before them (Program::merge).
 _MERGED = frozenset({Test.TYPE_IS, Test.IS})
 
 
 @dataclasses.dataclass
 class GuardCost:
-    """What one guard adds to a check, with the steps that first lead to its object.
+    """What one guard adds to a check. The accessors that first lead to its object count as its own.
 
     Attributes:
-        instructions: of the native program.
+        instructions: how many instructions of the native program are counted to the guard.
         live: how many of these are evaluated on every check.
-        facts: words of memory that are compared instead of evaluating the others, for the root that was checked last.
+        facts: words of memory that are compared instead of evaluating the instructions that are not live, for the root
+            that was checked last.
         ns: nanoseconds to evaluate all the instructions, each measured alone; None when nothing was measured.
         is_live: whether the guard itself is evaluated on every check.
     """
@@ -44,11 +45,11 @@ class Costs:
     Attributes:
         guards: for each guard that is checked.
         remembered: whether facts are remembered, so that only what is live is evaluated.
-        checks: how many were timed where the program made them.
+        checks: how many checks were timed in place, that is, where the program made them.
         in_place_ns: the median of these.
-        check_ns: the least of many checks in a row.
-        exact_ns: the same when every guard is evaluated.
-        torch_ns: the same of torch's own guard tree.
+        check_ns: the least time of many checks in a row.
+        exact_ns: the least time of a check that evaluates every guard.
+        torch_ns: the least time of a check by torch's own guard tree.
         live_ns: what is evaluated on every check, added up from instructions measured alone.
     """
 
@@ -63,7 +64,7 @@ class Costs:
 
 
 def costs_of(entry: DynamoEntry) -> Costs:
-    """What a check of a cache entry costs, by guard; times where it was measured."""
+    """What a check of a cache entry costs, by guard; with times if the entry was measured."""
     measured = entry.measured or Measured()
     witness = measured.witness or entry.checker.witness or {}
     remembered = bool(witness.get("roots"))
@@ -102,14 +103,17 @@ def _by_guard(
 
 
 def _answers(row: int, origins: list[Guard | Source], owner: Guard) -> int:
-    """The instruction that answers ``owner``, if it is at this row: one that is merged is answered by the accessor."""
+    """The row of the instruction that answers ``owner``; -1 where ``row`` belongs to something else.
+
+    A guard that was merged is answered by the accessor before it.
+    """
     if origins[row] is not owner:
         return row if owner.test is Test.EXISTS and origins[row] is owner.source else -1
     return row - 1 if owner.test in _MERGED and row and isinstance(origins[row - 1], Source) else row
 
 
 def _owners(origins: list[Guard | Source], checked: GuardSet) -> list[Guard]:
-    """For each row the guard that it is counted to: an accessor to the first guard that needs it."""
+    """For each row the guard that the row is counted to. An accessor is counted to the first guard that needs it."""
     existing = {item.source: item for item in checked if item.test is Test.EXISTS}
     owners: list[Guard] = []
     owner: Guard | None = None

@@ -46,20 +46,20 @@ class FrameReport:
         instructions: length of the native program that checks them.
         program_nbytes: bytes that the native program holds.
         python_callbacks: Python functions that one full check calls.
-        counts: of this entry what :class:`Stats` counts of all: (checks, hits, misses, python_callbacks).
+        counts: what :class:`Stats` counts, for this entry alone: (checks, hits, misses, python_callbacks).
         last_failure: the guard at which the last miss stopped.
         recompile_reasons: why the function was compiled again although there was this entry, the newest reason last:
             the guard that did not hold, the values that it saw, who asked for it and for which line.
         siblings: how many other entries of the same code are checked natively.
-        shared: how many guards all those entries have too. They are checked once no guard of `discriminators` fails.
+        shared: how many guards of this entry all those entries have, too. They are checked after `discriminators`.
         discriminators: the guards that tell this entry from the others. They are asked first.
         stopped: where simplification used up its steps; None when it did not.
-        roots: objects for which it is remembered what the guards found (36 layers, one forward).
-        facts: words of memory that are compared instead of evaluating guards, of all roots.
-        tensors: tensors that are compared besides, of all roots.
+        roots: how many objects the witness remembers facts for. 36 layers that share one ``forward`` are 36 roots.
+        facts: words of memory that are compared instead of evaluating guards, added up over all roots.
+        tensors: tensors that are compared besides, added up over all roots.
         live: what is evaluated on every check all the same, for the root that was checked last.
-        witness_nbytes: bytes that all of this takes; part of `program_nbytes`.
-        recompilations: for each of `recompile_reasons` the guard and the time, too.
+        witness_nbytes: bytes that the witness takes; part of `program_nbytes`.
+        recompilations: the same as `recompile_reasons`, each with its guard and its time.
         compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
         compiled_at: when that was, in seconds since the epoch.
         costs: what a check costs, by guard; times only if ``UNIFIED_GUARDS_PROFILE=1`` when it was compiled.
@@ -100,7 +100,7 @@ class FrameReport:
 
     @property
     def lifted(self) -> int:
-        """How many guards were lifted, counting one that several makers asked for as often."""
+        """How many guards were lifted. One that several makers asked for counts once for each of them."""
         return 0 if self.guard_set is None else sum(1 for _ in self.guard_set.entries())
 
     @property
@@ -130,7 +130,7 @@ class FrameReport:
         return "\n".join(lines)
 
     def _simplification(self) -> list[str]:
-        """How often each rule applied, and whether the time was enough for all."""
+        """How often each rule applied, and where simplification stopped if it used up its steps."""
         steps = collections.Counter(
             ("removed" if item.becomes is None else "rewrote", item.rule) for item in self.removed
         )
@@ -196,7 +196,7 @@ class Report:
         Raises:
             FileNotFoundError: the folder does not exist.
         """
-        # Imported here: the page is made of a Report.
+        # Imported here, because page.py imports this module.
         from unified_guards.report.html.page import write
 
         return write(self, path)

@@ -5,8 +5,8 @@ report can say why. Exact duplicates are already one guard in a GuardSet; who as
 
 Why it is sound: rules take one step at a time, and each step removes a guard that follows from those that are still
 there at that moment, or replaces it by one that means the same beside them. So no two guards can vouch for each other
-and both go. A guard that follows from others but is the last to read something stays: what is missing has to be missed.
-Entry point: :func:`simplify`.
+and both go. The last guard that reads a source stays, even if it follows from others: if the source vanishes, the check
+must fail. Entry point: :func:`simplify`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from unified_guards.simplify.work import OutOfSteps, Simplified, Step, Work
 #: never depends on what else the machine does. 5,000 shape guards on 500 symbols take 210,000, in a fifth of a second.
 BUDGET = 1_000_000
 
-#: In this order: what is left of objects says which numbers are integers and known.
+#: In the order of application. Rules of objects come first: the guards that these leave say which numbers are integers,
+#: and which numbers are known.
 RULES: dict[str, Callable[[Work], Iterator[Step]]] = {
     "a value implies it": objects.implied(objects.of_value, Test.EQUALS, Test.SAME_BITS, Test.DEEP_EQUALS),
     "the keys of a dict imply it": objects.implied(objects.of_keys, Test.KEYS),

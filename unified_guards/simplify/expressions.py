@@ -1,4 +1,4 @@
-"""Rules about expressions: what says the same, what is known, what follows from what is known of integers."""
+"""Rules about expressions: which say the same, which a known number decides, which follow from what others say."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COMMUTATIVE = frozenset({Op.EQ, Op.NE, Op.ADD, Op.MUL})
 
 
 class _Numbered:
-    """A number for each term, the same for terms that mean the same, also for floats and where they raise."""
+    """Gives each term a number. Terms with the same number mean the same, also for floats, and raise alike."""
 
     def __init__(self) -> None:
         self.numbers: dict[Any, int] = {}
@@ -114,7 +114,7 @@ class _Equals:
     def unite(self, one: Term, other: Term) -> bool:
         """Makes ``other`` stand for ``one``; False for two different numbers.
 
-        Torch writes the source that it binds a symbol to on the right.
+        It is the right side that stands for both: there torch writes the source that it binds a symbol to.
         """
         if one.op is Op.CONST:
             one, other = other, one
@@ -124,7 +124,7 @@ class _Equals:
         return True
 
 
-#: Rewriting can make equalities of symbols (``a * b == c``, with a known to be 1), which are used as often as this.
+#: How often equalities of symbols are looked for: rewriting can make new ones (``a * b == c``, with a known to be 1).
 _ROUNDS = 4
 
 
@@ -157,7 +157,7 @@ def _united(work: Work, equals: _Equals) -> Iterator[Step]:
 
 
 def _is_symbol(work: Work, item: Term) -> bool:
-    """An integer that is a source, or a number."""
+    """Whether the term is a source whose value is an integer, or an integer constant."""
     if item.op is Op.SOURCE:
         return work.integer(item.value) is not None
     return item.op is Op.CONST and type(item.value) is int
@@ -174,9 +174,9 @@ def divisibility_implies(work: Work) -> Iterator[Step]:
 
 
 def _conclusions(work: Work, concerns: Callable[[Constraint], bool]) -> Iterator[Step]:
-    """Constraints of one kind that follow from others and from what is known; the others are known from then on.
+    """Removes constraints of one kind that follow from others and from what is known; the others become known.
 
-    First those of the symbols themselves, then those of what is computed from them.
+    Constraints on the symbols themselves come first, then constraints on what is computed from symbols.
     """
     for symbols in (True, False):
         work.integers.look_again()

@@ -37,7 +37,7 @@ _MOST_PARTS = 64
 
 
 class Linear(NamedTuple):
-    """A constant and a multiple of each of some other terms."""
+    """A sum: a constant, and a multiple of each of some terms."""
 
     constant: int
     parts: dict[Term, int]
@@ -74,7 +74,8 @@ class Constraint(NamedTuple):
         return (2, -low) if low > -INF else (3, high)
 
 
-#: A combination without its constant, divided by what all multiples have in common: one term, or terms and multiples.
+#: A combination without its constant, divided by the greatest common divisor of its multiples: a single term, or pairs
+#: of a term and its multiple.
 Form = Term | frozenset[tuple[Term, int]]
 
 
@@ -93,14 +94,14 @@ class Integers:
         self._serial: dict[Term, int] = {}
 
     def learn(self, form: Form, value: Integer) -> None:
-        """Notes what the value of a form is. It has to fit what :meth:`of_form` gave.
+        """Notes what the value of a form is. The value has to lie within what :meth:`of_form` gave.
 
-        What was computed before stays valid; :meth:`look_again` has it computed anew.
+        Values that were computed before stay right, but may be wider than need be: see :meth:`look_again`.
         """
         self._facts[form] = value
 
     def look_again(self) -> None:
-        """Forgets what was computed from less than is known now."""
+        """Forgets computed values, so that they are computed again from all that is known now."""
         self._values.clear()
         self._linears.clear()
 
@@ -250,7 +251,7 @@ class Integers:
         return self._serial.setdefault(item, len(self._serial))
 
     def difference(self, comparison: Term) -> Linear | None:
-        """The left side without the right one."""
+        """The left side minus the right side, as a combination; None when a side may be no integer, or may raise."""
         left, right = map(self.linear, comparison.args)
         return None if left is None or right is None else _subtracted(left, right)
 
@@ -269,7 +270,7 @@ class Integers:
         return found
 
     def normal(self, linear: Linear) -> tuple[Form, int]:
-        """The form of a combination of at least one term, and what the form is multiplied by in it."""
+        """The form of a combination of at least one term, and the factor that gives the combination from the form."""
         parts = linear.parts
         if len(parts) == 1:
             ((only, count),) = parts.items()
@@ -282,7 +283,7 @@ class Integers:
     # -- constraints -----------------------------------------------------------------------------------------------
 
     def constraint(self, item: Term) -> Constraint | None:
-        """What a term says when it is true, if that is all it says: None for anything but a comparison of integers."""
+        """The constraint that holds exactly when a term is true; None for anything but a comparison of integers."""
         op = item.op
         if op not in COMPARISONS:
             return None
@@ -294,7 +295,7 @@ class Integers:
         return None if difference is None else self._bounded(difference, *_DIFFERENCE[op], op is Op.NE)
 
     def _divisible(self, item: Term) -> Constraint | None:
-        """``a % 4 == 1``, in terms of the form of a."""
+        """The constraint on the form of ``a`` that ``a % 4 == 1`` means; None for a term of another shape."""
         side, number = item.args if item.args[1].op is Op.CONST else item.args[::-1]
         if side.op is not Op.MOD or number.op is not Op.CONST or side.args[1].op is not Op.CONST:
             return None
@@ -311,7 +312,10 @@ class Integers:
         return Constraint(form, Integer(-INF, INF, modulus, residue), False)
 
     def _bounded(self, linear: Linear, low: Bound, high: Bound, excluded: bool) -> Constraint | None:
-        """That a combination lies between two bounds, or not: said of its form, or of what that is a quotient of."""
+        """The constraint that a combination lies between two bounds or, if ``excluded``, outside of them.
+
+        The constraint is on the combination's form. Where the form is a quotient, it is on what is divided.
+        """
         if not linear.parts:
             return None
         form, factor = self.normal(linear)
@@ -325,7 +329,7 @@ class Integers:
             if inner is not None and type(divisor) is int and 0 < divisor <= FAR:
                 return self._bounded(inner, low * divisor, high * divisor + divisor - 1, excluded)
         if not all(abs(bound) == INF or abs(bound) < FAR for bound in (low, high)):
-            return None  # such a region would be widened
+            return None  # a region with such bounds would be widened, and say something else
         region = integer(low, high)
         return None if region is None else Constraint(form, region, excluded)
 
@@ -335,7 +339,7 @@ class Integers:
         return self.of_linear(Linear(0, parts))
 
 
-#: What the difference of the sides of a comparison lies between; for NE, what it does not.
+#: The bounds of the left side minus the right one where a comparison holds; for NE, the bounds where it does not.
 _DIFFERENCE: dict[Op, tuple[Bound, Bound]] = {
     Op.EQ: (0, 0),
     Op.NE: (0, 0),
@@ -357,7 +361,7 @@ _LAZY: dict[Op, Callable[[Integers, Term], Integer | None]] = {
 
 
 def _is_number(item: Term) -> bool:
-    """Whether a constant is an integer, and one that can be computed with."""
+    """Whether a constant is an integer, and near enough to compute with (:data:`FAR`)."""
     return type(item.value) is not float and abs(item.value) <= FAR
 
 

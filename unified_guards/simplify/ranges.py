@@ -16,9 +16,10 @@ from unified_guards.guards.expressions import Op
 Bound = float
 
 INF = math.inf
-#: Bounds beyond are widened to it or to infinity, so that they never overflow a double when they meet an infinity.
+#: A bound further out is widened, to this or to infinity. So no bound is too large for the double that it becomes when
+#: it is computed together with an infinity.
 FAR = 2**128
-#: The highest exponent and the longest shift that are looked into.
+#: The highest exponent and the longest shift for which a result is computed.
 _MOST_POWER, _MOST_SHIFT = 8, 64
 
 
@@ -40,7 +41,7 @@ def exactly(number: int) -> Integer:
 
 
 def integer(low: Bound, high: Bound, modulus: int = 1, residue: int = 0) -> Integer | None:
-    """What fits all of this; None when nothing does."""
+    """The Integer with these bounds and this congruence; None when no number fits."""
     if modulus == 0:
         if not low <= residue <= high:
             return None
@@ -68,7 +69,7 @@ def _nearer_high(high: Bound) -> Bound:
 
 
 def some(low: Bound, high: Bound, modulus: int = 1, residue: int = 0) -> Integer:
-    """:func:`integer`, where something is known to fit."""
+    """:func:`integer`, where some number is known to fit."""
     found = integer(low, high, modulus, residue)
     return found if found is not None else ANY
 
@@ -158,7 +159,7 @@ def product_of(one: Integer, other: Integer) -> Integer:
 
 
 def _quotient(one: Bound, other: Bound) -> Bound:
-    """``one // other`` at a corner: a positive divisor, possibly infinite numbers."""
+    """``one // other`` for two bounds. Both may be infinite; the divisor is positive."""
     if abs(one) == INF:
         return one
     return (0 if one >= 0 else -1) if other == INF else one // other
@@ -230,7 +231,7 @@ def _or(one: Integer, other: Integer) -> Integer:
 def _shifted(by: Callable[[Integer, Integer], Integer | None]) -> Callable[[Integer, Integer], Integer | None]:
     def shift(one: Integer, other: Integer) -> Integer | None:
         if other.modulus != 0 or not 0 <= other.residue <= _MOST_SHIFT:
-            return None  # by less than nothing is an error, by very much another one
+            return None  # Python raises for a negative shift, and for a very long one
         return by(one, exactly(2**other.residue))
 
     return shift
@@ -270,7 +271,7 @@ TRANSFER: dict[Op, Callable[..., Integer | None]] = {
 
 
 def compared(op: Op, difference: Integer) -> Integer:
-    """A comparison of two sides, of which the difference is known, with the right one taken from the left one."""
+    """The truth of a comparison, from what is known of the difference: its left side minus its right side."""
     if op is Op.LT or op is Op.GE:
         below = _order(difference.high < 0, difference.low >= 0)
         return below if op is Op.LT else negated(below)

@@ -1,4 +1,4 @@
-"""Puts other terms in the place of sources of an expression, and folds what is constant then.
+"""Puts other terms in the place of an expression's sources, and folds what has become constant.
 
 Entry points: :func:`with_leaves`, :func:`folded`.
 """
@@ -36,7 +36,7 @@ def _no_value(source: Source) -> Any:
 
 
 def with_leaves(item: Guard, leaves: Mapping[Source, Term]) -> Guard:
-    """The guard with other terms for some of its sources; the same where nothing would be left to check."""
+    """The guard with other terms for some of its sources; the guard itself where no source would be left in it."""
     found, asked = item.params
     made = replaced(found, leaves.get, folded)
     return item if made is found or not made.sources else expression(made, asked)

@@ -33,7 +33,7 @@ class Simplified(NamedTuple):
     Attributes:
         guard_set: the guards that need checking.
         removed: those that do not, in the order in which the rules took them.
-        stopped: where the budget was used up, or the stack; None when every rule was applied to everything.
+        stopped: where the budget or Python's stack was used up; None when every rule was applied to everything.
     """
 
     guard_set: GuardSet
@@ -55,9 +55,10 @@ class Work:
     def __init__(self, guard_set: GuardSet, budget: int) -> None:
         self.budget = budget  # how many steps may be taken still
         self.removed: list[Removed] = []
+        # Keys of `left` and `merged` are guards of the set, whatever has become of them since.
         self.left: dict[Guard, Guard] = {item: item for item in guard_set}  # what each guard of the set is by now
-        self.origin: dict[Guard, Guard] = {}  # of one that took another's place
-        self.merged: dict[Guard, Guard] = {}  # where one says what another, still there, says
+        self.origin: dict[Guard, Guard] = {}  # from a guard that a rule made to the guard of the set that it replaces
+        self.merged: dict[Guard, Guard] = {}  # from a guard that came to say the same as another one to that other one
         self.by_test: dict[Test, list[Guard]] = {}
         self.on: dict[Source, list[Guard]] = {}
         for item in guard_set:
@@ -71,7 +72,7 @@ class Work:
     # -- guards ----------------------------------------------------------------------------------------------------
 
     def has(self, item: Guard) -> bool:
-        """Whether a guard is there, of the set or in place of one."""
+        """Whether a guard is left to check: one of the set, or one that took the place of one."""
         return self.left.get(self.origin.get(item, item)) is item
 
     def all(self, *tests: Test) -> list[Guard]:
@@ -97,7 +98,7 @@ class Work:
             raise OutOfSteps
 
     def take(self, rule: str, item: Guard, becomes: Guard | None) -> None:
-        """Takes one step."""
+        """Takes one step: drops a guard, or puts another one in its place."""
         origin = self.origin.get(item, item)
         self.removed.append(Removed(item, rule, becomes))
         if becomes is None:
@@ -134,12 +135,12 @@ class Work:
         return self._readers
 
     def vouched(self, source: Source) -> bool:
-        """Whether a tensor guard compares this size. Then it is there and is an exact int."""
+        """Whether a tensor guard compares this size. Then the size exists and is an exact int."""
         facts = self.tensor(source) if source.access is Access.TENSOR_SIZE else None
         return facts is not None and source.key < len(facts.sizes) and facts.sizes[source.key] is not None
 
     def tensor(self, source: Source) -> TensorFacts | None:
-        """What is guarded of the tensor of which ``source`` is a number."""
+        """What is guarded of a tensor, where ``source`` is one of its numbers: a size, a stride, or the offset."""
         if source.access not in _NUMBERS or source.base is None:
             return None
         return next((item.params[0] for item in self.about(source.base) if item.test is Test.TENSOR), None)
@@ -166,7 +167,7 @@ class Work:
 
 
 _SIZE = Integer(0, 2**63 - 1, 1, 0)
-#: Numbers of a tensor: exact ints of 64 bits, if there.
+#: Numbers of a tensor. Where there is such a number, it is an exact int of 64 bits.
 _NUMBERS = {
     Access.TENSOR_SIZE: _SIZE,
     Access.TENSOR_STRIDE: Integer(-(2**63), 2**63 - 1, 1, 0),

@@ -1,6 +1,6 @@
 """Notes what Dynamo gave to the backend while it compiled a frame, for the rules of ``memory.py``.
 
-Also keeps apart, in torch's caches, what a strict guard tells apart. Entry points: :func:`noting_calls`,
+Also makes torch's caches keep two calls apart that a strict guard tells apart. Entry points: :func:`noting_calls`,
 :func:`call_of`, :func:`mutated`.
 """
 
@@ -43,12 +43,12 @@ def _given(graph_module: Any) -> list[_Given]:
 
 
 def _fixed(number: Any) -> int | None:
-    """A number of the graph; None for a symbol: torch guards what depends on that."""
+    """A number of the graph; None for a symbol, because torch itself guards what depends on a symbol."""
     return number if type(number) is int else number.node.maybe_as_int()
 
 
 def _dims_of(fake: Any) -> Dims | None:
-    """What the graph has made constants of where a tensor is in memory; None where it is not in memory."""
+    """Where a tensor is in memory, as far as the graph has made constants of it; None for a tensor without memory."""
     if not isinstance(fake, torch.Tensor) or storage_of(fake) is None:
         return None
     sizes, strides = (tuple(map(_fixed, each)) for each in (fake.size(), fake.stride()))
@@ -64,7 +64,7 @@ def _layouts(given: list[_Given]) -> dict[str | None, Layout]:
     return found
 
 
-#: What is traced with these depends on where a tensor begins in its memory.
+#: Code with these names may depend on where a tensor begins in its memory.
 _OFFSET_READERS = frozenset({"storage_offset", "as_strided", "as_strided_"})
 
 
@@ -74,10 +74,10 @@ def _reads_offsets(context: TracingContext | None) -> bool:
 
 
 def _pattern(given: list[_Given], reads_offsets: bool) -> str:
-    """Which inputs share memory, and how: what compiled code depends on and no key of torch's caches says.
+    """Which inputs share memory, and how, as text. Compiled code depends on it, and no key of torch's caches has it.
 
-    Empty where no input shares memory with another and none is read by its place in memory: others keep the keys that
-    they have without us.
+    Empty where no input shares memory with another and none is read by its place in memory. Such calls keep the keys
+    that torch gives them.
     """
     groups: dict[int | None, list[int]] = {}
     for at, each in enumerate(given):
@@ -111,7 +111,7 @@ def noting_calls(original: Callable[..., Any], wanted: Callable[[], bool]) -> Ca
         given, before, reads_offsets = _given(gm), _hits(), _reads_offsets(self.tracing_context)
         inputs, layouts = [each.name for each in given], _layouts(given)
         pattern = _pattern(given, reads_offsets)
-        del given  # keeps tensors alive
+        del given  # it would keep tensors alive
         with compat.caches_apart(pattern) if pattern else contextlib.nullcontext():
             result = original(self, gm, *args, **kwargs)
         _calls[self.tracing_context] = Call(inputs, _hits() != before, layouts, reads_offsets)
@@ -125,8 +125,9 @@ def noting_calls(original: Callable[..., Any], wanted: Callable[[], bool]) -> Ca
 def mutated(context: TracingContext | None, call: Call | None) -> list[bool] | None:
     """Which inputs of the graph its compiled code writes to; all of them where that cannot be told.
 
-    AOTAutograd counts inputs anew when it replaces some that share memory by their base, and says nothing of a result
-    that it took from its cache. Without AOTAutograd the graph's own operators run, on whatever shares memory.
+    It cannot be told where AOTAutograd took the result from its cache, or replaced inputs that share memory by their
+    base, so that inputs have other numbers. None where no input is written to, and without AOTAutograd: then the
+    graph's own operators run, and are right whatever shares memory.
     """
     if call is None:
         return None
@@ -140,5 +141,5 @@ def mutated(context: TracingContext | None, call: Call | None) -> list[bool] | N
 
 
 def call_of(context: TracingContext) -> Call | None:
-    """What was noted of a compilation, and is forgotten now."""
+    """Returns what was noted of a compilation, and forgets it."""
     return _calls.pop(context, None)

@@ -1,8 +1,8 @@
 """Adds the guards that torch leaves out: ``install(strict=True)``.
 
-Each rule reads the set that was lifted and the live objects that it is about, and yields guards that hold now. They can
-only make more misses. Each guard is put behind another one on the object that it is about, so that the path to that
-object is walked once. Entry point: :func:`with_extras`.
+Each rule reads the set that was lifted and the live objects that it is about, and yields guards that hold now. More
+guards can only mean more misses, never a false hit. Each guard is put behind another one on the same object, so that
+the path to that object is walked once. Entry point: :func:`with_extras`.
 """
 
 from __future__ import annotations

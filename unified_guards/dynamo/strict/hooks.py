@@ -21,7 +21,10 @@ def _is_called(kind: Any) -> bool:
 
 
 def hooks(known: Known) -> Iterator[Extra]:
-    """That modules without hooks have none; hooks that there are, torch guards. Then those of all modules."""
+    """That modules without hooks still have none, and that the hooks of all modules are the same.
+
+    Torch itself guards the hooks that a module has.
+    """
     modules = dict.fromkeys(item.source for item in known.guard_set if _is_called(kind_of(item)))
     for source in modules:
         if _is_of_the_frame(known, source):

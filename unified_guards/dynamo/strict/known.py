@@ -76,7 +76,8 @@ class Call(NamedTuple):
     reads_offsets: bool = False
 
     def layout(self, name: str | None) -> Layout | None:
-        """None where all is constant: torch guards nothing of what it has not traced."""
+        """What is constant of an input's memory; None where all is, as in a cached result: it was not traced now, and
+        torch guards only what is traced."""
         return None if self.cached else self.layouts.get(name)
 
 
@@ -96,7 +97,7 @@ class Known(NamedTuple):
     done: set[tuple[Any, ...]]  # what of classes is guarded by now, shared by the rules
 
     def first(self, *what: Any) -> bool:
-        """Whether nobody has asked this before."""
+        """True when it is asked this for the first time, False ever after."""
         known = what in self.done
         self.done.add(what)
         return not known
@@ -109,7 +110,7 @@ WRAPPERS: dict[type, str] = {classmethod: "__func__", staticmethod: "__func__", 
 
 
 def kind_of(item: Guard) -> type | None:
-    """The class that a guard says that its object is of."""
+    """The class that its object has, as far as a guard says; None where it does not say."""
     if item.test is Test.TYPE_IS:
         found = _C.object_at(item.params[0])
         return found if isinstance(found, type) else None
@@ -155,7 +156,10 @@ def is_constant(value: Any) -> bool:
 
 
 def same_value(source: Source, value: Any) -> Guard:
-    """That the same is there: to the last bit, or the same object, or where neither can be asked one of its type."""
+    """That the value is still there: the same constant to the last bit, else the same object.
+
+    Where an object cannot be referred to weakly, only that one of the same type is there.
+    """
     if is_constant(value):
         return guard(Test.DEEP_EQUALS, (source,), (copy.deepcopy(value),))
     with contextlib.suppress(TypeError):
@@ -166,8 +170,8 @@ def same_value(source: Source, value: Any) -> Guard:
 def order_of(kind: type, source: Source, place: Source, known: Known) -> Iterator[Extra]:
     """That the classes that are asked for an attribute of ``kind`` are the same, in the same order.
 
-    All classes of Python's own may be given other bases. They begin with the class and end with ``object``, unless a
-    metaclass says otherwise.
+    Every class that is not immutable may be given other bases. Its order begins with the class itself and ends with
+    ``object``, unless a metaclass says otherwise: these two are not guarded.
     """
     mro, plain = mro_of(kind), type(kind).mro is type.mro
     if not can_change(kind) or (plain and len(mro) == 2) or not known.first("mro", kind):

@@ -1,9 +1,9 @@
 """Rule: the lookups that Dynamo made while it traced (``reads.py``) would find the same now.
 
 An attribute is looked for in the class and its bases, in their order, and in the object's own dict; a global in the
-dict of the module, then in ``builtins``. Torch guards what it found where it found it, and these rules that nothing has
-come in front of it. ``isinstance`` may run code of a metaclass: what it says is asked again. Entry point:
-:func:`attributes`.
+dict of the module, then in ``builtins``. Torch guards what a lookup found, in the place where it was found. These rules
+guard that nothing has come in front of that place. ``isinstance`` may run code of a metaclass, so it is asked again on
+every check. Entry point: :func:`attributes`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from unified_guards.guards.names import name_at
 
 _ABSENT = "an attribute that comes to hide another"
 _FOUND = "an attribute of a class"
-#: Dynamo reads these for itself, of every module that is called; ``nn.Module`` sets them. So are items of a container.
+#: Attributes that ``nn.Module`` sets. Dynamo reads them for itself, of every module that is called; and so it reads the
+#: items of a container, whose names are no identifiers.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _PLAIN_TENSORS = (torch.Tensor, nn.Parameter, nn.Buffer)
 
@@ -207,7 +208,7 @@ class _Lookups:
             yield from self._answer(made_class if value is MISSING else value, kind, of_classes or value is MISSING)
 
     def _meta(self, kind: Any) -> Iterator[Extra]:
-        """That a metaclass does not get a say of its own."""
+        """That a metaclass does not come to have an ``__instancecheck__`` or ``__subclasscheck__`` of its own."""
         source = self.known_sources.of(kind) if isinstance(kind, type) else None
         if source is not None:
             for name in ("__instancecheck__", "__subclasscheck__"):
@@ -232,13 +233,13 @@ class _Lookups:
         if source is None:
             return
         ask = _Question(kind, of_classes)
-        with contextlib.suppress(Exception):  # whatever code of the user's raises: torch has compiled that
+        with contextlib.suppress(Exception):  # the user's code may raise, which torch has compiled: no guard then
             answer = guard(Test.EQUALS, (source.child(Access.CALL1, ask),), (ask(value),))
             yield Extra(answer, source, "what a class says of its instances")
 
 
 class _Question:
-    """``isinstance(…, kind)`` or ``issubclass(…, kind)``; kept alive by its guard, and does not keep ``kind``."""
+    """``isinstance(…, kind)`` or ``issubclass(…, kind)``. Its guard keeps it alive; it does not keep ``kind`` alive."""
 
     def __init__(self, kind: Any, of_classes: bool) -> None:
         self.ask: Callable[[Any, Any], bool] = issubclass if of_classes else isinstance
@@ -295,7 +296,7 @@ def _asks_code(kind: Any) -> bool:
 
 
 def attributes(known: Known) -> Iterator[Extra]:
-    """That lookups of attributes find what they found, names of builtins too; and answers of ``isinstance``."""
+    """That lookups of attributes and of builtins find what they found, and that ``isinstance`` answers as it did."""
     lookups = _Lookups(known)
     yield from lookups.attributes()
     yield from lookups.builtins()

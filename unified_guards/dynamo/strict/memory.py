@@ -68,8 +68,8 @@ def _of_one_storage(group: list[_Input]) -> Iterator[Extra]:
         yield Extra(guard(Test.SHARES_STORAGE, pair), each.source, "inputs that are written to share memory")
     if len(group) == 1 or not any(each.written for each in group):
         return
-    # AOTAutograd makes views of one tensor of them, and of where each begins and of that tensor's sizes, constants;
-    # where these are symbols torch guards them, and where the inputs overlap.
+    # AOTAutograd replaces these inputs by views of one tensor. Where each view begins, and the sizes of that tensor,
+    # become constants. Where they are symbols, torch guards them itself, and also where the inputs overlap.
     for each in group:
         yield from _beginning(each.source, each.tensor, each.layout.own if each.layout else None)
     view = next((each for each in group if each.tensor._base is not None), None)
@@ -89,7 +89,7 @@ def _beginning(source: Source, tensor: torch.Tensor, dims: Dims | None) -> Itera
 
 
 def _bytes(given: _Input) -> Extra:
-    """AOTAutograd makes one tensor of the whole memory where inputs that share it are views of none."""
+    """That the memory has the same size: AOTAutograd makes one tensor of all of it where no input is a view."""
     place = given.source.child(Access.CALL1, bytes_of_storage)
     made = guard(Test.EQUALS, (place,), (bytes_of_storage(given.tensor),))
     return Extra(made, given.source, "the memory that inputs share")

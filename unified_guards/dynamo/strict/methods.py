@@ -90,7 +90,7 @@ class _Methods:
         return value if asked else None
 
     def _unshadowed(self, name: str, before: list[tuple[type, Source]], place: Source) -> Iterator[Extra]:
-        """That no class that is asked first has got a method of this name."""
+        """That no class that is asked earlier has come to have a method of this name."""
         for owner, source in before:
             if name not in own_of(owner) and can_change(owner) and self.known.first(owner, name):
                 yield Extra(guard(Test.DICT_CONTAINS, (source,), (name, False)), place, "a method of a class")
@@ -111,8 +111,8 @@ _FUNCTION_FIELDS = frozenset({Access.FUNC_CODE, Access.FUNC_DEFAULTS, Access.FUN
 
 
 def functions(known: Known) -> Iterator[Extra]:
-    """The same of functions that the set reads something of."""
-    sources: dict[Source, Source] = {}  # of functions, and a guarded one below each
+    """That functions of which the set reads a field have the code and the defaults that were inlined."""
+    sources: dict[Source, Source] = {}  # from the source of a function to a guarded source below it
     for item in known.guard_set:
         for source in item.sources:
             for step in source.steps():

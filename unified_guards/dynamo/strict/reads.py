@@ -3,7 +3,8 @@
 Torch guards what a lookup found, not always that the same lookup would still find it: an attribute that was absent, or
 was found in a class, can be given to an object that is asked first. So each lookup is noted by the object that was
 asked and the name: attributes, names that only ``builtins`` had, and classes that ``isinstance`` was asked about.
-What a version of torch has no function for is not noted. Entry points: :func:`watch`, :func:`taken`.
+Where a version of torch lacks a function that is wrapped here, what it would do is not noted. Entry points:
+:func:`watch`, :func:`taken`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Asked(NamedTuple):
 
 
 class Reads:
-    """The lookups of one compilation, in order, each once. Keeps what was asked alive, for ids to stay its own.
+    """The lookups of one compilation, in order, each once. Keeps the objects that were asked alive: ids are keys here.
 
     Attributes:
         attributes: an object, the name of an attribute, and whether it was only asked whether there is one.
@@ -68,7 +69,7 @@ _reads: weakref.WeakKeyDictionary[TracingContext, Reads] = weakref.WeakKeyDictio
 
 
 def taken(context: TracingContext) -> Reads:
-    """What was noted of a compilation, and is forgotten now."""
+    """Returns what was noted of a compilation, and forgets it."""
     return _reads.pop(context, None) or Reads()
 
 
@@ -77,7 +78,7 @@ def _of(tx: Any) -> Reads:
 
 
 def _realized(tracker: Any) -> Any:
-    """The tracker itself; None for one that nobody has looked at yet. Does not look at it."""
+    """The tracker; for a lazy one, what it stands for, or None if Dynamo has not realized it yet. Realizes nothing."""
     if type(tracker) is VariableTracker or not issubclass(type(tracker), LazyVariableTracker):
         return tracker
     return tracker.unwrap() if tracker.is_realized() else None
@@ -168,7 +169,7 @@ def _comparison(original: Callable[..., Any], wanted: Callable[[], bool], of_cla
     def compare(self: Any, tx: Any, value: Any, kinds: Any) -> Any:
         try:
             return original(self, tx, value, kinds)
-        finally:  # by now both have been looked at
+        finally:  # by now Dynamo has realized both
             if wanted():
                 _note_kinds(tx, value, kinds, of_classes)
 

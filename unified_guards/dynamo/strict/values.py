@@ -14,7 +14,7 @@ import torch
 from unified_guards.dynamo.strict.known import Extra, Known, is_constant, kind_of, parts
 from unified_guards.guards.ir import Access, Test, guard
 
-#: Of these, none is equal to one of another type.
+#: Types whose values are never equal to a value of another type.
 _ALONE = frozenset({str, bytes, type(None), type(...), type, torch.dtype, torch.device})
 
 

@@ -1,12 +1,12 @@
 """What the page says, gathered from a report as plain lists for JSON. Entry point: :func:`gather`.
 
 A large model has thousands of guards over paths that begin alike, made for lines that repeat. So texts, sources, lines
-of the program, stacks and guards are tables, in which everything stands once, and is known by its number:
+of the program, stacks and guards are tables. Each row stands in its table once, and other rows name it by its number:
 
-- ``sources``: [base, text, label]; in the text :data:`BASE` is that of the base; the label is a step of the path that
-  the treemap shows, -1 where the step is not worth one (``__dict__``).
-- ``guards``: [text, test, makers, sources]; in the text ``BASE i BASE`` is that of its i-th source, ``BASE s BASE`` all
-  of them; makers are pairs of a maker and a stack, -1 without one.
+- ``sources``: [base, text, label]; in the text :data:`BASE` stands for the text of the base; the label is what the
+  treemap calls this step of the path, -1 where the step is not worth a label (``__dict__``).
+- ``guards``: [text, test, makers, sources]; in the text ``BASE i BASE`` stands for the text of the i-th source, ``BASE
+  s BASE`` for those of all sources; makers are pairs of a maker and a stack, -1 where there is no stack.
 - ``stacks``: lines, the innermost last; ``lines``: [file, line, function, source code].
 - ``entries``: one for each cache entry. Its ``guards``: [guard, state, instructions, live, facts, ns] for each guard
   that was lifted, then those that took the place of others; for one that is not checked, [.., rule, becomes] follow.
@@ -27,7 +27,7 @@ from unified_guards.guards.ir import Access, Guard, Provenance, Source, Test
 from unified_guards.report.explain import FrameReport, Report
 from unified_guards.simplify.work import Removed
 
-#: Stands in a text for that of another source. Private use: it means nothing in anybody's text.
+#: Stands in a text for the text of a source. Unicode keeps this character for private use, so no other text has it.
 BASE = "\ue000"
 #: Characters of a text that are shown; a guard may compare with a whole prompt.
 _MOST_TEXT = 1000

@@ -17,7 +17,7 @@ from typing import Any
 from unified_guards.report.explain import Report
 from unified_guards.report.html.model import gather
 
-#: In this order, as one script.
+#: The parts of the page's program, which are joined in this order to one script.
 _PROGRAM = ("data.js", "treemap.js", "page.js")
 
 
@@ -27,7 +27,7 @@ def _part(name: str) -> str:
 
 def render(data: dict[str, Any]) -> str:
     """The page that shows what :func:`gather` gave."""
-    # Nothing in a text may end the element that the data stands in.
+    # Without "<" no text can end the element that the data stands in.
     content = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
         "title": html.escape(data["title"]),
@@ -35,7 +35,7 @@ def render(data: dict[str, Any]) -> str:
         "data": content,
         "program": "\n".join(map(_part, _PROGRAM)),
     }
-    # Split once: what is put in is not looked through again.
+    # The template is split before anything is put in: an "@@" in the data is no place to put something.
     pieces = _part("page.html").split("@@")
     return "".join(parts[piece] if at % 2 else piece for at, piece in enumerate(pieces))
 
