@@ -62,7 +62,7 @@ bool Plan::add_read(PyObject* read, size_t registers) {
   unsigned int kind = 0, base = 0;
   PyObject* key = nullptr;
   if (!PyArg_ParseTuple(read, "IIO", &kind, &base, &key)) return false;
-  if (kind > static_cast<unsigned int>(Kind::kItem)) return refuse("no such kind of read");
+  if (kind > static_cast<unsigned int>(Kind::kMethod)) return refuse("no such kind of read");
   if (kind != static_cast<unsigned int>(Kind::kGlobal) && base >= registers)
     return refuse("a read comes before its base");
   if (kind != static_cast<unsigned int>(Kind::kItem) && !PyUnicode_Check(key)) return refuse("a name is a string");
@@ -79,6 +79,7 @@ PyObject* Plan::global(PyObject* name) const {
 PyObject* Plan::value_of(const Read& read, PyObject* base) const {
   if (read.kind == Kind::kGlobal) return global(read.key);
   if (read.kind == Kind::kAttribute) return PyObject_GetAttr(base, read.key);
+  if (read.kind == Kind::kMethod) return PyObject_CallMethodNoArgs(base, read.key);
   if (!PyDict_CheckExact(base)) return PyObject_GetItem(base, read.key);
   PyObject* found = PyDict_GetItemWithError(base, read.key);
   if (found == nullptr && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, read.key);

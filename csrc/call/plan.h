@@ -32,7 +32,7 @@ class Plan {
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  enum class Kind : uint8_t { kGlobal, kAttribute, kItem };
+  enum class Kind : uint8_t { kGlobal, kAttribute, kItem, kMethod };
   struct Read {
     Kind kind;
     uint32_t base;

@@ -10,6 +10,7 @@ GIL held, whether the short way may be taken and which of torch's cache entries 
 from __future__ import annotations
 
 import functools
+import sys
 import types
 import weakref
 from collections.abc import Callable
@@ -100,15 +101,18 @@ def _graph_of(function: Any) -> Callable[..., Any] | None:
     return inner if callable(inner) else None
 
 
+_READS = {"global": 0, "attribute": 1, "item": 2, "method": 3}  # Plan::Kind in csrc/call/plan.h
+
+
 def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, Any]], list[int], list[Any]]:
     """The reads and inputs of a plan by their registers: those of the locals, then one for each read."""
     registers: dict[Any, int] = {Local(name): at for at, name in enumerate(names)}
     reads: list[tuple[int, int, Any]] = []
     for each in plan.reads:
         if isinstance(each, Global):
-            reads.append((0, 0, each.name))
+            reads.append((_READS["global"], 0, each.name))
         else:
-            reads.append((2 if each.is_item else 1, registers[each.base], each.key))
+            reads.append((_READS[each.kind], registers[each.base], each.key))
         registers[each] = len(names) + len(reads) - 1
     return reads, [registers[item] for item in plan.inputs], plan.rebuild
 
@@ -156,7 +160,7 @@ def _line_of_call(instructions: list[Instruction]) -> int | None:
     return found
 
 
-_JUMP_IF_TRUE = "POP_JUMP_IF_TRUE"
+_JUMP_IF_TRUE = "POP_JUMP_FORWARD_IF_TRUE" if sys.version_info[:2] == (3, 11) else "POP_JUMP_IF_TRUE"
 
 
 def _with_gate(code: types.CodeType, gate: _C.Gate) -> types.CodeType:

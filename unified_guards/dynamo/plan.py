@@ -20,6 +20,8 @@ from unified_guards import _C
 _UTILS = "__import_torch_dot__dynamo_dot_utils"
 #: Of torch/_dynamo/utils.py: they tell a profiler when the inputs are gathered, and do nothing where nobody profiles.
 _MARKS = frozenset({"record_pregraph_bytecode_enter", "record_pregraph_bytecode_exit"})
+#: Methods of tensors that Dynamo calls for what is symbolic in a graph.
+_NUMBERS = frozenset({"size", "stride", "storage_offset"})
 
 
 class NotPlain(Exception):
@@ -55,11 +57,11 @@ class Global(NamedTuple):
 
 
 class Read(NamedTuple):
-    """An attribute, or an item with a constant key."""
+    """An attribute, an item with a constant key, or what a method without arguments gives."""
 
     base: Local | Global | Read
     key: Any
-    is_item: bool
+    kind: str  # "attribute", "item" or "method"
 
 
 class Constant(NamedTuple):
@@ -138,6 +140,8 @@ class _Symbolic:
     def result(self, function: Any, arguments: list[Any]) -> Any:
         if isinstance(function, Read) and function.base == Global(_UTILS) and function.key in _MARKS:
             return Constant(None)
+        if isinstance(function, Read) and function.kind == "attribute" and function.key in _NUMBERS and not arguments:
+            return Read(function.base, function.key, "method")
         if not isinstance(function, Global) or not function.name.startswith("__compiled_fn") or self.graph is not None:
             raise NotPlain(f"a call of {function}")
         if not all(isinstance(item, Local | Global | Read) for item in arguments):
@@ -158,7 +162,7 @@ def _load_attribute(self: _Symbolic, each: Instruction) -> None:
     base = self.stack.pop()
     if not isinstance(base, Local | Global | Read):
         raise NotPlain("an attribute of a value")
-    found = Read(base, each.argval, is_item=False)
+    found = Read(base, each.argval, "attribute")
     if each.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and each.arg is not None and each.arg & 1):
         self.stack += [_NULL, found] if sys.version_info < (3, 13) else [found, _NULL]
     else:
@@ -201,7 +205,7 @@ def _subscript(self: _Symbolic, each: Instruction) -> None:
     if not isinstance(key, Constant) or type(key.value) not in (int, str):
         raise NotPlain("an item with a key that is no constant")
     if isinstance(base, Local | Global | Read):
-        self.stack.append(Read(base, key.value, is_item=True))
+        self.stack.append(Read(base, key.value, "item"))
     elif base == Output() and type(key.value) is int and key.value >= 0:
         self.stack.append(Output(key.value))
     else:
