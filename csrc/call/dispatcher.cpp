@@ -43,10 +43,14 @@ struct Record {
   PyObject* reference = nullptr;
   PyObject* code = nullptr;  // the address of the entry's code, which the entry owns
   std::shared_ptr<Checker> checker;
-  std::unique_ptr<Plan> plan;  // null where the way is long
-  Why why = Why::kNone;        // then: why. kMiss: the entry is another backend's
+  std::unique_ptr<Plan> plan;  // what to do on a hit; or a function to call, with Dynamo watching; or `why` not
+  PyObject* function = nullptr;
+  Why why = Why::kNone;  // then: why. kMiss: the entry is another backend's
 
-  ~Record() { Py_XDECREF(reference); }
+  ~Record() {
+    Py_XDECREF(reference);
+    Py_XDECREF(function);
+  }
 
   bool is_of(const CacheEntry& entry) const {
     return entry.guard_manager.ptr() == manager && entry.code.ptr() == code &&
@@ -58,7 +62,8 @@ struct Dispatcher {
   PyObject_HEAD
   PyObject* weak_gates;
   Target target;
-  PyObject* held;  // owned: the function or method that torch's wrapper calls
+  PyObject* held;      // owned: the function or method that torch's wrapper calls
+  PyObject* callback;  // owned: Dynamo's, for the frame hook
   int64_t region;
   bool is_fullgraph, is_frame_taken;
   Signature signature;
@@ -198,6 +203,17 @@ class Surroundings {
   const c10::impl::LocalDispatchKeySet before_ = c10::impl::tls_local_dispatch_key_set();
 };
 
+// Runs code that may go on in frames that are to be compiled. Its own frame is not: dynamo/dispatch.py has it skipped.
+PyObject* run_watched(const Dispatcher& self, PyObject* function, const Bound& bound) {
+  if (!set_callback(self.callback)) return nullptr;
+  PyObject* result = self.signature.call(function, bound);
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (!set_callback(Py_None)) PyErr_Clear();
+  PyErr_Restore(type, value, traceback);
+  return result;
+}
+
 // The exception that left the compiled code, as torch's wrapper would raise it.
 PyObject* rescue(PyObject* object) {
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
@@ -264,7 +280,8 @@ PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
   self.shorts++;
   total_shorts++;
   const Surroundings surroundings(self.is_fullgraph);
-  PyObject* result = decision.record->plan->run(bound);
+  const Record& record = *decision.record;
+  PyObject* result = record.plan != nullptr ? record.plan->run(bound) : run_watched(self, record.function, bound);
   return result != nullptr ? result : rescue(object);
 }
 
@@ -298,12 +315,12 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
 }
 
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", nullptr};
-  PyObject *callee = nullptr, *forward = nullptr;
+  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "callback", nullptr};
+  PyObject *callee = nullptr, *forward = nullptr, *callback = nullptr;
   int whole = 0, fullgraph = 0;
   long long region = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLp", const_cast<char**>(keywords), &callee, &forward, &whole,
-                                   &region, &fullgraph)) {
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLpO", const_cast<char**>(keywords), &callee, &forward, &whole,
+                                   &region, &fullgraph, &callback)) {
     return nullptr;
   }
   PyObject* object = type->tp_alloc(type, 0);
@@ -321,6 +338,7 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self.target.is_called_whole = whole;
   self.region = region;
   self.is_fullgraph = fullgraph;
+  self.callback = Py_NewRef(callback);
   Py_INCREF(forward);
   Py_INCREF(self.target.code);
   self.frame = PyDict_New();
@@ -332,9 +350,12 @@ int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
   Dispatcher& self = dispatcher_of(object);
   Py_VISIT(Py_TYPE(object));
   Py_VISIT(self.held);
+  Py_VISIT(self.callback);
   if (self.target.type != nullptr) Py_VISIT(reinterpret_cast<PyObject*>(self.target.function));
   for (const auto& record : self.records) {
-    if (record->plan == nullptr || record.use_count() > 1) continue;  // a call that runs it keeps it alive
+    if (record.use_count() > 1) continue;  // a call that runs it keeps it alive
+    Py_VISIT(record->function);
+    if (record->plan == nullptr) continue;
     if (const int stop = record->plan->traverse(visit, arg)) return stop;
   }
   return 0;
@@ -352,6 +373,7 @@ void dispatcher_dealloc(PyObject* object) {
   Py_CLEAR(self.target.code);
   Py_CLEAR(self.frame);
   Py_CLEAR(self.held);
+  Py_CLEAR(self.callback);
   type->tp_free(object);
   Py_DECREF(type);
 }
@@ -368,13 +390,15 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   record->reference = PyWeakref_NewRef(manager, nullptr);
   if (record->reference == nullptr) return nullptr;
   if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
-  if (plan != Py_None) {
+  if (PyFunction_Check(plan)) record->function = Py_NewRef(plan);
+  if (PyTuple_CheckExact(plan)) {
     PyObject *graph = nullptr, *reads = nullptr, *inputs = nullptr, *steps = nullptr;
     if (!PyArg_ParseTuple(plan, "OOOO", &graph, &reads, &inputs, &steps)) return nullptr;
     record->plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
     if (!record->plan->set(reads, inputs, steps, self.signature.size())) return nullptr;
   }
-  if ((record->why == Why::kNone) != (record->plan != nullptr && record->checker != nullptr)) {
+  if ((record->why == Why::kNone) !=
+      ((record->plan != nullptr || record->function != nullptr) && record->checker != nullptr)) {
     PyErr_SetString(PyExc_ValueError, "an entry is asked and run, or there is a reason why not");
     return nullptr;
   }

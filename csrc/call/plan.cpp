@@ -55,17 +55,18 @@ bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals
     if (input >= locals + reads_.size()) return refuse("an input is read by nobody");
     inputs_.push_back(static_cast<uint32_t>(input));
   }
-  return rebuild_.set(steps);
+  if (!rebuild_.set(steps)) return false;
+  return rebuild_.needs() <= locals || refuse("a result holds a local that there is not");
 }
 
 bool Plan::add_read(PyObject* read, size_t registers) {
   unsigned int kind = 0, base = 0;
   PyObject* key = nullptr;
   if (!PyArg_ParseTuple(read, "IIO", &kind, &base, &key)) return false;
-  if (kind > static_cast<unsigned int>(Kind::kMethod)) return refuse("no such kind of read");
+  if (kind > static_cast<unsigned int>(Kind::kOffset)) return refuse("no such kind of read");
   if (kind != static_cast<unsigned int>(Kind::kGlobal) && base >= registers)
     return refuse("a read comes before its base");
-  if (kind != static_cast<unsigned int>(Kind::kItem) && !PyUnicode_Check(key)) return refuse("a name is a string");
+  if (kind < static_cast<unsigned int>(Kind::kItem) && !PyUnicode_Check(key)) return refuse("a name is a string");
   reads_.push_back({static_cast<Kind>(kind), base, Py_NewRef(key)});
   return true;
 }
@@ -76,10 +77,19 @@ PyObject* Plan::global(PyObject* name) const {
   return Py_XNewRef(found);
 }
 
+// As torch/_dynamo/utils.py does: the method of the tensor, which a subclass may have replaced.
+PyObject* Plan::number(const Read& read, PyObject* tensor) const {
+  static PyObject* const size = PyUnicode_InternFromString("size");
+  static PyObject* const stride = PyUnicode_InternFromString("stride");
+  static PyObject* const offset = PyUnicode_InternFromString("storage_offset");
+  if (read.kind == Kind::kOffset) return PyObject_CallMethodNoArgs(tensor, offset);
+  return PyObject_CallMethodOneArg(tensor, read.kind == Kind::kSize ? size : stride, read.key);
+}
+
 PyObject* Plan::value_of(const Read& read, PyObject* base) const {
   if (read.kind == Kind::kGlobal) return global(read.key);
   if (read.kind == Kind::kAttribute) return PyObject_GetAttr(base, read.key);
-  if (read.kind == Kind::kMethod) return PyObject_CallMethodNoArgs(base, read.key);
+  if (read.kind >= Kind::kSize) return number(read, base);
   if (!PyDict_CheckExact(base)) return PyObject_GetItem(base, read.key);
   PyObject* found = PyDict_GetItemWithError(base, read.key);
   if (found == nullptr && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, read.key);
@@ -99,7 +109,7 @@ PyObject* Plan::run(const Bound& bound) const {
     *flat.out() =
         PyObject_Vectorcall(graph_, args.data() + 1, inputs_.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
   }
-  return flat ? rebuild_.run(flat.get()) : nullptr;
+  return flat ? rebuild_.run(flat.get(), bound.values.data()) : nullptr;
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {

@@ -32,7 +32,7 @@ class Plan {
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  enum class Kind : uint8_t { kGlobal, kAttribute, kItem, kMethod };
+  enum class Kind : uint8_t { kGlobal, kAttribute, kItem, kSize, kStride, kOffset };
   struct Read {
     Kind kind;
     uint32_t base;
@@ -42,6 +42,7 @@ class Plan {
   bool add_read(PyObject* read, size_t registers);
   PyObject* value_of(const Read& read, PyObject* base) const;
   PyObject* global(PyObject* name) const;
+  PyObject* number(const Read& read, PyObject* tensor) const;
 
   PyObject *globals_, *graph_;
   std::vector<Read> reads_;

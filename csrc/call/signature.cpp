@@ -122,6 +122,20 @@ bool Signature::bind_defaults(Bound& bound, PyFunctionObject* function) const {
   return true;
 }
 
+PyObject* Signature::call(PyObject* function, const Bound& bound) const {
+  c10::SmallVector<PyObject*, 16> args(bound.values.begin(), bound.values.begin() + positional_);
+  for (Py_ssize_t at = 0; bound.rest && at < PyTuple_GET_SIZE(bound.rest.get()); at++) {
+    args.push_back(PyTuple_GET_ITEM(bound.rest.get(), at));
+  }
+  if (keyword_only_ == 0 && !takes_named_) return PyObject_Vectorcall(function, args.data(), args.size(), nullptr);
+  const Ref named(bound.named ? PyDict_Copy(bound.named.get()) : PyDict_New());
+  if (!named) return nullptr;
+  for (size_t at = positional_; at < positional_ + keyword_only_; at++) {
+    if (PyDict_SetItem(named.get(), names_[at], bound.values[at]) != 0) return nullptr;
+  }
+  return PyObject_VectorcallDict(function, args.data(), args.size(), named.get());
+}
+
 // False where a variable is not set: torch leaves it out of the locals.
 bool Signature::bind_free(Bound& bound, PyFunctionObject* function) const {
   const size_t count = names_.size() - parameters_;

@@ -30,6 +30,9 @@ class Signature {
   // does not fit the signature.
   bool bind(Bound& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args, PyObject* kwargs) const;
 
+  // Calls a function that has this signature, and no defaults, with what was bound.
+  PyObject* call(PyObject* function, const Bound& bound) const;
+
   size_t size() const { return names_.size(); }
   PyObject* name(size_t at) const { return names_[at]; }
 

@@ -108,13 +108,15 @@ bool is_c_function(PyObject* object, int flags) {
 
 }  // namespace
 
-bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_frame_count, PyObject* generations) {
+bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback, PyObject* set_frame_count,
+                 PyObject* generations) {
   State next;
   next.is_on = State::now.is_on;
   next.get_callback = Py_NewRef(get_callback);
+  next.set_callback = Py_NewRef(set_callback);
   next.generations = Py_NewRef(generations);
   if (set_frame_count != Py_None) next.set_frame_count = Py_NewRef(set_frame_count);
-  bool known = is_c_function(get_callback, METH_NOARGS) &&
+  bool known = is_c_function(get_callback, METH_NOARGS) && is_c_function(set_callback, METH_O) &&
                (set_frame_count == Py_None || is_c_function(set_frame_count, METH_O));
   for (Py_ssize_t at = 0; known && at < PyList_GET_SIZE(flags); at++) {
     const char* why = nullptr;
@@ -170,6 +172,11 @@ bool count_generation() {
   if (!before) return false;
   const Ref after(PyNumber_Add(before.get(), one));
   return after && PyObject_SetAttr(tracker, name, after.get()) == 0;
+}
+
+bool set_callback(PyObject* callback) {
+  const Ref before(call_directly(State::now.set_callback, callback));
+  return static_cast<bool>(before);
 }
 
 int exchange_frame_count(int count) {

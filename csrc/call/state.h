@@ -28,6 +28,7 @@ namespace unified_guards {
   X(kFunctorch, "inside a functorch transform")                                          \
   X(kMode, "a dispatch mode is active")                                                  \
   X(kStance, "torch.compiler.set_stance() is in effect")                                 \
+  X(kBreaks, "torch._dynamo.error_on_graph_break() is in effect")                        \
   X(kHook, "a hook looks at every call of compiled code")                                \
   X(kProfiling, "somebody profiles or traces")                                           \
   X(kFullgraph, "called from a compiled function with fullgraph=True")                   \
@@ -63,8 +64,9 @@ struct Flag {
 // What Python tells once (dynamo/compat.py): objects of torch's, owned for good.
 struct State {
   bool is_on = false;
-  bool is_hooked = false;  // a guard-complete hook, or a debugger of bytecode
-  PyObject* get_callback = nullptr;
+  bool is_hooked = false;            // a guard-complete hook, or a debugger of bytecode
+  PyObject* get_callback = nullptr;  // C functions of torch's
+  PyObject* set_callback = nullptr;
   PyObject* set_frame_count = nullptr;  // null where torch does not count
   PyObject* generations = nullptr;      // the class GenerationTracker
   std::vector<Flag> flags;
@@ -74,7 +76,8 @@ struct State {
 
 // Takes a list of (why, holder, name, expected), and what is named above. False with an error set where something is of
 // another kind.
-bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_frame_count, PyObject* generations);
+bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback, PyObject* set_frame_count,
+                 PyObject* generations);
 
 // The reason of that name; false with an error set where there is none.
 bool why_named(const char* name, Why& why);
@@ -84,6 +87,9 @@ Why why_long();
 
 // As torch's wrapper does on every call: CUDA graphs tell by it that a new step has begun. False with an error set.
 bool count_generation();
+
+// Has Dynamo's frame hook call `callback` in this thread; None switches it off. False with an error set.
+bool set_callback(PyObject* callback);
 
 // How many compiled frames a function with fullgraph=True has run; negative outside of one. Gives the former number.
 int exchange_frame_count(int count);

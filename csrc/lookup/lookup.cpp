@@ -168,6 +168,10 @@ PyObject* lookup_add(PyObject* object, PyObject* args, PyObject* kwargs) {
   if (observer != Py_None) entry->checker.observer = Py_NewRef(observer);
   entry->checker.share.set(share);
   if (!entry->rebuild.set(rebuild)) return nullptr;
+  if (entry->rebuild.needs() > 0) {
+    PyErr_SetString(PyExc_ValueError, "a lookup gives nothing beside the flat outputs");
+    return nullptr;
+  }
   Lookup& self = lookup_of(object);
   if (position(self, key) != self.entries.end()) {
     PyErr_SetString(PyExc_ValueError, "there is an entry with this key");

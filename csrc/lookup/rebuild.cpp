@@ -53,6 +53,7 @@ bool Rebuild::add(PyObject* step) {
   if (!object_fits(one.kind, count, object)) return false;
   steps_.push_back(one);
   Py_INCREF(object);
+  if (one.kind == Step::GIVEN) given_ = std::max<size_t>(given_, count + 1);
   if (one.kind == Step::LEAF) leaves_ = std::max<Py_ssize_t>(leaves_, count + 1);
   return true;
 }
@@ -77,13 +78,15 @@ bool Rebuild::set(PyObject* steps) {
 // One run over the steps.
 class Builder {
  public:
-  Builder(const Rebuild& rebuild, PyObject* flat) : next_(rebuild.steps_.data()), flat_(flat) {}
+  Builder(const Rebuild& rebuild, PyObject* flat, PyObject* const* given)
+      : next_(rebuild.steps_.data()), flat_(flat), given_(given) {}
 
   // The object of the next step and all below it: a new reference, or null with an error set.
   PyObject* build() {
     const Rebuild::One& step = *next_++;
     switch (step.kind) {
       case Step::LEAF: return leaf(step.count);
+      case Step::GIVEN: return Py_NewRef(given_[step.count]);
       case Step::CONSTANT: return Py_NewRef(step.object);
       case Step::TUPLE: return tuple(step.count);
       case Step::LIST: return list(step.count);
@@ -146,9 +149,10 @@ class Builder {
 
   const Rebuild::One* next_;
   PyObject* flat_;
+  PyObject* const* given_;
 };
 
-PyObject* Rebuild::run(PyObject* flat) const {
+PyObject* Rebuild::run(PyObject* flat, PyObject* const* given) const {
   if (!PyList_Check(flat) && !PyTuple_Check(flat)) {
     PyErr_Format(PyExc_TypeError, "the compiled function must return a list or tuple of flat outputs, not %.200s",
                  Py_TYPE(flat)->tp_name);
@@ -159,7 +163,7 @@ PyObject* Rebuild::run(PyObject* flat) const {
                  leaves_, PySequence_Fast_GET_SIZE(flat));
     return nullptr;
   }
-  return Builder(*this, flat).build();
+  return Builder(*this, flat, given).build();
 }
 
 int Rebuild::traverse(visitproc visit, void* arg) const {

@@ -12,6 +12,7 @@ namespace unified_guards {
 // Every kind of step: what `count` and `object` mean to it. Steps are in prefix order.
 #define UG_REBUILD(X)                                                          \
   X(LEAF)     /* count: index in the flat list                              */ \
+  X(GIVEN)    /* count: index in what the caller gives beside that list     */ \
   X(CONSTANT) /* object: the value                                          */ \
   X(TUPLE)    /* count: of the children that follow                         */ \
   X(LIST)     /* count: of the children that follow                         */ \
@@ -34,8 +35,12 @@ class Rebuild {
   // `steps` is a list of (kind, count, object). False with a Python error set when it is not one tree.
   bool set(PyObject* steps);
 
-  // The result made of `flat`, a list or tuple: a new reference, or null with an error set.
-  PyObject* run(PyObject* flat) const;
+  // The result made of `flat`, a list or tuple: a new reference, or null with an error set. `given` is as long as
+  // needs() says.
+  PyObject* run(PyObject* flat, PyObject* const* given = nullptr) const;
+
+  // How many objects have to be given.
+  size_t needs() const { return given_; }
 
   int traverse(visitproc visit, void* arg) const;
   size_t bytes() const { return steps_.capacity() * sizeof(One); }
@@ -52,6 +57,7 @@ class Rebuild {
 
   std::vector<One> steps_;
   Py_ssize_t leaves_ = 0;  // how long the flat list must be
+  size_t given_ = 0;
 };
 
 }  // namespace unified_guards

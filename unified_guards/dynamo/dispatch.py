@@ -60,8 +60,8 @@ class Dispatcher(_C.Dispatcher):
         elif not isinstance(manager, UnifiedGuardManagerWrapper):
             self._add(manager, entry.code, None, None, "kForeign")
         else:
-            plan = self._plan_of(entry.code)
-            self._add(manager, entry.code, manager.entry.checker, plan, "kNone" if plan is not None else "kCode")
+            way = self._plan_of(entry.code) or self._function_of(entry.code)
+            self._add(manager, entry.code, manager.entry.checker, way, "kNone" if way is not None else "kCode")
 
     def _plan_of(self, code: types.CodeType) -> tuple[Any, ...] | None:
         try:
@@ -70,6 +70,17 @@ class Dispatcher(_C.Dispatcher):
             return None
         graph = _graph_of(self._function.__globals__.get(plan.graph))
         return None if graph is None else (graph, *_numbered(plan, self._names))
+
+    def _function_of(self, code: types.CodeType) -> types.FunctionType | None:
+        """The code as a function, to be run with Dynamo watching: it may go on in a frame that is to be compiled."""
+        function, context = self._function, self.context
+        if code.co_freevars != function.__code__.co_freevars or context._isolate_recompiles_id != -1:
+            return None
+        if not _enters_plainly(context, patches=False):
+            return None
+        strategy = torch._C._dynamo.eval_frame._FrameExecStrategy(_SKIP, _DEFAULT)
+        torch._C._dynamo.eval_frame.set_code_exec_strategy(code, strategy)
+        return types.FunctionType(code, function.__globals__, function.__name__, None, function.__closure__)
 
     def _rescue(self, error: BaseException) -> None:
         """As torch's wrapper does with what leaves the compiled code."""
@@ -101,7 +112,8 @@ def _graph_of(function: Any) -> Callable[..., Any] | None:
     return inner if callable(inner) else None
 
 
-_READS = {"global": 0, "attribute": 1, "item": 2, "method": 3}  # Plan::Kind in csrc/call/plan.h
+#: Plan::Kind in csrc/call/plan.h.
+_READS = {"global": 0, "attribute": 1, "item": 2, "size": 3, "stride": 4, "storage_offset": 5}
 
 
 def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, Any]], list[int], list[Any]]:
@@ -171,7 +183,9 @@ def _with_gate(code: types.CodeType, gate: _C.Gate) -> types.CodeType:
 # -- which wrappers -----------------------------------------------------------------------------------------------------
 
 #: The wrappers that have a gate, with their code before and after.
-_open: weakref.WeakKeyDictionary[types.FunctionType, tuple[types.CodeType, types.CodeType]] = weakref.WeakKeyDictionary()
+_open: weakref.WeakKeyDictionary[types.FunctionType, tuple[types.CodeType, types.CodeType]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
@@ -214,6 +228,7 @@ def _learn() -> bool:
         _C.learn_calls(
             compat.flags_of_calls(),
             native.get_eval_frame_callback,
+            native.set_eval_frame,
             getattr(native, "set_fullgraph_compiled_frame_count", None),
             torch._dynamo.mutation_guard.GenerationTracker,
             hooks,
@@ -231,14 +246,14 @@ _GLOBAL_HOOKS = (
 
 def _attach(context: Any, wrapper: types.FunctionType) -> None:
     callee = vars(wrapper).get("_torchdynamo_orig_callable")
-    if not compat.is_known_wrapper(wrapper.__code__) or not _enters_plainly(context):
+    if not compat.is_known_wrapper(wrapper.__code__) or not _enters_plainly(context, patches=True):
         return
     forward = _forward_of(callee)
     function = forward or getattr(callee, "__func__", callee)
     if not isinstance(function, types.FunctionType) or function.__code__.co_flags & _GENERATORS:
         return
     whole = getattr(callee, "__func__", None) is modules.Module._wrapped_call_impl
-    made = Dispatcher(callee, forward, whole, context._isolate_recompiles_id, context.fullgraph)
+    made = Dispatcher(callee, forward, whole, context._isolate_recompiles_id, context.fullgraph, context.callback)
     made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
     vars(wrapper)[_ATTRIBUTE] = made
     own = wrapper.__code__
@@ -247,15 +262,22 @@ def _attach(context: Any, wrapper: types.FunctionType) -> None:
     wrapper.__code__ = gated
 
 
-def _enters_plainly(context: Any) -> bool:
-    """Whether entering the context does nothing but count a generation, or patch what only a compilation reads."""
-    if context.export or not callable(context.callback):
+def _enters_plainly(context: Any, *, patches: bool) -> bool:
+    """Whether entering the context does nothing but count a generation.
+
+    Args:
+        context: of the wrapper.
+        patches: whether it may also patch Dynamo's config, which a compilation reads.
+    """
+    if context.export or not callable(context.callback) or context.error_on_graph_break:
         return False
     names = {getattr(hook, "__qualname__", "") for hook in context.enter_exit_hooks}
-    return names <= _PLAIN_HOOKS
+    return names <= ({_COUNTS, _PATCHES} if patches else {_COUNTS})
 
 
-_PLAIN_HOOKS = frozenset({"_TorchDynamoContext.__init__.<locals>.call_on_enter"})
+_COUNTS = "_TorchDynamoContext.__init__.<locals>.call_on_enter"
+_PATCHES = "ConfigModule._make_closure_patcher.<locals>.change"
+_SKIP, _DEFAULT = (getattr(torch._C._dynamo.eval_frame._FrameAction, name) for name in ("SKIP", "DEFAULT"))
 
 
 def _forward_of(callee: Any) -> types.FunctionType | None:
@@ -266,7 +288,9 @@ def _forward_of(callee: Any) -> types.FunctionType | None:
         return None
     kind = type(callee.__self__)
     forward = getattr(kind, "forward", None)
-    is_torchs = kind._call_impl is modules.Module._call_impl and kind._wrapped_call_impl is modules.Module._wrapped_call_impl
+    is_torchs = (
+        kind._call_impl is modules.Module._call_impl and kind._wrapped_call_impl is modules.Module._wrapped_call_impl
+    )
     return forward if is_torchs and isinstance(forward, types.FunctionType) else None
 
 

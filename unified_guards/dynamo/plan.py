@@ -20,8 +20,8 @@ from unified_guards import _C
 _UTILS = "__import_torch_dot__dynamo_dot_utils"
 #: Of torch/_dynamo/utils.py: they tell a profiler when the inputs are gathered, and do nothing where nobody profiles.
 _MARKS = frozenset({"record_pregraph_bytecode_enter", "record_pregraph_bytecode_exit"})
-#: Methods of tensors that Dynamo calls for what is symbolic in a graph.
-_NUMBERS = frozenset({"size", "stride", "storage_offset"})
+#: Also of torch/_dynamo/utils.py: they call a method of a tensor for what is symbolic in a graph.
+_NUMBERS = {"call_size": "size", "call_stride": "stride", "call_storage_offset": "storage_offset"}
 
 
 class NotPlain(Exception):
@@ -57,11 +57,17 @@ class Global(NamedTuple):
 
 
 class Read(NamedTuple):
-    """An attribute, an item with a constant key, or what a method without arguments gives."""
+    """An attribute, an item with a constant key, or a number of a tensor.
+
+    Attributes:
+        base: what it is read from.
+        key: the name of the attribute, the key of the item, or the dimension; None for a storage offset.
+        kind: "attribute", "item", or the method of the tensor.
+    """
 
     base: Local | Global | Read
     key: Any
-    kind: str  # "attribute", "item" or "method"
+    kind: str
 
 
 class Constant(NamedTuple):
@@ -100,7 +106,8 @@ class _Symbolic:
     def __init__(self, code: types.CodeType) -> None:
         count = code.co_argcount + code.co_kwonlyargcount
         count += bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)
-        self.locals: dict[str, Any] = {name: Local(name) for name in code.co_varnames[:count]}
+        self.parameters = code.co_varnames[:count]
+        self.locals: dict[str, Any] = {name: Local(name) for name in self.parameters}
         self.free = frozenset(code.co_freevars)
         self.stack: list[Any] = []
         self.graph: str | None = None
@@ -140,8 +147,10 @@ class _Symbolic:
     def result(self, function: Any, arguments: list[Any]) -> Any:
         if isinstance(function, Read) and function.base == Global(_UTILS) and function.key in _MARKS:
             return Constant(None)
-        if isinstance(function, Read) and function.kind == "attribute" and function.key in _NUMBERS and not arguments:
-            return Read(function.base, function.key, "method")
+        if isinstance(function, Read) and function.base == Global(_UTILS) and function.key in _NUMBERS:
+            tensor, *dims = arguments
+            if isinstance(tensor, Local | Global | Read) and all(isinstance(dim, Constant) for dim in dims):
+                return Read(tensor, dims[0].value if dims else None, _NUMBERS[function.key])
         if not isinstance(function, Global) or not function.name.startswith("__compiled_fn") or self.graph is not None:
             raise NotPlain(f"a call of {function}")
         if not all(isinstance(item, Local | Global | Read) for item in arguments):
@@ -306,13 +315,16 @@ _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
 class _Rebuild:
     """The steps that make a result, from the symbols that it is made of."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: list[str]) -> None:
+        self.names = names  # of the locals, in the order in which they are bound
         self.steps: list[tuple[int, int, Any]] = []
         self.seen: set[int] = set()
 
     def add(self, value: Any) -> None:
         if isinstance(value, Output) and value.at is not None:
             self.steps.append((_C.REBUILD["LEAF"], value.at, None))
+        elif isinstance(value, Local):
+            self.steps.append((_C.REBUILD["GIVEN"], self.names.index(value.name), None))
         elif isinstance(value, Constant):
             self.steps.append((_C.REBUILD["CONSTANT"], 0, value.value))
         elif isinstance(value, Items):
@@ -350,7 +362,7 @@ def plan_of(code: types.CodeType) -> Plan:
         raise NotPlain(str(error)) from error
     if symbolic.graph is None:
         raise NotPlain("no graph")
-    rebuild = _Rebuild()
+    rebuild = _Rebuild([*symbolic.parameters, *code.co_freevars])
     rebuild.add(result)
     return Plan(symbolic.graph, _in_order(symbolic.inputs), symbolic.inputs, rebuild.steps)
 
