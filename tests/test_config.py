@@ -13,7 +13,7 @@ import unified_guards
 from unified_guards import config, verify
 from unified_guards.dynamo.guard_manager import entries_of
 
-SWITCHES = {"verify": 0.0, "no_fallback": False, "strict": False, "witness": True, "profile": False}
+SWITCHES = {"verify": 0.0, "no_fallback": False, "strict": False, "witness": True, "dispatch": True, "profile": False}
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_patch_as_a_decorator() -> None:
 
 @pytest.mark.parametrize("use", [lambda: config.patch(witnes=False), lambda: config.patch({"witnes": False})])
 def test_a_wrong_name_in_patch_says_which_there_are(use: Any) -> None:
-    with pytest.raises(AttributeError, match="'witnes'; there are verify, no_fallback, strict, witness, profile"):
+    with pytest.raises(AttributeError, match="'witnes'; there are verify, no_fallback, strict, witness, dispatch, profile"):
         use()
 
 

@@ -478,10 +478,14 @@ RESETS = """
         torch._dynamo.reset()
 """
 
-SWITCHES: list[dict[str, str]] = [{}, {"UNIFIED_GUARDS_WITNESS": "0"}, {"UNIFIED_GUARDS_VERIFY": "1"}]
+SWITCHES: list[dict[str, str]] = [
+    {"UNIFIED_GUARDS_DISPATCH": way, **tier}
+    for way in ("0", "1")
+    for tier in ({}, {"UNIFIED_GUARDS_WITNESS": "0"}, {"UNIFIED_GUARDS_VERIFY": "1"})
+]
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=["", "exactly", "verified"])
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: "-".join(switches.values()))
 def test_reset_within_a_guard(tmp_path: Path, switches: dict[str, str]) -> None:
     """Code of a user's that a guard runs frees what torch's lookup walks, and the checker that runs."""
     script = """
@@ -508,6 +512,7 @@ def test_uninstall_within_a_guard(tmp_path: Path) -> None:
 
     make_helper()
     for _ in range(3):
+        torch._dynamo.reset()  # torch's own guards do not survive this
         unified_guards.install()
         ask(uninstall)
     assert not unified_guards.is_installed()
@@ -516,8 +521,9 @@ def test_uninstall_within_a_guard(tmp_path: Path) -> None:
 
 
 def test_what_a_reset_within_a_guard_kept_is_freed(tmp_path: Path) -> None:
-    """By the next check after the lookup is over, whichever that is."""
+    """By the next check after torch's lookup is over, whichever that is. The short way keeps nothing."""
     script = """
+    unified_guards.config.dispatch = False
     import weakref
     from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 

@@ -61,6 +61,7 @@ struct Record {
 struct Dispatcher {
   PyObject_HEAD
   PyObject* weak_gates;
+  PyObject* on_death;  // owned: called with the weak reference of a guard manager that died
   Target target;
   PyObject* held;      // owned: the function or method that torch's wrapper calls
   PyObject* callback;  // owned: Dynamo's, for the frame hook
@@ -166,14 +167,19 @@ Decision decide(Dispatcher& self, PyObject* locals) {
     if (record->why == Why::kMiss) continue;
     if (record->why == Why::kForeign) return {Why::kForeign, nullptr};
     Decision decision{Why::kNone, record};
+    // Leaf guards of torch's read the root that made them. Code of a user's in a guard may drop the manager of it.
+    const Ref held(Py_NewRef(record->manager));
     const bool hit = fits(*record, locals, decision.raised);
     if (decision.raised) return decision;
     found = entries_of(self.target.code, self.region);
     if (found.why != Why::kNone) return {found.why, nullptr};
-    if (at >= found.entries->size()) return {Why::kMiss, nullptr};
+    if (at >= found.entries->size()) return {Why::kMoved, nullptr};
     entry = std::next(found.entries->begin(), static_cast<ptrdiff_t>(at));
-    if (!record->is_of(*entry)) return {Why::kMiss, nullptr};
-    if (!hit) continue;
+    if (!record->is_of(*entry)) return {Why::kMoved, nullptr};
+    if (!hit) {
+      just_missed.note(record->checker.get());
+      continue;
+    }
     move_to_front(*found.entries, entry);
     if (record->why != Why::kNone) return {record->why, nullptr};
     return decision;
@@ -255,6 +261,8 @@ bool prepare(PyObject* object) {
 
 PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
   Dispatcher& self = dispatcher_of(object);
+  if (Running::some_are_kept) Running::free_what_is_over();
+  just_missed.clear();
   if (const Why why = why_long(); why != Why::kNone) return go_long(self, why);
   if (const Why why = self.target.changed(); why != Why::kNone) return go_long(self, why);
   Bound bound;
@@ -275,6 +283,7 @@ PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
     if (decision.why == Why::kNew && prepare(object)) decision = decide(self, frame.dict());
   }
   if (decision.raised) return nullptr;
+  if (decision.why != Why::kMiss) just_missed.clear();
   if (decision.why != Why::kNone) return go_long(self, decision.why);
   if (!count_generation()) return nullptr;
   self.shorts++;
@@ -283,6 +292,29 @@ PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
   const Record& record = *decision.record;
   PyObject* result = record.plan != nullptr ? record.plan->run(bound) : run_watched(self, record.function, bound);
   return result != nullptr ? result : rescue(object);
+}
+
+// ---- entries that die ----
+
+// The entry whose guard manager died is forgotten: nothing of it is kept alive.
+PyObject* forget(PyObject* self, PyObject* reference) {
+  const Ref dispatcher(cpython::weakref_target(self));
+  if (dispatcher.get() == Py_None) Py_RETURN_NONE;
+  auto& records = dispatcher_of(dispatcher.get()).records;
+  const auto dead =
+      std::find_if(records.begin(), records.end(), [&](const auto& record) { return record->reference == reference; });
+  if (dead != records.end()) {
+    const std::shared_ptr<Record> dropped = std::move(*dead);
+    records.erase(dead);
+  }
+  Py_RETURN_NONE;
+}
+
+PyMethodDef forget_method{"forget_entry", forget, METH_O, "Drops what is known of an entry whose guard manager died."};
+
+PyObject* make_on_death(PyObject* dispatcher) {
+  const Ref weakly(PyWeakref_NewRef(dispatcher, nullptr));
+  return weakly ? PyCFunction_New(&forget_method, weakly.get()) : nullptr;
 }
 
 // ---- the type of dispatchers -------------------------------------------------------------------------------------
@@ -342,7 +374,8 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   Py_INCREF(forward);
   Py_INCREF(self.target.code);
   self.frame = PyDict_New();
-  if (self.frame == nullptr) Py_CLEAR(object);
+  self.on_death = make_on_death(object);
+  if (self.frame == nullptr || self.on_death == nullptr) Py_CLEAR(object);
   return object;
 }
 
@@ -372,6 +405,7 @@ void dispatcher_dealloc(PyObject* object) {
   if (self.target.type != nullptr) Py_CLEAR(reinterpret_cast<PyObject*&>(self.target.function));
   Py_CLEAR(self.target.code);
   Py_CLEAR(self.frame);
+  Py_CLEAR(self.on_death);
   Py_CLEAR(self.held);
   Py_CLEAR(self.callback);
   type->tp_free(object);
@@ -387,7 +421,7 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   record->manager = manager;
   record->code = code;
   if (!why_named(why, record->why)) return nullptr;
-  record->reference = PyWeakref_NewRef(manager, nullptr);
+  record->reference = PyWeakref_NewRef(manager, self.on_death);
   if (record->reference == nullptr) return nullptr;
   if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
   if (PyFunction_Check(plan)) record->function = Py_NewRef(plan);

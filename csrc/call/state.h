@@ -41,6 +41,7 @@ namespace unified_guards {
   X(kForeign, "an entry is checked by torch")                                            \
   X(kCode, "the code of the entry has to be run by Dynamo's frame hook")                 \
   X(kNew, "an entry was met for the first time")                                         \
+  X(kMoved, "code of a guard has changed torch's entries")                               \
   X(kMiss, "no entry fits")
 
 enum class Why : uint8_t {

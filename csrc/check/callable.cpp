@@ -94,6 +94,7 @@ PyObject* call(PyObject* self, PyObject* const* args, size_t nargs, PyObject* na
   // A guard may run code of a user's that drops whatever holds this.
   const Ref held(Py_NewRef(self));
   Checker& checker = *reinterpret_cast<Callable*>(self)->checker;
+  if (just_missed.take(&checker)) Py_RETURN_FALSE;
   const Running running(args[0]);
   if (checker.is_observed()) return verified(checker, args[0]);
   return PyBool_FromLong(checker.check(args[0]));

@@ -18,6 +18,8 @@ bool hand_out(Evaluation& evaluation, PyObject** gathered) {
 
 }  // namespace
 
+thread_local JustMissed just_missed;
+
 Checker::Checker(Program program) : program_(std::move(program)), scratch_(program_), journal_(program_) {}
 
 Checker::~Checker() { Py_XDECREF(observer); }

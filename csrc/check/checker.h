@@ -11,7 +11,9 @@
 #include "check/share.h"
 #include "program/program.h"
 
+#include <algorithm>
 #include <memory>
+#include <vector>
 
 namespace unified_guards {
 
@@ -106,6 +108,28 @@ class Checker {
   std::unique_ptr<Witnesses> witnesses_;
   bool busy_ = false;  // scratch_ is in use; a nested check, from code of a user's in a guard, needs one of its own
 };
+
+// The checkers that have said no to the call that goes torch's way now, in this thread. Torch's lookup asks them once
+// more. They then say the same, without evaluating again: code of a user's in a guard runs once for each call.
+class JustMissed {
+ public:
+  void note(const Checker* checker) { checkers_.push_back(checker); }
+  void clear() { checkers_.clear(); }
+
+  // Whether `checker` has said no; it is asked only once.
+  bool take(const Checker* checker) {
+    if (checkers_.empty()) return false;
+    const auto found = std::find(checkers_.begin(), checkers_.end(), checker);
+    if (found == checkers_.end()) return false;
+    checkers_.erase(found);
+    return true;
+  }
+
+ private:
+  std::vector<const Checker*> checkers_;
+};
+
+extern thread_local JustMissed just_missed;
 
 // A callable over `checker`, which Dynamo's lookup runs as checker(dict of locals) -> bool: a new reference, or null
 // with an error set.

@@ -12,12 +12,12 @@ namespace unified_guards {
 // Every kind of step: what `count` and `object` mean to it. Steps are in prefix order.
 #define UG_REBUILD(X)                                                          \
   X(LEAF)     /* count: index in the flat list                              */ \
-  X(GIVEN)    /* count: index in what the caller gives beside that list     */ \
   X(CONSTANT) /* object: the value                                          */ \
   X(TUPLE)    /* count: of the children that follow                         */ \
   X(LIST)     /* count: of the children that follow                         */ \
   X(DICT)     /* object: tuple of `count` keys, one for each child          */ \
-  X(CALL)     /* count: of the children, given as one list; object: callable */
+  X(CALL)     /* count: of the children, given as one list; object: callable */ \
+  X(GIVEN)    /* count: index in what the caller gives beside that list     */
 
 enum class Step : uint8_t {
 #define UG_STEP(name) name,

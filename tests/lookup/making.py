@@ -12,7 +12,7 @@ from unified_guards.lower.rows import lower
 ARGS = Source.frame().child(Access.LOCAL, "args")
 KWARGS = Source.frame().child(Access.LOCAL, "kwargs")
 FIRST = ARGS.child(Access.TUPLE_ITEM, 0)
-LEAF, CONSTANT, TUPLE, LIST, DICT, CALL = range(6)
+LEAF, CONSTANT, TUPLE, LIST, DICT, CALL, GIVEN = range(7)
 ONE_LEAF = [(LEAF, 0, None)]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from unified_guards import _C
 
-from .making import CALL, CONSTANT, DICT, LEAF, LIST, ONE_LEAF, TUPLE, Lookup, put
+from .making import CALL, CONSTANT, DICT, GIVEN, LEAF, LIST, ONE_LEAF, TUPLE, Lookup, put
 
 Point = collections.namedtuple("Point", "x y")
 FLAT = ["a", "b", "c"]
@@ -51,7 +51,13 @@ def test_the_order_of_a_dict_is_that_of_its_keys() -> None:
 
 
 def test_the_kinds_have_names() -> None:
-    assert _C.REBUILD == {"LEAF": LEAF, "CONSTANT": CONSTANT, "TUPLE": TUPLE, "LIST": LIST, "DICT": DICT, "CALL": CALL}
+    names = {"LEAF": LEAF, "CONSTANT": CONSTANT, "TUPLE": TUPLE, "LIST": LIST, "DICT": DICT, "CALL": CALL}
+    assert _C.REBUILD == {**names, "GIVEN": GIVEN}
+
+
+def test_nothing_is_given_to_an_entry_of_a_lookup() -> None:
+    with pytest.raises(ValueError, match="gives nothing beside"):
+        put(Lookup(), "all", rebuild=[(GIVEN, 0, None)])
 
 
 BAD_REBUILDS: dict[str, list[Any]] = {

@@ -10,10 +10,9 @@ from __future__ import annotations
 import dis
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dis import Instruction
 from typing import Any, NamedTuple
-
-from torch._dynamo.bytecode_transformation import Instruction, cleaned_instructions
 
 from unified_guards import _C
 
@@ -113,7 +112,7 @@ class _Symbolic:
         self.graph: str | None = None
         self.inputs: tuple[Local | Global | Read, ...] = ()
 
-    def run(self, instructions: list[Instruction]) -> Any:
+    def run(self, instructions: Iterable[Instruction]) -> Any:
         """What the code returns."""
         for each in instructions:
             if each.opname in ("RETURN_VALUE", "RETURN_CONST"):
@@ -284,7 +283,7 @@ _SUBSCRIPT = dict(getattr(dis, "_nb_ops", ())) and next(
 )
 
 _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
-    **dict.fromkeys(("RESUME", "NOP", "CACHE", "PRECALL", "COPY_FREE_VARS", "MAKE_CELL"), lambda self, each: None),
+    **dict.fromkeys(("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS", "MAKE_CELL"), lambda self, each: None),
     **dict.fromkeys(("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attribute),
@@ -357,7 +356,7 @@ def plan_of(code: types.CodeType) -> Plan:
         raise NotPlain("a try or a with")
     symbolic = _Symbolic(code)
     try:
-        result = symbolic.run(cleaned_instructions(code))
+        result = symbolic.run(dis.get_instructions(code))
     except (IndexError, AttributeError, TypeError) as error:  # an instruction is used as no version of Python uses it
         raise NotPlain(str(error)) from error
     if symbolic.graph is None:
