@@ -253,9 +253,9 @@ py::object given(PyObject* object) {
 
 void learn_calls(const py::list& flags, const py::object& get_callback, const py::object& set_callback,
                  const py::object& set_frame_count, const py::object& generations, const py::tuple& global_hooks,
-                 const py::object& code) {
+                 const py::object& optimized, const py::tuple& on_the_way, const py::object& code) {
   if (!learn_state(flags.ptr(), get_callback.ptr(), set_callback.ptr(), set_frame_count.ptr(), generations.ptr()) ||
-      !learn_global_hooks(global_hooks.ptr())) {
+      !learn_modules(global_hooks.ptr(), optimized.ptr(), on_the_way.ptr())) {
     throw py::error_already_set();
   }
   torchs_index = cpython::only_extra_of(code.ptr());
@@ -264,9 +264,11 @@ void learn_calls(const py::list& flags, const py::object& get_callback, const py
 void bind_calls(py::module_& m) {
   m.attr("Dispatcher") = given(make_dispatcher_type());
   m.attr("Gate") = given(make_gate_type());
+  m.attr("module_gate") = given(make_module_gate());
   m.attr("LONG_WAY") = given(long_way());
   m.def("learn_calls", &learn_calls, py::arg("flags"), py::arg("get_callback"), py::arg("set_callback"),
-        py::arg("set_frame_count"), py::arg("generations"), py::arg("global_hooks"), py::arg("code"),
+        py::arg("set_frame_count"), py::arg("generations"), py::arg("global_hooks"), py::arg("optimized"),
+        py::arg("on_the_way"), py::arg("code"),
         "What torch's wrapper of compiled functions looks at (call/state.h); `code` carries what torch keeps.");
   m.def(
       "dispatch", [](bool on) { return std::exchange(State::now.is_on, on); }, py::arg("on"),

@@ -28,11 +28,17 @@ namespace py = pybind11;
 namespace unified_guards {
 namespace {
 
-PyObject* go_on = nullptr;  // what a gate gives where the call has to go the long way; made at import
+PyObject* dispatcher_type = nullptr;  // made at import
+PyObject* go_on = nullptr;            // what a gate gives where the call has to go the long way; made at import
 
 struct Names {
   PyObject* prepare = PyUnicode_InternFromString("_prepare");
   PyObject* rescue = PyUnicode_InternFromString("_rescue");
+  PyObject* dispatcher = PyUnicode_InternFromString("_unified_guards_dispatcher");
+  // What a call of a module goes through, and where it ends.
+  PyObject* on_the_way =
+      Py_BuildValue("NNNN", PyUnicode_InternFromString("__call__"), PyUnicode_InternFromString("_wrapped_call_impl"),
+                    PyUnicode_InternFromString("_call_impl"), PyUnicode_InternFromString("forward"));
 };
 
 Names* names = nullptr;  // made with the type
@@ -63,6 +69,7 @@ struct Dispatcher {
   PyObject* weak_gates;
   PyObject* on_death;  // owned: called with the weak reference of a guard manager that died
   Target target;
+  PyObject* wrapper;   // owned: a weak reference to torch's wrapper, whose calls these are
   PyObject* held;      // owned: the function or method that torch's wrapper calls
   PyObject* callback;  // owned: Dynamo's, for the frame hook
   int64_t region;
@@ -113,7 +120,7 @@ class Frame {
  private:
   bool fill(const Bound& bound) {
     for (size_t at = 0; at < bound.values.size(); at++) {
-      if (PyDict_SetItem(dict_, self_.signature.name(at), bound.values[at]) != 0) return false;
+      if (!put(at, bound.values[at])) return false;
     }
     return true;
   }
@@ -121,8 +128,19 @@ class Frame {
   // Nothing of a call is kept alive by the dict.
   void empty() {
     for (size_t at = 0; at < self_.signature.size(); at++) {
-      if (PyDict_SetItem(dict_, self_.signature.name(at), Py_None) != 0) PyErr_Clear();
+      if (!put(at, Py_None)) PyErr_Clear();
     }
+  }
+
+  // The names are put into the dict in order, so each has an entry of the same number.
+  bool put(size_t at, PyObject* value) {
+    PyObject* name = self_.signature.name(at);
+    if (is_own_) {
+      Py_INCREF(value);
+      if (cpython::replace_at(dict_, static_cast<cpython::Slot>(at), name, value)) return true;
+      Py_DECREF(value);
+    }
+    return PyDict_SetItem(dict_, name, value) == 0;
   }
 
   Dispatcher& self_;
@@ -334,8 +352,7 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
   }
   if (forward != Py_None) {
     function = forward;
-    self.target.type = Py_TYPE(self.target.receiver);
-    self.target.version = version_of(self.target.type);
+    self.target.known = KnownClass(Py_TYPE(self.target.receiver), names->on_the_way);
   }
   if (!PyFunction_Check(function)) {
     PyErr_SetString(PyExc_TypeError, "a dispatcher is made for a function or a bound method");
@@ -371,7 +388,6 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self.region = region;
   self.is_fullgraph = fullgraph;
   self.callback = Py_NewRef(callback);
-  Py_INCREF(forward);
   Py_INCREF(self.target.code);
   self.frame = PyDict_New();
   self.on_death = make_on_death(object);
@@ -384,7 +400,7 @@ int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(object));
   Py_VISIT(self.held);
   Py_VISIT(self.callback);
-  if (self.target.type != nullptr) Py_VISIT(reinterpret_cast<PyObject*>(self.target.function));
+  if (const int stop = self.target.known.traverse(visit, arg)) return stop;
   for (const auto& record : self.records) {
     if (record.use_count() > 1) continue;  // a call that runs it keeps it alive
     Py_VISIT(record->function);
@@ -402,11 +418,12 @@ void dispatcher_dealloc(PyObject* object) {
   dispatcher_clear(object);
   self.records.~vector();
   self.signature.~Signature();
-  if (self.target.type != nullptr) Py_CLEAR(reinterpret_cast<PyObject*&>(self.target.function));
   Py_CLEAR(self.target.code);
+  self.target.~Target();
   Py_CLEAR(self.frame);
   Py_CLEAR(self.on_death);
   Py_CLEAR(self.held);
+  Py_CLEAR(self.wrapper);
   Py_CLEAR(self.callback);
   type->tp_free(object);
   Py_DECREF(type);
@@ -437,6 +454,13 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
     return nullptr;
   }
   self.records.push_back(std::move(record));
+  Py_RETURN_NONE;
+}
+
+PyObject* dispatcher_serve(PyObject* object, PyObject* wrapper) {
+  PyObject* reference = PyWeakref_NewRef(wrapper, nullptr);
+  if (reference == nullptr) return nullptr;
+  Py_XSETREF(dispatcher_of(object).wrapper, reference);
   Py_RETURN_NONE;
 }
 
@@ -484,6 +508,7 @@ PyObject* total_counts_method(PyObject*, PyObject*) { return counts_of(total_sho
 PyMethodDef kDispatcherMethods[] = {
     {"_add", dispatcher_add, METH_VARARGS,
      "_add(guard manager, code, checker, plan, why): what is known of one of torch's entries."},
+    {"_serve", dispatcher_serve, METH_O, "Says whose calls these are: torch's wrapper."},
     {"_forget", dispatcher_forget, METH_NOARGS, "Forgets all entries."},
     {"_totals", total_counts_method, METH_NOARGS | METH_STATIC, "The counts of all dispatchers there have been."},
     {nullptr, nullptr, 0, nullptr}};
@@ -540,6 +565,31 @@ void gate_dealloc(PyObject* object) {
   Py_DECREF(type);
 }
 
+// The dispatcher of a wrapper; null where the object is no wrapper with a dispatcher of its own. Whatever copies the
+// attributes of a wrapper (functools.wraps) copies the dispatcher, too.
+PyObject* dispatcher_serving(PyObject* wrapper) {
+  if (wrapper == nullptr || !PyFunction_Check(wrapper)) return nullptr;
+  PyObject* attributes = reinterpret_cast<PyFunctionObject*>(wrapper)->func_dict;
+  if (attributes == nullptr || !PyDict_CheckExact(attributes)) return nullptr;
+  PyObject* found = PyDict_GetItemWithError(attributes, names->dispatcher);
+  if (found == nullptr) PyErr_Clear();
+  if (found == nullptr || !PyObject_TypeCheck(found, reinterpret_cast<PyTypeObject*>(dispatcher_type))) return nullptr;
+  PyObject* reference = dispatcher_of(found).wrapper;
+  return reference != nullptr && *cpython::weakref_word(reference) == cpython::bits(wrapper) ? found : nullptr;
+}
+
+PyObject* module_gate(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
+  if (!State::now.is_on || nargs != 3 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
+    return Py_NewRef(go_on);
+  }
+  const Ref dispatcher(Py_XNewRef(dispatcher_serving(compiled_forward(args[0]))));
+  if (!dispatcher) return Py_NewRef(go_on);
+  return call(dispatcher.get(), args[1], args[2]);
+}
+
+PyMethodDef module_gate_method{"module_gate", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(module_gate)),
+                               METH_FASTCALL, "Hands a call of a module to the Dispatcher of its compiled forward."};
+
 PyMemberDef kGateMembers[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(Gate, call), READONLY, nullptr},
                               {nullptr, 0, 0, 0, nullptr}};
 
@@ -559,7 +609,8 @@ PyObject* make_dispatcher_type() {
                          {0, nullptr}};
   PyType_Spec spec{"unified_guards._C.Dispatcher", sizeof(Dispatcher), 0,
                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, slots};
-  return PyType_FromSpec(&spec);
+  dispatcher_type = PyType_FromSpec(&spec);
+  return Py_XNewRef(dispatcher_type);
 }
 
 PyObject* make_gate_type() {
@@ -572,6 +623,8 @@ PyObject* make_gate_type() {
   PyType_Spec spec{"unified_guards._C.Gate", sizeof(Gate), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL, slots};
   return PyType_FromSpec(&spec);
 }
+
+PyObject* make_module_gate() { return PyCFunction_New(&module_gate_method, nullptr); }
 
 PyObject* long_way() {
   if (go_on == nullptr) go_on = PyObject_CallNoArgs(reinterpret_cast<PyObject*>(&PyBaseObject_Type));

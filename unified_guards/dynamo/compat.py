@@ -126,15 +126,27 @@ def code_with_extra_state() -> types.CodeType:
 #: alone: dynamo/dispatch.py leaves out what these do, and nothing that it does not know.
 _KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
 
+_KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
+
 
 def is_known_wrapper(code: types.CodeType) -> bool:
     """Whether this is the code of the wrapper that ``torch.compile`` puts around a function, as it was read here."""
+    return digest_of(code) in _KNOWN_WRAPPERS
+
+
+def is_known_module_call(code: types.CodeType) -> bool:
+    """Whether this is how the modules that ``torch.compile`` returns are called, as it was read here."""
+    return digest_of(code) in _KNOWN_MODULE_CALLS
+
+
+def digest_of(code: types.CodeType) -> str:
+    """Of the source, comments left out, with torch's version; "" where there is no source."""
     try:
         lines, _ = inspect.getsourcelines(code)
     except OSError:
-        return False
+        return ""
     text = "\n".join(stripped for line in lines if (stripped := line.split("#", 1)[0].strip()))
-    return f"{TORCH[0]}.{TORCH[1]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}" in _KNOWN_WRAPPERS
+    return f"{TORCH[0]}.{TORCH[1]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def flags_of_calls() -> list[tuple[str, Any, str, Any]]:

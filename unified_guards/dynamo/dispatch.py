@@ -22,6 +22,7 @@ from torch._dynamo.bytecode_transformation import (
     Instruction,
     add_push_null,
     create_call_function,
+    create_dup_top,
     create_instruction,
     transform_code_object,
 )
@@ -135,24 +136,25 @@ _GATE = object()  # stands for the gate of a wrapper in the code that all of the
 
 
 @functools.cache
-def _gated(code: types.CodeType) -> types.CodeType:
-    """The code of a wrapper that asks its gate first. Where the gate says so, it goes on as before."""
+def _gated(code: types.CodeType, arguments: tuple[str, ...]) -> types.CodeType:
+    """The code of a wrapper that asks its gate first. Where the gate says so, it goes on as before.
+
+    Args:
+        code: of the wrapper.
+        arguments: the locals that the gate is given.
+    """
 
     def insert(instructions: list[Instruction], options: dict[str, Any]) -> None:
         at = next((at for at, each in enumerate(instructions) if each.opname == "RESUME"), -1) + 1
-        rest = instructions[at]
+        drop = create_instruction("POP_TOP")
         asked = [
             *add_push_null([create_instruction("LOAD_CONST", argval=_GATE)]),
-            create_instruction("LOAD_FAST", argval="args"),
-            create_instruction("LOAD_FAST", argval="kwargs"),
-            *create_call_function(2, False),
-            create_instruction("STORE_FAST", argval="result"),
-            create_instruction("LOAD_FAST", argval="result"),
-            create_instruction("LOAD_CONST", argval=_C.LONG_WAY),
-            create_instruction("IS_OP", arg=0),
-            create_instruction(_JUMP_IF_TRUE, target=rest),
-            create_instruction("LOAD_FAST", argval="result"),
+            *(create_instruction("LOAD_FAST", argval=name) for name in arguments),
+            *create_call_function(len(arguments), False),
+            *_tests_for_long_way(),
+            create_instruction(_JUMP_IF_TRUE, target=drop),
             create_instruction("RETURN_VALUE"),
+            drop,
         ]
         line = _line_of_call(instructions)
         for each in asked:
@@ -167,16 +169,20 @@ def _line_of_call(instructions: list[Instruction]) -> int | None:
     line, found = None, None
     for each in instructions:
         line = each.starts_line or line
-        if each.opname == "STORE_FAST" and each.argval == "result":
+        if each.opname == "CALL_FUNCTION_EX":
             found = line
     return found
+
+
+def _tests_for_long_way() -> list[Instruction]:
+    """Whether the topmost object says that the way is long; the object stays."""
+    return [create_dup_top(), create_instruction("LOAD_CONST", argval=_C.LONG_WAY), create_instruction("IS_OP", arg=0)]
 
 
 _JUMP_IF_TRUE = "POP_JUMP_FORWARD_IF_TRUE" if sys.version_info[:2] == (3, 11) else "POP_JUMP_IF_TRUE"
 
 
-def _with_gate(code: types.CodeType, gate: _C.Gate) -> types.CodeType:
-    shared = _gated(code)
+def _with_gate(shared: types.CodeType, gate: Any) -> types.CodeType:
     return shared.replace(co_consts=tuple(gate if value is _GATE else value for value in shared.co_consts))
 
 
@@ -206,9 +212,17 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
         return wrapper
 
     put(torch_frames.OptimizeContext, "__call__", __call__)
+    if compat.is_known_module_call(torch_frames.OptimizedModule.__call__.__code__):
+        call = torch_frames.OptimizedModule.__call__
+        _give_gate(call, _with_gate(_gated(call.__code__, ("self", "args", "kwargs")), _C.module_gate))
     for wrapper, (_, gated) in list(_open.items()):
         wrapper.__code__ = gated
     _C.dispatch(True)
+
+
+def _give_gate(wrapper: types.FunctionType, gated: types.CodeType) -> None:
+    _open[wrapper] = wrapper.__code__, gated
+    wrapper.__code__ = gated
 
 
 def close() -> None:
@@ -217,6 +231,7 @@ def close() -> None:
     for wrapper, (own, gated) in list(_open.items()):
         if wrapper.__code__ is gated:
             wrapper.__code__ = own
+    _open.pop(torch_frames.OptimizedModule.__call__, None)
 
 
 @functools.cache
@@ -232,6 +247,8 @@ def _learn() -> bool:
             getattr(native, "set_fullgraph_compiled_frame_count", None),
             torch._dynamo.mutation_guard.GenerationTracker,
             hooks,
+            torch_frames.OptimizedModule,
+            _ON_THE_WAY,
             compat.code_with_extra_state(),
         )
     except (TypeError, KeyError, AttributeError):
@@ -239,6 +256,7 @@ def _learn() -> bool:
     return True
 
 
+_ON_THE_WAY = ("__call__", "_wrapped_call_impl", "_call_impl", "_compiled_call_impl")
 _GLOBAL_HOOKS = (
     "_global_backward_hooks", "_global_backward_pre_hooks", "_global_forward_hooks", "_global_forward_pre_hooks",
 )  # fmt: skip
@@ -256,10 +274,8 @@ def _attach(context: Any, wrapper: types.FunctionType) -> None:
     made = Dispatcher(callee, forward, whole, context._isolate_recompiles_id, context.fullgraph, context.callback)
     made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
     vars(wrapper)[_ATTRIBUTE] = made
-    own = wrapper.__code__
-    gated = _with_gate(own, _C.Gate(made))
-    _open[wrapper] = own, gated
-    wrapper.__code__ = gated
+    made._serve(wrapper)
+    _give_gate(wrapper, _with_gate(_gated(wrapper.__code__, ("args", "kwargs")), _C.Gate(made)))
 
 
 def _enters_plainly(context: Any, *, patches: bool) -> bool:

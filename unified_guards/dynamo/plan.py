@@ -283,7 +283,9 @@ _SUBSCRIPT = dict(getattr(dis, "_nb_ops", ())) and next(
 )
 
 _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
-    **dict.fromkeys(("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS", "MAKE_CELL"), lambda self, each: None),
+    **dict.fromkeys(
+        ("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS", "MAKE_CELL"), lambda self, each: None
+    ),
     **dict.fromkeys(("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attribute),
