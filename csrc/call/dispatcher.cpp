@@ -29,7 +29,9 @@ namespace unified_guards {
 namespace {
 
 PyObject* dispatcher_type = nullptr;  // made at import
-PyObject* go_on = nullptr;            // what a gate gives where the call has to go the long way; made at import
+// The dispatcher whose call a gate of modules has sent the long way, until the call comes to its own gate.
+thread_local PyObject* gone_long = nullptr;
+PyObject* go_on = nullptr;  // what a gate gives where the call has to go the long way; made at import
 
 struct Names {
   PyObject* prepare = PyUnicode_InternFromString("_prepare");
@@ -443,8 +445,12 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
   if (PyFunction_Check(plan)) record->function = Py_NewRef(plan);
   if (PyTuple_CheckExact(plan)) {
-    PyObject *graph = nullptr, *reads = nullptr, *inputs = nullptr, *steps = nullptr;
-    if (!PyArg_ParseTuple(plan, "OOOO", &graph, &reads, &inputs, &steps)) return nullptr;
+    Plan::Graph graph{};
+    PyObject *reads = nullptr, *inputs = nullptr, *steps = nullptr;
+    if (!PyArg_ParseTuple(plan, "OOnOOO", &graph.owner, &graph.attribute, &graph.outputs, &reads, &inputs, &steps)) {
+      return nullptr;
+    }
+    if (graph.attribute == Py_None) graph.attribute = nullptr;
     record->plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
     if (!record->plan->set(reads, inputs, steps, self.signature.size())) return nullptr;
   }
@@ -542,6 +548,7 @@ PyObject* gate_call(PyObject* object, PyObject* const* args, size_t nargs, PyObj
   }
   const Ref dispatcher(cpython::weakref_target(reinterpret_cast<Gate*>(object)->dispatcher));
   if (dispatcher.get() == Py_None) return Py_NewRef(go_on);
+  if (std::exchange(gone_long, nullptr) == dispatcher.get()) return Py_NewRef(go_on);
   return call(dispatcher.get(), args[0], args[1]);
 }
 
@@ -584,7 +591,9 @@ PyObject* module_gate(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
   }
   const Ref dispatcher(Py_XNewRef(dispatcher_serving(compiled_forward(args[0]))));
   if (!dispatcher) return Py_NewRef(go_on);
-  return call(dispatcher.get(), args[1], args[2]);
+  PyObject* result = call(dispatcher.get(), args[1], args[2]);
+  gone_long = result == go_on ? dispatcher.get() : nullptr;
+  return result;
 }
 
 PyMethodDef module_gate_method{"module_gate", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(module_gate)),

@@ -1,6 +1,7 @@
 // See plan.h.
 #include "call/plan.h"
 
+#include <c10/core/GradMode.h>
 #include <c10/util/SmallVector.h>
 
 namespace unified_guards {
@@ -36,12 +37,16 @@ class Registers {
 
 }  // namespace
 
-Plan::Plan(PyObject* globals, PyObject* graph) : globals_(Py_NewRef(globals)), graph_(Py_NewRef(graph)) {}
+Plan::Plan(PyObject* globals, const Graph& graph) : globals_(Py_NewRef(globals)), graph_(graph) {
+  Py_INCREF(graph_.owner);
+  Py_XINCREF(graph_.attribute);
+}
 
 Plan::~Plan() {
   for (const Read& read : reads_) Py_DECREF(read.key);
   Py_DECREF(globals_);
-  Py_DECREF(graph_);
+  Py_DECREF(graph_.owner);
+  Py_XDECREF(graph_.attribute);
 }
 
 bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals) {
@@ -96,6 +101,47 @@ PyObject* Plan::value_of(const Read& read, PyObject* base) const {
   return Py_XNewRef(found);
 }
 
+// Gradients are off in its scope.
+class WithoutGradients {
+ public:
+  WithoutGradients() : was_enabled_(c10::GradMode::is_enabled()) {
+    if (was_enabled_) c10::GradMode::set_enabled(false);
+  }
+  WithoutGradients(const WithoutGradients&) = delete;
+  ~WithoutGradients() {
+    if (was_enabled_) c10::GradMode::set_enabled(true);
+  }
+
+ private:
+  const bool was_enabled_;
+};
+
+// The flat outputs; null with an error set. The first of `args` is the callee's to use.
+PyObject* Plan::call(const Inputs& args) const {
+  const Ref graph(graph_.attribute == nullptr ? Py_NewRef(graph_.owner)
+                                              : PyObject_GetAttr(graph_.owner, graph_.attribute));
+  if (!graph) return nullptr;
+  if (graph_.outputs >= 0) return call_boxed(graph.get(), args);
+  const size_t count = args.size() - 1;
+  return PyObject_Vectorcall(graph.get(), args.data() + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+}
+
+PyObject* Plan::call_boxed(PyObject* graph, const Inputs& args) const {
+  const auto count = static_cast<Py_ssize_t>(args.size()) - 1;
+  const Ref list(PyList_New(count));
+  if (!list) return nullptr;
+  for (Py_ssize_t at = 0; at < count; at++) PyList_SET_ITEM(list.get(), at, Py_NewRef(args[at + 1]));
+  const WithoutGradients off;
+  Ref outputs(PyObject_CallOneArg(graph, list.get()));
+  if (!outputs) return nullptr;
+  const Py_ssize_t found = PyTuple_Check(outputs.get()) || PyList_Check(outputs.get())
+                               ? PySequence_Fast_GET_SIZE(outputs.get())
+                               : PyObject_Length(outputs.get());
+  if (found == graph_.outputs) return Py_NewRef(outputs.get());
+  if (!PyErr_Occurred()) PyErr_Format(PyExc_AssertionError, "expected %zd outputs, got %zd", graph_.outputs, found);
+  return nullptr;
+}
+
 PyObject* Plan::run(const Bound& bound) const {
   Ref flat;
   {
@@ -106,15 +152,14 @@ PyObject* Plan::run(const Bound& bound) const {
     }
     c10::SmallVector<PyObject*, 65> args{nullptr};  // the first is the callee's to use
     for (const uint32_t input : inputs_) args.push_back(registers[input]);
-    *flat.out() =
-        PyObject_Vectorcall(graph_, args.data() + 1, inputs_.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+    *flat.out() = call(args);
   }
   return flat ? rebuild_.run(flat.get(), bound.values.data()) : nullptr;
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {
   Py_VISIT(globals_);
-  Py_VISIT(graph_);
+  Py_VISIT(graph_.owner);
   for (const Read& read : reads_) Py_VISIT(read.key);
   return rebuild_.traverse(visit, arg);
 }

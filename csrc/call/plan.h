@@ -16,8 +16,15 @@ namespace unified_guards {
 
 class Plan {
  public:
-  // `globals` is the dict of the function's; `graph` is what is called. References are owned.
-  Plan(PyObject* globals, PyObject* graph);
+  // How the graph is called (dynamo/graphs.py).
+  struct Graph {
+    PyObject* owner;      // what is called
+    PyObject* attribute;  // or the name of what is called of it; null without
+    Py_ssize_t outputs;   // of a graph that takes its inputs as one list, without gradients; -1 of another
+  };
+
+  // `globals` is the dict of the function's. References are owned.
+  Plan(PyObject* globals, const Graph& graph);
   Plan(const Plan&) = delete;
   ~Plan();
 
@@ -32,6 +39,8 @@ class Plan {
   int traverse(visitproc visit, void* arg) const;
 
  private:
+  using Inputs = c10::SmallVectorImpl<PyObject*>;
+
   enum class Kind : uint8_t { kGlobal, kAttribute, kItem, kSize, kStride, kOffset };
   struct Read {
     Kind kind;
@@ -42,9 +51,12 @@ class Plan {
   bool add_read(PyObject* read, size_t registers);
   PyObject* value_of(const Read& read, PyObject* base) const;
   PyObject* global(PyObject* name) const;
+  PyObject* call(const Inputs& args) const;
+  PyObject* call_boxed(PyObject* graph, const Inputs& args) const;
   PyObject* number(const Read& read, PyObject* tensor) const;
 
-  PyObject *globals_, *graph_;
+  PyObject* globals_;
+  Graph graph_;
   std::vector<Read> reads_;
   std::vector<uint32_t> inputs_;
   Rebuild rebuild_;

@@ -126,6 +126,8 @@ def code_with_extra_state() -> types.CodeType:
 #: alone: dynamo/dispatch.py leaves out what these do, and nothing that it does not know.
 _KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
 
+_KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.15:dcde85211d46d3d7"})
+_KNOWN_AOT_FORWARDS = frozenset({"2.13:8511280d270389d8", "2.15:8511280d270389d8"})
 _KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
 
 
@@ -137,6 +139,16 @@ def is_known_wrapper(code: types.CodeType) -> bool:
 def is_known_module_call(code: types.CodeType) -> bool:
     """Whether this is how the modules that ``torch.compile`` returns are called, as it was read here."""
     return digest_of(code) in _KNOWN_MODULE_CALLS
+
+
+def is_known_graph_call(code: types.CodeType) -> bool:
+    """Whether this is how a graph of Inductor's is called, as it was read here."""
+    return digest_of(code) in _KNOWN_GRAPH_CALLS
+
+
+def is_known_aot_forward(code: types.CodeType) -> bool:
+    """Whether this is the function that AOTAutograd gives to Dynamo, as it was read here."""
+    return digest_of(code) in _KNOWN_AOT_FORWARDS
 
 
 def digest_of(code: types.CodeType) -> str:
@@ -156,11 +168,13 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
     """
     from torch._dynamo import eval_frame, utils
     from torch._guards import _TLS
+    from torch._inductor import debug
     from torch.fx import _symbolic_trace as fx
 
     flags: list[tuple[str, Any, str, Any]] = [
         ("kTracing", _TLS, "tracing_context", None),
         ("kExporting", vars(torch.compiler), "_is_exporting_flag", False),
+        ("kHook", vars(debug), "RECORD_GRAPH_EXECUTION", False),
         ("kBreaks", vars(utils), "_error_on_graph_break", False),
         ("kStance", vars(eval_frame), "_stance", eval_frame.DynamoStance()),
     ]

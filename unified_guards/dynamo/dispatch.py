@@ -31,6 +31,7 @@ from torch.nn.modules import module as modules
 
 from unified_guards import _C, config
 from unified_guards.dynamo import compat
+from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.plan import Global, Local, NotPlain, Plan, plan_of
 
@@ -69,8 +70,8 @@ class Dispatcher(_C.Dispatcher):
             plan = plan_of(code)
         except NotPlain:
             return None
-        graph = _graph_of(self._function.__globals__.get(plan.graph))
-        return None if graph is None else (graph, *_numbered(plan, self._names))
+        graph = graph_of(self._function.__globals__.get(plan.graph))
+        return None if graph is None else (*graph, *_numbered(plan, self._names))
 
     def _function_of(self, code: types.CodeType) -> types.FunctionType | None:
         """The code as a function, to be run with Dynamo watching: it may go on in a frame that is to be compiled."""
@@ -100,17 +101,6 @@ class Dispatcher(_C.Dispatcher):
 def _same_backend(one: Any, other: Any) -> bool:
     """As torch's lookup compares them. Believed from then on: a backend does not change what it is equal to."""
     return type(one) is type(other) and bool(one == other)
-
-
-def _graph_of(function: Any) -> Callable[..., Any] | None:
-    """What Dynamo has compiled, without the wrapper that switches Dynamo off while it runs: it is off on the short way."""
-    if not isinstance(function, types.FunctionType):
-        return None
-    is_disabled = vars(function).get("_torchdynamo_disable") is True
-    if not is_disabled or vars(function).get("_torchdynamo_wrapper_id") != id(function):
-        return None
-    inner = vars(function).get("_torchdynamo_orig_callable")
-    return inner if callable(inner) else None
 
 
 #: Plan::Kind in csrc/call/plan.h.
