@@ -122,8 +122,8 @@ def code_with_extra_state() -> types.CodeType:
     return code
 
 
-#: What the wrapper around a compiled function does, by a digest of its source. A wrapper that does something else is left
-#: alone: dynamo/dispatch.py leaves out what these do, and nothing that it does not know.
+#: What torch does around compiled code, by digests of its source. Whatever is not in these sets runs as torch wrote it:
+#: dynamo/dispatch.py and graphs.py leave out what was read here, and nothing else.
 _KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
 
 _KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.15:dcde85211d46d3d7"})

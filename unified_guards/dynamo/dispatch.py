@@ -92,7 +92,7 @@ class Dispatcher(_C.Dispatcher):
             cause = error
             while cause.__cause__ is not None:
                 cause.__cause__.with_traceback(None)
-                cause = cause.__cause__  # type: ignore[assignment]
+                cause = cause.__cause__
             raise error.with_traceback(None) from error.__cause__
         if isinstance(error, ShortenTraceback):
             raise error.remove_dynamo_frames() from None
@@ -120,7 +120,7 @@ def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, 
     return reads, [registers[item] for item in plan.inputs], plan.rebuild
 
 
-# -- the code of wrappers -----------------------------------------------------------------------------------------------
+# -- the code of wrappers ----------------------------------------------------------------------------------------------
 
 _GATE = object()  # stands for the gate of a wrapper in the code that all of them share
 
@@ -151,7 +151,8 @@ def _gated(code: types.CodeType, arguments: tuple[str, ...]) -> types.CodeType:
             each.starts_line = line
         instructions[at:at] = asked
 
-    return transform_code_object(code, insert)[0]
+    gated: types.CodeType = transform_code_object(code, insert)[0]
+    return gated
 
 
 def _line_of_call(instructions: list[Instruction]) -> int | None:
@@ -176,7 +177,7 @@ def _with_gate(shared: types.CodeType, gate: Any) -> types.CodeType:
     return shared.replace(co_consts=tuple(gate if value is _GATE else value for value in shared.co_consts))
 
 
-# -- which wrappers -----------------------------------------------------------------------------------------------------
+# -- which wrappers ----------------------------------------------------------------------------------------------------
 
 #: The wrappers that have a gate, with their code before and after.
 _open: weakref.WeakKeyDictionary[types.FunctionType, tuple[types.CodeType, types.CodeType]] = (
@@ -202,6 +203,7 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
         return wrapper
 
     put(torch_frames.OptimizeContext, "__call__", __call__)
+    _watch_hooks(put)
     if compat.is_known_module_call(torch_frames.OptimizedModule.__call__.__code__):
         call = torch_frames.OptimizedModule.__call__
         _give_gate(call, _with_gate(_gated(call.__code__, ("self", "args", "kwargs")), _C.module_gate))
@@ -222,6 +224,35 @@ def close() -> None:
         if wrapper.__code__ is gated:
             wrapper.__code__ = own
     _open.pop(torch_frames.OptimizedModule.__call__, None)
+
+
+def _watch_hooks(put: Callable[[Any, str, Any], None]) -> None:
+    """Notices hooks of torch's that look at every call: guards of several ranks that agree, a debugger of bytecode."""
+    native = torch._C._dynamo.eval_frame
+    for name in ("set_guard_complete_hook", "set_bytecode_debugger_callback"):
+        setter = vars(native).get(name)
+        if setter is None:
+            continue
+        before = setter(None)
+        setter(before)
+        _hooks[name] = before is not None
+        for owner in (native, torch_frames):
+            if vars(owner).get(name) is setter:
+                put(owner, name, _noting(name, setter))
+    _C.note_hook(any(_hooks.values()))
+
+
+_hooks: dict[str, bool] = {}
+
+
+def _noting(name: str, setter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(setter)
+    def noting(hook: Any) -> Any:
+        _hooks[name] = hook is not None
+        _C.note_hook(any(_hooks.values()))
+        return setter(hook)
+
+    return noting
 
 
 @functools.cache
@@ -253,7 +284,7 @@ _GLOBAL_HOOKS = (
 
 
 def _attach(context: Any, wrapper: types.FunctionType) -> None:
-    callee = vars(wrapper).get("_torchdynamo_orig_callable")
+    callee: Any = vars(wrapper).get("_torchdynamo_orig_callable")
     if not compat.is_known_wrapper(wrapper.__code__) or not _enters_plainly(context, patches=True):
         return
     forward = _forward_of(callee)
@@ -300,4 +331,23 @@ def _forward_of(callee: Any) -> types.FunctionType | None:
     return forward if is_torchs and isinstance(forward, types.FunctionType) else None
 
 
-__all__ = ["Dispatcher", "close", "watch_wrappers"]
+def is_known() -> bool:
+    """Whether the wrapper that this torch puts around a compiled function is known."""
+
+    def nothing() -> None:
+        """Never called: it is only wrapped."""
+
+    wrapper = torch._dynamo.optimize("eager")(nothing)
+    code, _ = _open.get(wrapper, (wrapper.__code__, None))
+    return _learn() and compat.is_known_wrapper(code)
+
+
+def counts_of(target: Any) -> tuple[int, dict[str, int]] | None:
+    """(short ways, {why long: how many times}) of what ``torch.compile`` returned; None of anything else."""
+    if isinstance(target, torch.nn.Module):
+        target = vars(target).get("forward") or vars(target).get("_compiled_call_impl")
+    found = getattr(target, "__dict__", {}).get(_ATTRIBUTE)
+    return found.counts if isinstance(found, Dispatcher) else None
+
+
+__all__ = ["Dispatcher", "close", "counts_of", "watch_wrappers"]

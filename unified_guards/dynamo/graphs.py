@@ -53,7 +53,7 @@ def _compiled_by_inductor(forward: Any) -> Graph | None:
     if not isinstance(forward, types.FunctionType) or forward.__code__ is not _forward_code():
         return None
     cells = _cells_of(forward)
-    wrapper = cells.get("compiled_fn")
+    wrapper: Any = cells.get("compiled_fn")
     if cells.get("params_buffers_flat") != []:
         return None
     if type(wrapper) is runtime_wrappers.SerializableCompiledFunction:
@@ -140,7 +140,8 @@ def _plain_wrapper(outputs: int) -> types.FunctionType | None:
 def _same_code(one: types.CodeType | None, other: types.CodeType) -> bool:
     if one is None:
         return False
-    return all(getattr(one, name) == getattr(other, name) for name in ("co_code", "co_consts", "co_names", "co_varnames"))
+    parts = ("co_code", "co_consts", "co_names", "co_varnames")
+    return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 
 __all__ = ["Graph", "graph_of"]

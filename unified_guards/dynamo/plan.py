@@ -278,9 +278,9 @@ def _names(self: _Symbolic, each: Instruction) -> None:
     raise NotPlain("a call by keyword")
 
 
-_SUBSCRIPT = dict(getattr(dis, "_nb_ops", ())) and next(
-    (at for at, (name, _) in enumerate(getattr(dis, "_nb_ops", ())) if name == "NB_SUBSCR"), None
-)
+_OPERATORS: list[tuple[str, str]] = getattr(dis, "_nb_ops", [])
+#: The number of the operator that takes an item, from Python 3.14 on.
+_SUBSCRIPT = next((at for at, (name, _) in enumerate(_OPERATORS) if name == "NB_SUBSCR"), -1)
 
 _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
     **dict.fromkeys(
