@@ -4,6 +4,7 @@
 #include "cpython/cpython.h"
 #include "cpython/ref.h"
 
+#include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/record_function.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/PythonDispatcherTLS.h>
@@ -99,6 +100,7 @@ bool is_in_functorch() {
 }
 
 bool is_in_mode() {
+  if (at::impl::PythonTorchFunctionTLS::stack_len() > 0) return true;
   return c10::impl::TorchDispatchModeTLS::any_modes_set() || c10::impl::PythonDispatcherTLS::get_state() != nullptr;
 }
 

@@ -26,7 +26,7 @@ namespace unified_guards {
   X(kFxTracing, "torch.fx is tracing")                                                   \
   X(kJitTracing, "torch.jit is tracing")                                                 \
   X(kFunctorch, "inside a functorch transform")                                          \
-  X(kMode, "a dispatch mode is active")                                                  \
+  X(kMode, "a mode of torch functions or of dispatch is active")                                                  \
   X(kStance, "torch.compiler.set_stance() is in effect")                                 \
   X(kBreaks, "torch._dynamo.error_on_graph_break() is in effect")                        \
   X(kHook, "a hook looks at every call of compiled code")                                \
