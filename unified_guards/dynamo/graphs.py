@@ -53,18 +53,21 @@ def _compiled_by_inductor(forward: Any) -> Graph | None:
     if not isinstance(forward, types.FunctionType) or forward.__code__ is not _forward_code():
         return None
     cells = _cells_of(forward)
-    wrapper: Any = cells.get("compiled_fn")
+    wrapper = _unwrapped(cells.get("compiled_fn"))
     if cells.get("params_buffers_flat") != []:
         return None
-    if type(wrapper) is runtime_wrappers.SerializableCompiledFunction:
-        wrapper = wrapper.compiled_fn
     if not isinstance(wrapper, types.FunctionType):
         return None
     cells = _cells_of(wrapper)
-    compiled, outputs = cells.get("_inner_compiled_fn"), _outputs_of(wrapper)
+    compiled, outputs = _unwrapped(cells.get("_inner_compiled_fn")), _outputs_of(wrapper)
     if outputs is None or type(compiled) is not CompiledFxGraph or cells["_first_invocation_ctx"]._is_first:
         return None
     return Graph(compiled, _attribute_of(compiled), outputs)
+
+
+def _unwrapped(function: Any) -> Any:
+    """Without what AOTAutograd's cache puts around it, which only hands a call on."""
+    return function.compiled_fn if type(function) is runtime_wrappers.SerializableCompiledFunction else function
 
 
 def _attribute_of(compiled: CompiledFxGraph) -> str | None:

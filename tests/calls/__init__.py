@@ -1,0 +1,1 @@
+"""Calls of compiled functions: the short way to the graph, and when a call goes torch's way (csrc/call)."""
