@@ -100,7 +100,7 @@ PyObject* go_long(Dispatcher& self, Why why) {
 // are. A call in the middle of another one is given a new dict.
 class Frame {
  public:
-  Frame(Dispatcher& self, const Bound& bound) : self_(self), is_own_(!self.is_frame_taken) {
+  Frame(Dispatcher& self, const BoundLocals& bound) : self_(self), is_own_(!self.is_frame_taken) {
     if (is_own_) self.is_frame_taken = true;
     dict_ = is_own_ ? self.frame : PyDict_New();
     is_ready_ = dict_ != nullptr && fill(bound);
@@ -120,7 +120,7 @@ class Frame {
   PyObject* dict() const { return dict_; }
 
  private:
-  bool fill(const Bound& bound) {
+  bool fill(const BoundLocals& bound) {
     for (size_t at = 0; at < bound.values.size(); at++) {
       if (!put(at, bound.values[at])) return false;
     }
@@ -230,7 +230,7 @@ class Surroundings {
 };
 
 // Runs code that may go on in frames that are to be compiled. Its own frame is not: dynamo/dispatch.py has it skipped.
-PyObject* run_watched(const Dispatcher& self, PyObject* function, const Bound& bound) {
+PyObject* run_watched(const Dispatcher& self, PyObject* function, const BoundLocals& bound) {
   if (!set_callback(self.callback)) return nullptr;
   PyObject* result = self.signature.call(function, bound);
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
@@ -260,7 +260,7 @@ PyObject* rescue(PyObject* object) {
 // Owns what was bound while the compiled code runs: the defaults of the function may be replaced meanwhile.
 class Owned {
  public:
-  explicit Owned(const Bound& bound) : bound_(bound) {
+  explicit Owned(const BoundLocals& bound) : bound_(bound) {
     for (PyObject* value : bound_.values) Py_INCREF(value);
   }
   Owned(const Owned&) = delete;
@@ -269,7 +269,7 @@ class Owned {
   }
 
  private:
-  const Bound& bound_;
+  const BoundLocals& bound_;
 };
 
 // Has Python read torch's entries anew. False, with no error set, where that fails.
@@ -285,7 +285,7 @@ PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
   just_missed.clear();
   if (const Why why = why_long(); why != Why::kNone) return go_long(self, why);
   if (const Why why = self.target.changed(); why != Why::kNone) return go_long(self, why);
-  Bound bound;
+  BoundLocals bound;
   if (!self.signature.bind(bound, self.target.function, self.target.receiver, args, kwargs)) {
     return go_long(self, Why::kArguments);
   }

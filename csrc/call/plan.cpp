@@ -1,6 +1,8 @@
 // See plan.h.
 #include "call/plan.h"
 
+#include "cpython/pure.h"
+
 #include <c10/core/GradMode.h>
 #include <c10/util/SmallVector.h>
 
@@ -15,7 +17,7 @@ bool refuse(const char* why) {
 // References that are dropped at the end of a call.
 class Registers {
  public:
-  explicit Registers(const Bound& bound)
+  explicit Registers(const BoundLocals& bound)
       : values_(bound.values.begin(), bound.values.end()), borrowed_(values_.size()) {}
   Registers(const Registers&) = delete;
   ~Registers() {
@@ -91,14 +93,22 @@ PyObject* Plan::number(const Read& read, PyObject* tensor) const {
   return PyObject_CallMethodOneArg(tensor, read.kind == Kind::kSize ? size : stride, read.key);
 }
 
+// As the bytecode would read it. What can be said without code of a user's is looked up where it was last found.
 PyObject* Plan::value_of(const Read& read, PyObject* base) const {
-  if (read.kind == Kind::kGlobal) return global(read.key);
-  if (read.kind == Kind::kAttribute) return PyObject_GetAttr(base, read.key);
-  if (read.kind >= Kind::kSize) return number(read, base);
-  if (!PyDict_CheckExact(base)) return PyObject_GetItem(base, read.key);
-  PyObject* found = PyDict_GetItemWithError(base, read.key);
-  if (found == nullptr && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, read.key);
-  return Py_XNewRef(found);
+  switch (read.kind) {
+    case Kind::kGlobal: return global(read.key);
+    case Kind::kAttribute: {
+      const PureAttribute found = attribute_purely(base, read.key, read.slot);
+      if (!found.certain || found.value == nullptr) return PyObject_GetAttr(base, read.key);
+      return found.is_new ? found.value : Py_NewRef(found.value);
+    }
+    case Kind::kItem: {
+      if (!PyDict_CheckExact(base)) return PyObject_GetItem(base, read.key);
+      const cpython::Found found = cpython::find_purely(base, read.key, read.slot);
+      return found.certain && found.value != nullptr ? Py_NewRef(found.value) : PyObject_GetItem(base, read.key);
+    }
+    default: return number(read, base);
+  }
 }
 
 // Gradients are off in its scope.
@@ -142,7 +152,7 @@ PyObject* Plan::call_boxed(PyObject* graph, const Inputs& args) const {
   return nullptr;
 }
 
-PyObject* Plan::run(const Bound& bound) const {
+PyObject* Plan::run(const BoundLocals& bound) const {
   Ref flat;
   {
     Registers registers(bound);

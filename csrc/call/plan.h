@@ -3,6 +3,7 @@
 #pragma once
 
 #include "call/signature.h"
+#include "cpython/cpython.h"
 #include "cpython/ref.h"
 #include "lookup/rebuild.h"
 
@@ -34,7 +35,7 @@ class Plan {
   bool set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals);
 
   // The result of a call: a new reference, or null with an error set.
-  PyObject* run(const Bound& bound) const;
+  PyObject* run(const BoundLocals& bound) const;
 
   int traverse(visitproc visit, void* arg) const;
 
@@ -45,7 +46,8 @@ class Plan {
   struct Read {
     Kind kind;
     uint32_t base;
-    PyObject* key;  // owned
+    PyObject* key;                   // owned
+    mutable cpython::Slot slot = 0;  // where an entry was last found
   };
 
   bool add_read(PyObject* read, size_t registers);
