@@ -55,18 +55,25 @@ bool Signature::bind(BoundLocals& bound, PyFunctionObject* function, PyObject* r
 
 bool Signature::bind_positional(BoundLocals& bound, PyObject* receiver, PyObject* args) const {
   size_t at = 0;
-  if (receiver != nullptr) {
-    if (positional_ == 0) return false;
-    bound.values[at++] = receiver;
-  }
+  if (receiver != nullptr && positional_ > 0) bound.values[at++] = receiver;
   const auto given = static_cast<size_t>(PyTuple_GET_SIZE(args));
   const size_t taken = std::min(given, positional_ - at);
   for (size_t i = 0; i < taken; i++) bound.values[at++] = PyTuple_GET_ITEM(args, i);
-  if (!takes_rest_) return taken == given;
-  *bound.rest.out() = PyTuple_GetSlice(args, static_cast<Py_ssize_t>(taken), static_cast<Py_ssize_t>(given));
-  bound.values[positional_ + keyword_only_] = bound.rest.get();
-  if (!bound.rest) PyErr_Clear();
-  return static_cast<bool>(bound.rest);
+  const bool is_receiver_left = receiver != nullptr && positional_ == 0;
+  if (!takes_rest_) return taken == given && !is_receiver_left;
+  const auto from = static_cast<Py_ssize_t>(taken), count = static_cast<Py_ssize_t>(given) - from;
+  PyObject* rest = PyTuple_New(count + is_receiver_left);
+  if (rest == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  if (is_receiver_left) PyTuple_SET_ITEM(rest, 0, Py_NewRef(receiver));
+  for (Py_ssize_t i = 0; i < count; i++) {
+    PyTuple_SET_ITEM(rest, i + is_receiver_left, Py_NewRef(PyTuple_GET_ITEM(args, from + i)));
+  }
+  *bound.rest.out() = rest;
+  bound.values[positional_ + keyword_only_] = rest;
+  return true;
 }
 
 bool Signature::bind_named(BoundLocals& bound, PyObject* kwargs) const {
