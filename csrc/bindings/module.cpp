@@ -271,6 +271,12 @@ void bind_calls(py::module_& m) {
         py::arg("on_the_way"), py::arg("code"),
         "What torch's wrapper of compiled functions looks at (call/state.h); `code` carries what torch keeps.");
   m.def(
+      "learn_flag",
+      [](const py::tuple& flag) {
+        if (!learn_flag(flag.ptr())) throw py::error_already_set();
+      },
+      py::arg("flag"), "One more of the flags that learn_calls() is given.");
+  m.def(
       "dispatch", [](bool on) { return std::exchange(State::now.is_on, on); }, py::arg("on"),
       "Whether calls may take the short way from now on. Gives what was said before.");
   m.def(

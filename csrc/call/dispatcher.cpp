@@ -168,8 +168,8 @@ struct Decision {
 // Whether the entry of a record fits. A no of the observer's is taken, as torch's lookup takes it.
 bool fits(const Record& record, PyObject* locals, bool& raised) {
   Checker& checker = *record.checker;
-  const bool hit = checker.check(locals);
-  if (!checker.is_observed()) return hit;
+  if (!checker.is_observed()) return checker.check(locals);
+  const bool hit = checker.check_timed(locals);
   const Ref answer(checker.tell_observer(locals, hit));
   raised = !answer;
   return answer.get() == Py_True || (hit && answer && answer.get() != Py_False);
@@ -185,7 +185,7 @@ Decision decide(Dispatcher& self, PyObject* locals) {
     std::shared_ptr<Record> record = record_of(self, *entry);
     if (record == nullptr) return {Why::kNew, nullptr};
     if (record->why == Why::kMiss) continue;
-    if (record->why == Why::kForeign) return {Why::kForeign, nullptr};
+    if (record->why != Why::kNone) return {record->why, nullptr};  // torch asks it
     Decision decision{Why::kNone, record};
     // Leaf guards of torch's read the root that made them. Code of a user's in a guard may drop the manager of it.
     const Ref held(Py_NewRef(record->manager));
@@ -201,7 +201,6 @@ Decision decide(Dispatcher& self, PyObject* locals) {
       continue;
     }
     move_to_front(*found.entries, entry);
-    if (record->why != Why::kNone) return {record->why, nullptr};
     return decision;
   }
   return {Why::kMiss, nullptr};

@@ -80,6 +80,9 @@ struct State {
 bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback, PyObject* set_frame_count,
                  PyObject* generations);
 
+// One more flag, as in the list above.
+bool learn_flag(PyObject* flag);
+
 // The reason of that name; false with an error set where there is none.
 bool why_named(const char* name, Why& why);
 

@@ -1,4 +1,4 @@
-"""What torch does around compiled code is known by digests of its source; whatever is not known runs as torch wrote it."""
+"""What torch does around compiled code is known by digests of its source; what is not known runs as torch wrote it."""
 
 from __future__ import annotations
 

@@ -168,13 +168,11 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
     """
     from torch._dynamo import eval_frame, utils
     from torch._guards import _TLS
-    from torch._inductor import debug
     from torch.fx import _symbolic_trace as fx
 
     flags: list[tuple[str, Any, str, Any]] = [
         ("kTracing", _TLS, "tracing_context", None),
         ("kExporting", vars(torch.compiler), "_is_exporting_flag", False),
-        ("kHook", vars(debug), "RECORD_GRAPH_EXECUTION", False),
         ("kBreaks", vars(utils), "_error_on_graph_break", False),
         ("kStance", vars(eval_frame), "_stance", eval_frame.DynamoStance()),
     ]

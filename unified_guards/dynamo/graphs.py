@@ -9,14 +9,12 @@ itself makes for such a graph, so a wrapper that does more is called. Entry poin
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch._functorch import aot_autograd
-from torch._functorch._aot_autograd import runtime_wrappers
-from torch._inductor.output_code import CompiledFxGraph
-
+from unified_guards import _C
 from unified_guards.dynamo import compat
 
 
@@ -50,6 +48,10 @@ def _is_disabled(function: types.FunctionType) -> bool:
 
 def _compiled_by_inductor(forward: Any) -> Graph | None:
     """What Inductor has compiled, if it stands alone behind the wrappers of AOTAutograd."""
+    if "torch._inductor.output_code" not in sys.modules:  # a program without Inductor is spared its import
+        return None
+    from torch._inductor.output_code import CompiledFxGraph
+
     if not isinstance(forward, types.FunctionType) or forward.__code__ is not _forward_code():
         return None
     cells = _cells_of(forward)
@@ -67,16 +69,27 @@ def _compiled_by_inductor(forward: Any) -> Graph | None:
 
 def _unwrapped(function: Any) -> Any:
     """Without what AOTAutograd's cache puts around it, which only hands a call on."""
-    return function.compiled_fn if type(function) is runtime_wrappers.SerializableCompiledFunction else function
+    from torch._functorch._aot_autograd.runtime_wrappers import SerializableCompiledFunction
+
+    return function.compiled_fn if type(function) is SerializableCompiledFunction else function
 
 
-def _attribute_of(compiled: CompiledFxGraph) -> str | None:
+def _attribute_of(compiled: Any) -> str | None:
     """Where the call of a CompiledFxGraph does nothing but to call what it holds."""
     if not compat.is_known_graph_call(type(compiled).__call__.__code__):
         return None
     # On a device with kernels that are tuned while they run, the call also ends what is measured of that.
+    _watch_records()
     is_on_cpu = list(compiled.device_types) == ["cpu"]
     return "current_callable" if is_on_cpu and compiled._compile_context is None else None
+
+
+@functools.cache
+def _watch_records() -> None:
+    """Has calls go torch's way while Inductor records which graphs run: the call of a CompiledFxGraph does that."""
+    from torch._inductor import debug
+
+    _C.learn_flag(("kHook", vars(debug), "RECORD_GRAPH_EXECUTION", False))
 
 
 def _cells_of(function: types.FunctionType) -> dict[str, Any]:
@@ -87,6 +100,8 @@ def _cells_of(function: types.FunctionType) -> dict[str, Any]:
 @functools.cache
 def _forward_code() -> types.CodeType | None:
     """Of the function that AOTAutograd gives to Dynamo: it makes a list of its arguments and hands that on."""
+    from torch._functorch import aot_autograd
+
     found = [
         constant
         for constant in aot_autograd.aot_module_simplified.__code__.co_consts
@@ -124,6 +139,8 @@ def _plain_wrapper(outputs: int) -> types.FunctionType | None:
 
         def __getattr__(self, name: str) -> Any:
             return 0 if name.startswith("num_") else ()
+
+    from torch._functorch._aot_autograd import runtime_wrappers
 
     make: Callable[..., Any] = runtime_wrappers._create_runtime_wrapper
     try:
