@@ -22,6 +22,7 @@ pytest.register_assert_rewrite(
     "tests.behaviour",
     "tests.aot.helpers",
     "tests.aot.following",
+    "tests.calls.watching",
     "tests.changes.rows",
     "tests.corpus",
     "tests.lookup.making",

@@ -1,0 +1,233 @@
+"""Threads that call one function: an entry that fits is always found."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch._dynamo
+
+import unified_guards
+
+from ..harness import Watched, ones, run_threads, static
+from .watching import longs, short, shorts
+
+THREADS = 8
+
+
+@pytest.fixture(autouse=True)
+def _switches_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    with unified_guards.config.patch(verify=0):  # a check that is compared runs Python code: see the last test
+        yield
+    sys.setswitchinterval(before)
+
+
+def in_threads(work: Callable[[int], None], count: int = THREADS) -> None:
+    """Each thread begins when all are there. What one raises is raised."""
+    start = threading.Barrier(count)
+    errors: list[BaseException] = []
+
+    def run(at: int) -> None:
+        try:
+            start.wait(60)
+            work(at)
+        except BaseException as error:
+            errors.append(error)
+
+    run_threads([lambda at=at: run(at) for at in range(count)])  # type: ignore[misc]
+    if errors:
+        raise errors[0]
+
+
+def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x + y
+
+
+@pytest.mark.parametrize("entries", [2, 3, 8])
+def test_hits_alone_compile_nothing(entries: int) -> None:
+    made = static(add)
+    given = [(ones(size), ones(size)) for size in range(2, 2 + entries)]
+    for pair in given:
+        made(*pair)
+    for pair in given:
+        made(*pair)
+    before, reasons = shorts(made.compiled), longs(made.compiled)
+
+    def work(at: int) -> None:
+        for each in range(40):
+            x, y = given[(at + each) % entries]
+            assert made.compiled(x, y).shape == x.shape
+
+    in_threads(work)
+    assert made.graphs == entries
+    assert shorts(made.compiled) == before + THREADS * 40
+    assert longs(made.compiled) == reasons
+
+
+def test_entries_that_all_fit_are_found_by_all() -> None:
+    """Two entries for one call: of a common region and of nothing that differs but a value nobody reads."""
+    flag = [1]
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x + flag[0]
+
+    made = static(function)
+    for flag[0] in (1, 2):
+        made(ones())
+
+    def work(at: int) -> None:
+        for _ in range(40):
+            made.compiled(ones())
+
+    in_threads(work)
+    assert made.graphs == 2
+
+
+def test_modules_in_threads() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)
+
+    module = Model()
+    made = torch.compile(module, backend="eager", dynamic=False)
+    given = [ones(size, 3) for size in (2, 3)]
+    for x in given * 2:
+        made(x)
+    want = [module(x) for x in given]
+
+    def work(at: int) -> None:
+        for each in range(30):
+            which = (at + each) % 2
+            assert torch.equal(made(given[which]), want[which])
+
+    before = longs(made)
+    in_threads(work)
+    assert longs(made) == before
+
+
+@pytest.mark.xfail(strict=True, reason="all threads that miss go the long way, and torch compiles for each of them")
+def test_threads_that_miss_together_compile_once() -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        graphs.append(graph)
+        time.sleep(0.05)  # the others miss meanwhile
+        return graph.forward
+
+    compiled = torch.compile(add, backend=backend, dynamic=False)
+    compiled(ones(), ones())
+    in_threads(lambda at: compiled(ones(4), ones(4)), 4)
+    with short(compiled):
+        compiled(ones(4), ones(4))
+    assert len(graphs) == 2
+
+
+def test_hits_while_others_compile() -> None:
+    made = static(add)
+    made(ones(), ones())
+
+    def work(at: int) -> None:
+        if at == 0:
+            for size in range(4, 8):
+                made.compiled(ones(size), ones(size))
+        for _ in range(30):
+            made.compiled(ones(), ones())
+
+    in_threads(work, 4)
+    assert made.graphs == 5
+    for size in range(3, 8):
+        with short(made.compiled):
+            made.compiled(ones(size), ones(size))
+
+
+def test_a_function_with_a_graph_break_in_threads() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        x = x + 1
+        torch._dynamo.graph_break()
+        return x * 2
+
+    made = Watched(function)
+    for _ in range(2):
+        made(ones())
+
+    def work(at: int) -> None:
+        for _ in range(30):
+            assert torch.equal(made.compiled(ones()), function(ones()))
+
+    in_threads(work)
+    assert made.graphs == 2
+
+
+def test_a_free_variable_per_thread() -> None:
+    made: list[Any] = []
+
+    def make(factor: float) -> Callable[..., Any]:
+        return lambda x: x * factor
+
+    backend = Watched(add)
+    made = [torch.compile(make(float(at)), backend=backend.backend) for at in range(4)]
+    for at, each in enumerate(made):
+        assert torch.equal(each(ones()), ones() * at)
+
+    def work(at: int) -> None:
+        for _ in range(30):
+            assert torch.equal(made[at](ones()), ones() * at)
+
+    graphs = backend.graphs
+    in_threads(work, 4)
+    assert backend.graphs == graphs
+
+
+def test_a_reset_while_others_call() -> None:
+    made = static(add)
+    made(ones(), ones())
+
+    def work(at: int) -> None:
+        for _ in range(10):
+            if at == 0:
+                torch._dynamo.reset()
+            assert torch.equal(made.compiled(ones(), ones()), ones() * 2)
+
+    in_threads(work, 4)
+    made(ones(), ones())
+    with short(made.compiled):
+        made(ones(), ones())
+
+
+@pytest.mark.xfail(strict=True, reason="a walk that finds the list changed goes the long way: it does not begin anew")
+def test_an_entry_is_found_though_a_guard_moves_entries() -> None:
+    """As where another thread hits in the middle of a guard that runs Python code."""
+
+    class Owner:
+        factor = 2.0
+        moves = False
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "factor" and Owner.moves:
+                Owner.moves = False
+                compiled(ones(2), Owner())
+            return object.__getattribute__(self, name)
+
+    def function(x: torch.Tensor, owner: Owner) -> torch.Tensor:
+        return x * owner.factor
+
+    compiled = torch.compile(function, backend="eager", dynamic=False)
+    owner = Owner()
+    for size in (2, 3, 4):
+        compiled(ones(size), owner)
+    compiled(ones(4), owner)
+    Owner.moves = True
+    with short(compiled, calls=2):
+        compiled(ones(3), owner)
+    assert not Owner.moves
