@@ -280,6 +280,9 @@ void bind_calls(py::module_& m) {
       "dispatch", [](bool on) { return std::exchange(State::now.is_on, on); }, py::arg("on"),
       "Whether calls may take the short way from now on. Gives what was said before.");
   m.def(
+      "note_order", [](bool moves_hits) { State::now.moves_hits = moves_hits; }, py::arg("moves_hits"),
+      "Whether torch asks the entry first that was hit last.");
+  m.def(
       "note_hook", [](bool there_is_one) { State::now.is_hooked = there_is_one; }, py::arg("there_is_one"),
       "Whether a hook of torch's looks at every call.");
 }

@@ -200,7 +200,7 @@ Decision decide(Dispatcher& self, PyObject* locals) {
       just_missed.note(record->checker.get());
       continue;
     }
-    move_to_front(*found.entries, entry);
+    if (State::now.moves_hits) move_to_front(*found.entries, entry);
     return decision;
   }
   return {Why::kMiss, nullptr};
@@ -310,7 +310,11 @@ PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
   const Surroundings surroundings(self.is_fullgraph);
   const Record& record = *decision.record;
   PyObject* result = record.plan != nullptr ? record.plan->run(bound) : run_watched(self, record.function, bound);
-  return result != nullptr ? result : rescue(object);
+  if (result != nullptr) return result;
+  if (record.plan != nullptr) {
+    cpython::add_to_traceback(reinterpret_cast<PyCodeObject*>(self.target.code), self.target.function->func_globals);
+  }
+  return rescue(object);
 }
 
 // ---- entries that die ----
@@ -446,7 +450,8 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   if (PyTuple_CheckExact(plan)) {
     Plan::Graph graph{};
     PyObject *reads = nullptr, *inputs = nullptr, *steps = nullptr;
-    if (!PyArg_ParseTuple(plan, "OOnOOO", &graph.owner, &graph.attribute, &graph.outputs, &reads, &inputs, &steps)) {
+    if (!PyArg_ParseTuple(plan, "OOnO!OOO", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
+                          &graph.left_out, &reads, &inputs, &steps)) {
       return nullptr;
     }
     if (graph.attribute == Py_None) graph.attribute = nullptr;

@@ -42,6 +42,7 @@ class Registers {
 Plan::Plan(PyObject* globals, const Graph& graph) : globals_(Py_NewRef(globals)), graph_(graph) {
   Py_INCREF(graph_.owner);
   Py_XINCREF(graph_.attribute);
+  Py_INCREF(graph_.left_out);
 }
 
 Plan::~Plan() {
@@ -49,6 +50,7 @@ Plan::~Plan() {
   Py_DECREF(globals_);
   Py_DECREF(graph_.owner);
   Py_XDECREF(graph_.attribute);
+  Py_DECREF(graph_.left_out);
 }
 
 bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals) {
@@ -152,6 +154,14 @@ PyObject* Plan::call_boxed(PyObject* graph, const Inputs& args) const {
   return nullptr;
 }
 
+// A traceback has the names that it would have if the wrappers had been called.
+void Plan::name_what_is_left_out() const {
+  for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(graph_.left_out); at++) {
+    auto* code = reinterpret_cast<PyCodeObject*>(PyTuple_GET_ITEM(graph_.left_out, at));
+    cpython::add_to_traceback(code, globals_);
+  }
+}
+
 PyObject* Plan::run(const BoundLocals& bound) const {
   Ref flat;
   {
@@ -163,6 +173,7 @@ PyObject* Plan::run(const BoundLocals& bound) const {
     c10::SmallVector<PyObject*, 65> args{nullptr};  // the first is the callee's to use
     for (const uint32_t input : inputs_) args.push_back(registers[input]);
     *flat.out() = call(args);
+    if (!flat) name_what_is_left_out();
   }
   return flat ? rebuild_.run(flat.get(), bound.values.data()) : nullptr;
 }

@@ -22,6 +22,7 @@ class Plan {
     PyObject* owner;      // what is called
     PyObject* attribute;  // or the name of what is called of it; null without
     Py_ssize_t outputs;   // of a graph that takes its inputs as one list, without gradients; -1 of another
+    PyObject* left_out;   // a tuple: the code of the wrappers that are not called, the innermost first
   };
 
   // `globals` is the dict of the function's. References are owned.
@@ -54,6 +55,7 @@ class Plan {
   PyObject* value_of(const Read& read, PyObject* base) const;
   PyObject* global(PyObject* name) const;
   PyObject* call(const Inputs& args) const;
+  void name_what_is_left_out() const;
   PyObject* call_boxed(PyObject* graph, const Inputs& args) const;
   PyObject* number(const Read& read, PyObject* tensor) const;
 

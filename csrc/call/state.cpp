@@ -137,6 +137,8 @@ bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback
     if (!add_flag(next.flags, PyList_GET_ITEM(flags, at))) return false;
   }
   next.is_on = State::now.is_on;
+  next.moves_hits = State::now.moves_hits;
+  next.is_hooked = State::now.is_hooked;
   next.get_callback = Py_NewRef(get_callback);
   next.set_callback = Py_NewRef(set_callback);
   next.generations = Py_NewRef(generations);

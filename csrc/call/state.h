@@ -65,6 +65,7 @@ struct Flag {
 // What Python tells once (dynamo/compat.py): objects of torch's, owned for good.
 struct State {
   bool is_on = false;
+  bool moves_hits = true;            // torch asks the entry first that was hit last
   bool is_hooked = false;            // a guard-complete hook, or a debugger of bytecode
   PyObject* get_callback = nullptr;  // C functions of torch's
   PyObject* set_callback = nullptr;

@@ -146,23 +146,18 @@ def _gated(code: types.CodeType, arguments: tuple[str, ...]) -> types.CodeType:
             create_instruction("RETURN_VALUE"),
             drop,
         ]
-        line = _line_of_call(instructions)
+        call = _call(instructions)
         for each in asked:
-            each.starts_line = line
+            each.starts_line, each.positions = call.starts_line, call.positions
         instructions[at:at] = asked
 
     gated: types.CodeType = transform_code_object(code, insert)[0]
     return gated
 
 
-def _line_of_call(instructions: list[Instruction]) -> int | None:
-    """The line at which the wrapper calls the function: a traceback names it."""
-    line, found = None, None
-    for each in instructions:
-        line = each.starts_line or line
-        if each.opname == "CALL_FUNCTION_EX":
-            found = line
-    return found
+def _call(instructions: list[Instruction]) -> Instruction:
+    """Where the wrapper calls the function: a traceback names the line."""
+    return [each for each in instructions if each.opname == "CALL_FUNCTION_EX"][-1]
 
 
 def _tests_for_long_way() -> list[Instruction]:
@@ -240,6 +235,18 @@ def _watch_hooks(put: Callable[[Any, str, Any], None]) -> None:
             if vars(owner).get(name) is setter:
                 put(owner, name, _noting(name, setter))
     _C.note_hook(any(_hooks.values()))
+    order = vars(native).get("_set_lru_cache")
+    if order is not None:
+        put(native, "_set_lru_cache", _noting_order(order))
+
+
+def _noting_order(setter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(setter)
+    def noting(moves_hits: Any) -> Any:
+        _C.note_order(bool(moves_hits))
+        return setter(moves_hits)
+
+    return noting
 
 
 _hooks: dict[str, bool] = {}

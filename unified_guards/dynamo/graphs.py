@@ -26,11 +26,13 @@ class Graph(NamedTuple):
         attribute: the name of that attribute, read on every call; None where the owner itself is called.
         outputs: -1 where the inputs are given one by one. Otherwise they are given as one list, with gradients switched
             off, and this many outputs come back.
+        left_out: the code of the wrappers that are not called, the innermost first. A traceback names them.
     """
 
     owner: Any
     attribute: str | None = None
     outputs: int = -1
+    left_out: tuple[types.CodeType, ...] = ()
 
 
 def graph_of(function: Any) -> Graph | None:
@@ -38,7 +40,10 @@ def graph_of(function: Any) -> Graph | None:
     if not isinstance(function, types.FunctionType) or not _is_disabled(function):
         return None
     inner = vars(function).get("_torchdynamo_orig_callable")
-    return (_compiled_by_inductor(inner) or Graph(inner)) if callable(inner) else None
+    if not callable(inner):
+        return None
+    found = _compiled_by_inductor(inner) or Graph(inner)
+    return found._replace(left_out=(*found.left_out, function.__code__))
 
 
 def _is_disabled(function: types.FunctionType) -> bool:
@@ -64,7 +69,10 @@ def _compiled_by_inductor(forward: Any) -> Graph | None:
     compiled, outputs = _unwrapped(cells.get("_inner_compiled_fn")), _outputs_of(wrapper)
     if outputs is None or type(compiled) is not CompiledFxGraph or cells["_first_invocation_ctx"]._is_first:
         return None
-    return Graph(compiled, _attribute_of(compiled), outputs)
+    attribute, own = _attribute_of(compiled), CompiledFxGraph.__call__.__code__
+    written = cells["_codegen_runtime_wrapper"].__code__
+    left_out = (written, wrapper.__code__, forward.__code__)
+    return Graph(compiled, attribute, outputs, left_out if attribute is None else (own, *left_out))
 
 
 def _unwrapped(function: Any) -> Any:
