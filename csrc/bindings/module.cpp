@@ -253,8 +253,10 @@ py::object given(PyObject* object) {
 
 void learn_calls(const py::list& flags, const py::object& get_callback, const py::object& set_callback,
                  const py::object& set_frame_count, const py::object& generations, const py::tuple& global_hooks,
-                 const py::object& optimized, const py::tuple& on_the_way, const py::object& code) {
-  if (!learn_state(flags.ptr(), get_callback.ptr(), set_callback.ptr(), set_frame_count.ptr(), generations.ptr()) ||
+                 const py::object& optimized, const py::tuple& on_the_way, const py::object& undo_layers,
+                 const py::object& code) {
+  if (!learn_state(flags.ptr(), get_callback.ptr(), set_callback.ptr(), set_frame_count.ptr(), generations.ptr(),
+                   undo_layers.ptr()) ||
       !learn_modules(global_hooks.ptr(), optimized.ptr(), on_the_way.ptr())) {
     throw py::error_already_set();
   }
@@ -268,7 +270,7 @@ void bind_calls(py::module_& m) {
   m.attr("LONG_WAY") = given(long_way());
   m.def("learn_calls", &learn_calls, py::arg("flags"), py::arg("get_callback"), py::arg("set_callback"),
         py::arg("set_frame_count"), py::arg("generations"), py::arg("global_hooks"), py::arg("optimized"),
-        py::arg("on_the_way"), py::arg("code"),
+        py::arg("on_the_way"), py::arg("undo_layers"), py::arg("code"),
         "What torch's wrapper of compiled functions looks at (call/state.h); `code` carries what torch keeps.");
   m.def(
       "learn_flag",

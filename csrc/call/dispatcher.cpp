@@ -39,7 +39,8 @@ struct Names {
   PyObject* dispatcher = PyUnicode_InternFromString("_unified_guards_dispatcher");
   // What a call of a module goes through, and where it ends.
   PyObject* on_the_way =
-      Py_BuildValue("NNNN", PyUnicode_InternFromString("__call__"), PyUnicode_InternFromString("_wrapped_call_impl"),
+      Py_BuildValue("NNNNNN", PyUnicode_InternFromString("__call__"), PyUnicode_InternFromString("__getattribute__"),
+                    PyUnicode_InternFromString("_compiled_call_impl"), PyUnicode_InternFromString("_wrapped_call_impl"),
                     PyUnicode_InternFromString("_call_impl"), PyUnicode_InternFromString("forward"));
 };
 
@@ -177,7 +178,7 @@ bool fits(const Record& record, PyObject* locals, bool& raised) {
 
 // Asks the entries one after the other, in torch's order. A guard may run code of a user's, which may change the list:
 // what is walked next is looked for again in torch's list.
-Decision decide(Dispatcher& self, PyObject* locals) {
+Decision walk(Dispatcher& self, PyObject* locals) {
   FoundEntries found = entries_of(self.target.code, self.region);
   if (found.why != Why::kNone) return {found.why, nullptr};
   for (size_t at = 0; at < found.entries->size(); at++) {
@@ -206,6 +207,18 @@ Decision decide(Dispatcher& self, PyObject* locals) {
   return {Why::kMiss, nullptr};
 }
 
+// How often a walk begins anew because code of a guard, or another thread meanwhile, has changed torch's list.
+constexpr int kMostWalks = 8;
+
+Decision decide(Dispatcher& self, PyObject* locals) {
+  Decision decision = walk(self, locals);
+  for (int walks = 1; decision.why == Why::kMoved && !decision.raised && walks < kMostWalks; walks++) {
+    just_missed.clear();
+    decision = walk(self, locals);
+  }
+  return decision;
+}
+
 // ---- running -----------------------------------------------------------------------------------------------------
 
 // What torch's wrapper puts back when compiled code is left.
@@ -216,7 +229,11 @@ class Surroundings {
   }
   Surroundings(const Surroundings&) = delete;
   ~Surroundings() {
+    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+    PyErr_Fetch(&type, &value, &traceback);
     if (is_fullgraph_) exchange_frame_count(-1);
+    if (is_in_functorch()) leave_functorch();
+    PyErr_Restore(type, value, traceback);
     const c10::impl::LocalDispatchKeySet now = c10::impl::tls_local_dispatch_key_set();
     if (now.included_ != before_.included_ || now.excluded_ != before_.excluded_) {
       c10::impl::_force_tls_local_dispatch_key_set(before_);
@@ -450,13 +467,14 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   if (PyTuple_CheckExact(plan)) {
     Plan::Graph graph{};
     PyObject *reads = nullptr, *inputs = nullptr, *steps = nullptr;
-    if (!PyArg_ParseTuple(plan, "OOnO!OOO", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
-                          &graph.left_out, &reads, &inputs, &steps)) {
+    Py_ssize_t unpacked = -1;
+    if (!PyArg_ParseTuple(plan, "OOnO!OOOn", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
+                          &graph.left_out, &reads, &inputs, &steps, &unpacked)) {
       return nullptr;
     }
     if (graph.attribute == Py_None) graph.attribute = nullptr;
     record->plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
-    if (!record->plan->set(reads, inputs, steps, self.signature.size())) return nullptr;
+    if (!record->plan->set(reads, inputs, steps, unpacked, self.signature.size())) return nullptr;
   }
   if ((record->why == Why::kNone) !=
       ((record->plan != nullptr || record->function != nullptr) && record->checker != nullptr)) {
@@ -465,6 +483,26 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   }
   self.records.push_back(std::move(record));
   Py_RETURN_NONE;
+}
+
+// All of torch's entries at once: Python code may let another thread run that frees them.
+PyObject* dispatcher_entries(PyObject* object, PyObject*) {
+  const Dispatcher& self = dispatcher_of(object);
+  const FoundEntries found = entries_of(self.target.code, self.region);
+  std::vector<std::array<PyObject*, 3>> seen;
+  if (found.why == Why::kNone) {
+    for (const CacheEntry& entry : *found.entries) {
+      seen.push_back(
+          {Py_NewRef(entry.guard_manager.ptr()), Py_NewRef(entry.code.ptr()), Py_NewRef(entry.backend.ptr())});
+    }
+  }
+  const Ref all(PyList_New(0));
+  bool is_whole = static_cast<bool>(all);
+  for (const auto& [manager, code, backend] : seen) {
+    const Ref entry(Py_BuildValue("NNN", manager, code, backend));
+    is_whole = is_whole && entry && PyList_Append(all.get(), entry.get()) == 0;
+  }
+  return is_whole ? Py_NewRef(all.get()) : nullptr;
 }
 
 PyObject* dispatcher_serve(PyObject* object, PyObject* wrapper) {
@@ -519,6 +557,7 @@ PyMethodDef kDispatcherMethods[] = {
     {"_add", dispatcher_add, METH_VARARGS,
      "_add(guard manager, code, checker, plan, why): what is known of one of torch's entries."},
     {"_serve", dispatcher_serve, METH_O, "Says whose calls these are: torch's wrapper."},
+    {"_entries", dispatcher_entries, METH_NOARGS, "(guard manager, code, backend) of torch's entries, in its order."},
     {"_forget", dispatcher_forget, METH_NOARGS, "Forgets all entries."},
     {"_totals", total_counts_method, METH_NOARGS | METH_STATIC, "The counts of all dispatchers there have been."},
     {nullptr, nullptr, 0, nullptr}};

@@ -14,6 +14,19 @@ bool refuse(const char* why) {
   return false;
 }
 
+// unpack(outputs, count): what the interpreter's own unpacking gives, with its own errors. Null with an error set.
+PyObject* unpacker() {
+  static constexpr const char* kCode = R"(
+def unpack(outputs, count):
+    scope = {}
+    names = ", ".join(f"o{at}" for at in range(count))
+    exec(f"def unpack(outputs):\n    [{names}] = outputs\n    return [{names}]", scope)
+    return scope["unpack"](outputs)
+)";
+  const Ref scope(cpython::scope_of(kCode));
+  return scope ? Py_XNewRef(PyDict_GetItemString(scope.get(), "unpack")) : nullptr;
+}
+
 // References that are dropped at the end of a call.
 class Registers {
  public:
@@ -53,7 +66,7 @@ Plan::~Plan() {
   Py_DECREF(graph_.left_out);
 }
 
-bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals) {
+bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t unpacked, size_t locals) {
   if (!PyList_CheckExact(reads) || !PyList_CheckExact(inputs)) return refuse("reads and inputs are lists");
   for (Py_ssize_t at = 0; at < PyList_GET_SIZE(reads); at++) {
     if (!add_read(PyList_GET_ITEM(reads, at), locals + reads_.size())) return false;
@@ -64,6 +77,7 @@ bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals
     if (input >= locals + reads_.size()) return refuse("an input is read by nobody");
     inputs_.push_back(static_cast<uint32_t>(input));
   }
+  unpacked_ = unpacked;
   if (!rebuild_.set(steps)) return false;
   return rebuild_.needs() <= locals || refuse("a result holds a local that there is not");
 }
@@ -162,6 +176,26 @@ void Plan::name_what_is_left_out() const {
   }
 }
 
+// The outputs as a list or tuple, taken as Dynamo's code takes them: unpacked, or by index. A backend may give another
+// iterable, or another number of outputs than were traced.
+PyObject* Plan::as_bytecode_takes_them(PyObject* outputs) const {
+  const bool is_plain = PyList_CheckExact(outputs) || PyTuple_CheckExact(outputs);
+  const Py_ssize_t count = is_plain ? PySequence_Fast_GET_SIZE(outputs) : -1;
+  if (is_plain && (unpacked_ < 0 ? count >= rebuild_.leaves() : count == unpacked_)) return Py_NewRef(outputs);
+  if (unpacked_ >= 0) {
+    static PyObject* const unpack = unpacker();
+    return unpack == nullptr ? nullptr : PyObject_CallFunction(unpack, "On", outputs, unpacked_);
+  }
+  const Ref taken(PyList_New(rebuild_.leaves()));
+  for (Py_ssize_t at = 0; taken && at < rebuild_.leaves(); at++) {
+    const Ref index(PyLong_FromSsize_t(at));
+    PyObject* item = rebuild_.has_leaf(at) ? PyObject_GetItem(outputs, index.get()) : Py_NewRef(Py_None);
+    if (item == nullptr) return nullptr;
+    PyList_SET_ITEM(taken.get(), at, item);
+  }
+  return Py_XNewRef(taken.get());
+}
+
 PyObject* Plan::run(const BoundLocals& bound) const {
   Ref flat;
   {
@@ -175,7 +209,10 @@ PyObject* Plan::run(const BoundLocals& bound) const {
     *flat.out() = call(args);
     if (!flat) name_what_is_left_out();
   }
-  return flat ? rebuild_.run(flat.get(), bound.values.data()) : nullptr;
+  if (!flat) return nullptr;
+  const Ref outputs(as_bytecode_takes_them(flat.get()));
+  flat.reset();
+  return outputs ? rebuild_.run(outputs.get(), bound.values.data()) : nullptr;
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {

@@ -33,7 +33,7 @@ class Plan {
   // `reads` is a list of (kind, base, key), `inputs` a list of registers, `steps` how the result is built. The first
   // registers are those of the locals, in the order in which they are bound; each read writes the next one. False with
   // an error set where something is not legal.
-  bool set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals);
+  bool set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t unpacked, size_t locals);
 
   // The result of a call: a new reference, or null with an error set.
   PyObject* run(const BoundLocals& bound) const;
@@ -56,6 +56,7 @@ class Plan {
   PyObject* global(PyObject* name) const;
   PyObject* call(const Inputs& args) const;
   void name_what_is_left_out() const;
+  PyObject* as_bytecode_takes_them(PyObject* outputs) const;
   PyObject* call_boxed(PyObject* graph, const Inputs& args) const;
   PyObject* number(const Read& read, PyObject* tensor) const;
 
@@ -63,6 +64,7 @@ class Plan {
   Graph graph_;
   std::vector<Read> reads_;
   std::vector<uint32_t> inputs_;
+  Py_ssize_t unpacked_ = -1;  // how many outputs Dynamo's code unpacks; -1 where it takes them by index
   Rebuild rebuild_;
 };
 

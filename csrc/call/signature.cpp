@@ -88,7 +88,7 @@ bool Signature::bind_named(BoundLocals& bound, PyObject* kwargs) const {
   Py_ssize_t cursor = 0;
   PyObject *name = nullptr, *value = nullptr;
   while (PyDict_Next(kwargs, &cursor, &name, &value)) {
-    if (!PyUnicode_Check(name) || !bind_one(bound, name, value)) return false;
+    if (!PyUnicode_CheckExact(name) || !bind_one(bound, name, value)) return false;
   }
   return true;
 }

@@ -94,11 +94,6 @@ bool is_profiled() {
   return at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION).has_value();
 }
 
-// The key is included as long as the stack of transforms is not empty.
-bool is_in_functorch() {
-  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
-}
-
 bool is_in_mode() {
   if (at::impl::PythonTorchFunctionTLS::stack_len() > 0) return true;
   return c10::impl::TorchDispatchModeTLS::any_modes_set() || c10::impl::PythonDispatcherTLS::get_state() != nullptr;
@@ -126,7 +121,7 @@ bool add_flag(std::vector<Flag>& flags, PyObject* found) {
 }  // namespace
 
 bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback, PyObject* set_frame_count,
-                 PyObject* generations) {
+                 PyObject* generations, PyObject* undo_layers) {
   if (!is_c_function(get_callback, METH_NOARGS) || !is_c_function(set_callback, METH_O) ||
       !(set_frame_count == Py_None || is_c_function(set_frame_count, METH_O))) {
     PyErr_SetString(PyExc_TypeError, "torch's functions are of another kind than this was written for");
@@ -142,6 +137,7 @@ bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback
   next.get_callback = Py_NewRef(get_callback);
   next.set_callback = Py_NewRef(set_callback);
   next.generations = Py_NewRef(generations);
+  next.undo_layers = Py_NewRef(undo_layers);
   if (set_frame_count != Py_None) next.set_frame_count = Py_NewRef(set_frame_count);
   State::now = std::move(next);
   return true;
@@ -190,6 +186,16 @@ bool count_generation() {
 bool set_callback(PyObject* callback) {
   const Ref before(call_directly(State::now.set_callback, callback));
   return static_cast<bool>(before);
+}
+
+// The key is included as long as the stack of transforms is not empty.
+bool is_in_functorch() {
+  return c10::impl::tls_is_dispatch_key_included(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
+}
+
+void leave_functorch() {
+  const Ref done(PyObject_CallFunction(State::now.undo_layers, "i", 0));
+  if (!done) PyErr_Clear();
 }
 
 int exchange_frame_count(int count) {

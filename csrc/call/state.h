@@ -70,6 +70,7 @@ struct State {
   PyObject* get_callback = nullptr;  // C functions of torch's
   PyObject* set_callback = nullptr;
   PyObject* set_frame_count = nullptr;  // null where torch does not count
+  PyObject* undo_layers = nullptr;      // pops functorch's levels down to a depth
   PyObject* generations = nullptr;      // the class GenerationTracker
   std::vector<Flag> flags;
 
@@ -79,7 +80,7 @@ struct State {
 // Takes a list of (why, holder, name, expected), and what is named above. False with an error set where something is of
 // another kind.
 bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback, PyObject* set_frame_count,
-                 PyObject* generations);
+                 PyObject* generations, PyObject* undo_layers);
 
 // One more flag, as in the list above.
 bool learn_flag(PyObject* flag);
@@ -95,6 +96,10 @@ bool count_generation();
 
 // Has Dynamo's frame hook call `callback` in this thread; None switches it off. False with an error set.
 bool set_callback(PyObject* callback);
+
+// Whether a transform of functorch's is open; and pops what compiled code has left open. No error may be set.
+bool is_in_functorch();
+void leave_functorch();
 
 // How many compiled frames a function with fullgraph=True has run; negative outside of one. Gives the former number.
 int exchange_frame_count(int count);

@@ -166,6 +166,12 @@ PyObject* Rebuild::run(PyObject* flat, PyObject* const* given) const {
   return Builder(*this, flat, given).build();
 }
 
+bool Rebuild::has_leaf(Py_ssize_t index) const {
+  return std::any_of(steps_.begin(), steps_.end(), [&](const One& step) {
+    return step.kind == Step::LEAF && static_cast<Py_ssize_t>(step.count) == index;
+  });
+}
+
 int Rebuild::traverse(visitproc visit, void* arg) const {
   for (const One& step : steps_) Py_VISIT(step.object);
   return 0;

@@ -39,6 +39,10 @@ class Rebuild {
   // needs() says.
   PyObject* run(PyObject* flat, PyObject* const* given = nullptr) const;
 
+  // How long the list has to be, and whether an item of it is used.
+  Py_ssize_t leaves() const { return leaves_; }
+  bool has_leaf(Py_ssize_t index) const;
+
   // How many objects have to be given.
   size_t needs() const { return given_; }
 

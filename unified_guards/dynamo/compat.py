@@ -185,13 +185,6 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
     ]
 
 
-def entries_of_region(code: types.CodeType, region: int) -> list[Any]:
-    """Torch's cache entries of a code object, in the order in which it asks them."""
-    from torch._C._dynamo import eval_frame
-
-    return list(eval_frame._get_cache_entries_for_region(code, region))
-
-
 def shape_env_changed(shape_env: Any) -> None:
     """Makes a ShapeEnv forget what it computed from the state that it had before (from 2.13 there are two counts)."""
     for counter in ("_version_counter", "_replacements_version_counter"):

@@ -10,6 +10,7 @@ GIL held, whether the short way may be taken and which of torch's cache entries 
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import types
 import weakref
@@ -50,20 +51,18 @@ class Dispatcher(_C.Dispatcher):
     def _prepare(self) -> bool:
         """Called where an entry of torch's is not known yet: reads all of them anew. True where that is done."""
         self._forget()
-        code = self._function.__code__
-        for entry in compat.entries_of_region(code, self.context._isolate_recompiles_id):
-            self._know(entry)
+        for entry in self._entries():
+            self._know(*entry)
         return True
 
-    def _know(self, entry: Any) -> None:
-        manager = entry.guard_manager
-        if entry.backend is not self.backend and not _same_backend(entry.backend, self.backend):
-            self._add(manager, entry.code, None, None, "kMiss")
+    def _know(self, manager: Any, code: Any, backend: Any) -> None:
+        if backend is not self.backend and not _same_backend(backend, self.backend):
+            self._add(manager, code, None, None, "kMiss")
         elif not isinstance(manager, UnifiedGuardManagerWrapper):
-            self._add(manager, entry.code, None, None, "kForeign")
+            self._add(manager, code, None, None, "kForeign")
         else:
-            way = self._plan_of(entry.code) or self._function_of(entry.code)
-            self._add(manager, entry.code, manager.entry.checker, way, "kNone" if way is not None else "kCode")
+            way = self._plan_of(code) or self._function_of(code)
+            self._add(manager, code, manager.entry.checker, way, "kNone" if way is not None else "kCode")
 
     def _plan_of(self, code: types.CodeType) -> tuple[Any, ...] | None:
         try:
@@ -107,7 +106,7 @@ def _same_backend(one: Any, other: Any) -> bool:
 _READS = {"global": 0, "attribute": 1, "item": 2, "size": 3, "stride": 4, "storage_offset": 5}
 
 
-def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, Any]], list[int], list[Any]]:
+def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, Any]], list[int], list[Any], int]:
     """The reads and inputs of a plan by their registers: those of the locals, then one for each read."""
     registers: dict[Any, int] = {Local(name): at for at, name in enumerate(names)}
     reads: list[tuple[int, int, Any]] = []
@@ -117,7 +116,7 @@ def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, 
         else:
             reads.append((_READS[each.kind], registers[each.base], each.key))
         registers[each] = len(names) + len(reads) - 1
-    return reads, [registers[item] for item in plan.inputs], plan.rebuild
+    return reads, [registers[item] for item in plan.inputs], plan.rebuild, plan.unpacked
 
 
 # -- the code of wrappers ----------------------------------------------------------------------------------------------
@@ -277,6 +276,7 @@ def _learn() -> bool:
             hooks,
             torch_frames.OptimizedModule,
             _ON_THE_WAY,
+            torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth,
             compat.code_with_extra_state(),
         )
     except (TypeError, KeyError, AttributeError):
@@ -284,7 +284,7 @@ def _learn() -> bool:
     return True
 
 
-_ON_THE_WAY = ("__call__", "_wrapped_call_impl", "_call_impl", "_compiled_call_impl")
+_ON_THE_WAY = ("__call__", "__getattribute__", "_wrapped_call_impl", "_call_impl", "_compiled_call_impl")
 _GLOBAL_HOOKS = (
     "_global_backward_hooks", "_global_backward_pre_hooks", "_global_forward_hooks", "_global_forward_pre_hooks",
 )  # fmt: skip
@@ -331,11 +331,10 @@ def _forward_of(callee: Any) -> types.FunctionType | None:
     if callee.__func__ not in (modules.Module._wrapped_call_impl, modules.Module._call_impl):
         return None
     kind = type(callee.__self__)
-    forward = getattr(kind, "forward", None)
-    is_torchs = (
-        kind._call_impl is modules.Module._call_impl and kind._wrapped_call_impl is modules.Module._wrapped_call_impl
-    )
-    return forward if is_torchs and isinstance(forward, types.FunctionType) else None
+    same = ("_call_impl", "_wrapped_call_impl", "_compiled_call_impl", "__getattribute__")
+    is_torchs = all(inspect.getattr_static(kind, name) is inspect.getattr_static(modules.Module, name) for name in same)
+    forward = inspect.getattr_static(kind, "forward", None)
+    return forward if is_torchs and type(forward) is types.FunctionType else None
 
 
 def is_known() -> bool:

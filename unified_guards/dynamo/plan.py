@@ -34,6 +34,7 @@ class Plan(NamedTuple):
         graph: the name of the global that holds the compiled graph.
         reads: what has to be read first: globals, attributes and items, each behind what it is read from.
         inputs: what the graph is given, in order: each a local or one of the reads.
+        unpacked: how many outputs the code unpacks; -1 where it takes them by their index.
         rebuild: the steps that make the result of the graph's outputs (``csrc/lookup/rebuild.h``).
     """
 
@@ -41,6 +42,7 @@ class Plan(NamedTuple):
     reads: tuple[Global | Read, ...]
     inputs: tuple[Local | Global | Read, ...]
     rebuild: list[tuple[int, int, Any]]
+    unpacked: int = -1
 
 
 class Local(NamedTuple):
@@ -110,6 +112,7 @@ class _Symbolic:
         self.free = frozenset(code.co_freevars)
         self.stack: list[Any] = []
         self.graph: str | None = None
+        self.unpacked = -1
         self.inputs: tuple[Local | Global | Read, ...] = ()
 
     def run(self, instructions: Iterable[Instruction]) -> Any:
@@ -259,6 +262,9 @@ def _unpack(self: _Symbolic, each: Instruction) -> None:
     if isinstance(value, Items) and len(value) == count:
         self.stack += reversed(value)
     elif value == Output():
+        if self.unpacked >= 0:
+            raise NotPlain("outputs that are unpacked twice")
+        self.unpacked = count
         self.stack += [Output(at) for at in reversed(range(count))]
     else:
         raise NotPlain("a value that is unpacked")
@@ -365,7 +371,7 @@ def plan_of(code: types.CodeType) -> Plan:
         raise NotPlain("no graph")
     rebuild = _Rebuild([*symbolic.parameters, *code.co_freevars])
     rebuild.add(result)
-    return Plan(symbolic.graph, _in_order(symbolic.inputs), symbolic.inputs, rebuild.steps)
+    return Plan(symbolic.graph, _in_order(symbolic.inputs), symbolic.inputs, rebuild.steps, symbolic.unpacked)
 
 
 def _in_order(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
