@@ -84,7 +84,9 @@ def test_patch_as_a_decorator() -> None:
 
 @pytest.mark.parametrize("use", [lambda: config.patch(witnes=False), lambda: config.patch({"witnes": False})])
 def test_a_wrong_name_in_patch_says_which_there_are(use: Any) -> None:
-    with pytest.raises(AttributeError, match="'witnes'; there are verify, no_fallback, strict, witness, dispatch, profile"):
+    with pytest.raises(
+        AttributeError, match="'witnes'; there are verify, no_fallback, strict, witness, dispatch, profile"
+    ):
         use()
 
 

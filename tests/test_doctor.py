@@ -19,7 +19,18 @@ from . import harness
 
 PACKAGE = Path(unified_guards.__file__).parent
 
-CHECKS = ["python", "torch", "extension", "compiler", "dicts", "witness", "autoload", "environment", "self-test cpu"]
+CHECKS = [
+    "python",
+    "torch",
+    "extension",
+    "compiler",
+    "dicts",
+    "calls",
+    "witness",
+    "autoload",
+    "environment",
+    "self-test cpu",
+]
 
 TORCH_OF_VERSION = "__version__ = {!r}\n"
 NO_TORCH = "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n"

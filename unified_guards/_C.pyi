@@ -87,6 +87,55 @@ class Lookup:
     @property
     def _misses(self) -> int: ...
 
+class Dispatcher:
+    """The short way of a call to one compiled function; a subclass defines ``_prepare()`` and ``_rescue(error)``."""
+
+    def __init__(
+        self,
+        callee: Callable[..., Any],  # the function or bound method that torch's wrapper calls
+        forward: Callable[..., Any] | None,  # of the class of a module whose whole call was compiled
+        whole: bool,  # whether the call of the module begins at __call__
+        region: int,  # of recompilation; -1: the common one
+        fullgraph: bool,
+        callback: Callable[..., Any],  # Dynamo's, for its frame hook
+    ) -> None: ...
+    def _add(self, manager: Any, code: Any, checker: Checker | None, way: object, why: str) -> None: ...
+    def _forget(self) -> None: ...
+    def _serve(self, wrapper: Callable[..., Any]) -> None: ...
+    @staticmethod
+    def _totals() -> tuple[int, dict[str, int]]: ...
+    @property
+    def _names(self) -> tuple[str, ...]: ...
+    @property
+    def _function(self) -> Any: ...
+    @property
+    def counts(self) -> tuple[int, dict[str, int]]: ...
+
+class Gate:
+    """Hands a call to its Dispatcher, if that lives."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None: ...
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any: ...  # LONG_WAY, or the result
+
+LONG_WAY: object
+
+def module_gate(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any: ...
+def learn_calls(
+    flags: list[tuple[str, Any, str, Any]],
+    get_callback: Callable[[], Any],
+    set_callback: Callable[[Any], Any],
+    set_frame_count: Callable[[int], int] | None,
+    generations: type,
+    global_hooks: tuple[Any, ...],
+    optimized: type,
+    on_the_way: tuple[str, ...],
+    code: Any,
+) -> None: ...
+def learn_flag(flag: tuple[str, Any, str, Any]) -> None: ...
+def dispatch(on: bool) -> bool: ...
+def note_order(moves_hits: bool) -> None: ...
+def note_hook(there_is_one: bool) -> None: ...
+
 class GlobalState:
     """What decides what operators do, as it was when this was made."""
 

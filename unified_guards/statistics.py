@@ -31,6 +31,8 @@ class Stats:
         aot_run_eagerly: why calls through them were run without compiled code, and how many times each.
         compared: checks that ``UNIFIED_GUARDS_VERIFY`` had compared.
         overruled: of those, under a share below 1, how many were wrong and took torch's verdict.
+        short_ways: calls of compiled functions that went straight to their graph (``dynamo/dispatch.py``).
+        long_ways: why other calls went through torch's wrapper, and how many times each.
     """
 
     frames_lifted: int
@@ -49,6 +51,8 @@ class Stats:
     witness_off: str | None = None
     compared: int = 0
     overruled: int = 0
+    short_ways: int = 0
+    long_ways: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
         left = sum(self.frames_left_to_torch.values())
@@ -59,6 +63,8 @@ class Stats:
             f"checks: {self.checks} ({self.hits} hits, {self.misses} misses), {self.python_callbacks} Python callbacks",
             f"witness: {self.witness_held} checks passed by what was remembered, {self.witness_repaired} repaired it, "
             f"{self.witness_recorded} recorded it",
+            f"calls: {self.short_ways} went the short way, {sum(self.long_ways.values())} torch's way",
+            *(f"  {count} because: {reason}" for reason, count in self.long_ways.items()),
             *([] if self.witness_off is None else [f"  dicts are evaluated on every check: {self.witness_off}"]),
             *([f"verify: {self.compared} checks compared, {self.overruled} overruled"] if self.compared else []),
             *(f"disagreement: {text}" for text in self.disagreements),
@@ -117,6 +123,7 @@ def stats() -> Stats:
     Counts only grow; take the difference of two snapshots to measure a part of a program.
     """
     checks, hits, misses, callbacks = _C.counts()
+    short_ways, long_ways = _C.Dispatcher._totals()
     return Stats(
         tally.lifted,
         dict(tally.reasons),
@@ -132,4 +139,6 @@ def stats() -> Stats:
         witness_off=None if _C.dicts_are_versioned() else _NO_WATCHER,
         compared=tally.compared,
         overruled=tally.overruled,
+        short_ways=short_ways,
+        long_ways=long_ways,
     )

@@ -253,9 +253,9 @@ py::object given(PyObject* object) {
 
 void learn_calls(const py::list& flags, const py::object& get_callback, const py::object& set_callback,
                  const py::object& set_frame_count, const py::object& generations, const py::tuple& global_hooks,
-                 const py::object& code) {
+                 const py::object& optimized, const py::tuple& on_the_way, const py::object& code) {
   if (!learn_state(flags.ptr(), get_callback.ptr(), set_callback.ptr(), set_frame_count.ptr(), generations.ptr()) ||
-      !learn_global_hooks(global_hooks.ptr())) {
+      !learn_modules(global_hooks.ptr(), optimized.ptr(), on_the_way.ptr())) {
     throw py::error_already_set();
   }
   torchs_index = cpython::only_extra_of(code.ptr());
@@ -264,13 +264,24 @@ void learn_calls(const py::list& flags, const py::object& get_callback, const py
 void bind_calls(py::module_& m) {
   m.attr("Dispatcher") = given(make_dispatcher_type());
   m.attr("Gate") = given(make_gate_type());
+  m.attr("module_gate") = given(make_module_gate());
   m.attr("LONG_WAY") = given(long_way());
   m.def("learn_calls", &learn_calls, py::arg("flags"), py::arg("get_callback"), py::arg("set_callback"),
-        py::arg("set_frame_count"), py::arg("generations"), py::arg("global_hooks"), py::arg("code"),
+        py::arg("set_frame_count"), py::arg("generations"), py::arg("global_hooks"), py::arg("optimized"),
+        py::arg("on_the_way"), py::arg("code"),
         "What torch's wrapper of compiled functions looks at (call/state.h); `code` carries what torch keeps.");
+  m.def(
+      "learn_flag",
+      [](const py::tuple& flag) {
+        if (!learn_flag(flag.ptr())) throw py::error_already_set();
+      },
+      py::arg("flag"), "One more of the flags that learn_calls() is given.");
   m.def(
       "dispatch", [](bool on) { return std::exchange(State::now.is_on, on); }, py::arg("on"),
       "Whether calls may take the short way from now on. Gives what was said before.");
+  m.def(
+      "note_order", [](bool moves_hits) { State::now.moves_hits = moves_hits; }, py::arg("moves_hits"),
+      "Whether torch asks the entry first that was hit last.");
   m.def(
       "note_hook", [](bool there_is_one) { State::now.is_hooked = there_is_one; }, py::arg("there_is_one"),
       "Whether a hook of torch's looks at every call.");

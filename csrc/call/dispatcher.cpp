@@ -28,11 +28,19 @@ namespace py = pybind11;
 namespace unified_guards {
 namespace {
 
+PyObject* dispatcher_type = nullptr;  // made at import
+// The dispatcher whose call a gate of modules has sent the long way, until the call comes to its own gate.
+thread_local PyObject* gone_long = nullptr;
 PyObject* go_on = nullptr;  // what a gate gives where the call has to go the long way; made at import
 
 struct Names {
   PyObject* prepare = PyUnicode_InternFromString("_prepare");
   PyObject* rescue = PyUnicode_InternFromString("_rescue");
+  PyObject* dispatcher = PyUnicode_InternFromString("_unified_guards_dispatcher");
+  // What a call of a module goes through, and where it ends.
+  PyObject* on_the_way =
+      Py_BuildValue("NNNN", PyUnicode_InternFromString("__call__"), PyUnicode_InternFromString("_wrapped_call_impl"),
+                    PyUnicode_InternFromString("_call_impl"), PyUnicode_InternFromString("forward"));
 };
 
 Names* names = nullptr;  // made with the type
@@ -63,6 +71,7 @@ struct Dispatcher {
   PyObject* weak_gates;
   PyObject* on_death;  // owned: called with the weak reference of a guard manager that died
   Target target;
+  PyObject* wrapper;   // owned: a weak reference to torch's wrapper, whose calls these are
   PyObject* held;      // owned: the function or method that torch's wrapper calls
   PyObject* callback;  // owned: Dynamo's, for the frame hook
   int64_t region;
@@ -91,7 +100,7 @@ PyObject* go_long(Dispatcher& self, Why why) {
 // are. A call in the middle of another one is given a new dict.
 class Frame {
  public:
-  Frame(Dispatcher& self, const Bound& bound) : self_(self), is_own_(!self.is_frame_taken) {
+  Frame(Dispatcher& self, const BoundLocals& bound) : self_(self), is_own_(!self.is_frame_taken) {
     if (is_own_) self.is_frame_taken = true;
     dict_ = is_own_ ? self.frame : PyDict_New();
     is_ready_ = dict_ != nullptr && fill(bound);
@@ -111,9 +120,9 @@ class Frame {
   PyObject* dict() const { return dict_; }
 
  private:
-  bool fill(const Bound& bound) {
+  bool fill(const BoundLocals& bound) {
     for (size_t at = 0; at < bound.values.size(); at++) {
-      if (PyDict_SetItem(dict_, self_.signature.name(at), bound.values[at]) != 0) return false;
+      if (!put(at, bound.values[at])) return false;
     }
     return true;
   }
@@ -121,8 +130,19 @@ class Frame {
   // Nothing of a call is kept alive by the dict.
   void empty() {
     for (size_t at = 0; at < self_.signature.size(); at++) {
-      if (PyDict_SetItem(dict_, self_.signature.name(at), Py_None) != 0) PyErr_Clear();
+      if (!put(at, Py_None)) PyErr_Clear();
     }
+  }
+
+  // The names are put into the dict in order, so each has an entry of the same number.
+  bool put(size_t at, PyObject* value) {
+    PyObject* name = self_.signature.name(at);
+    if (is_own_) {
+      Py_INCREF(value);
+      if (cpython::replace_at(dict_, static_cast<cpython::Slot>(at), name, value)) return true;
+      Py_DECREF(value);
+    }
+    return PyDict_SetItem(dict_, name, value) == 0;
   }
 
   Dispatcher& self_;
@@ -148,8 +168,8 @@ struct Decision {
 // Whether the entry of a record fits. A no of the observer's is taken, as torch's lookup takes it.
 bool fits(const Record& record, PyObject* locals, bool& raised) {
   Checker& checker = *record.checker;
-  const bool hit = checker.check(locals);
-  if (!checker.is_observed()) return hit;
+  if (!checker.is_observed()) return checker.check(locals);
+  const bool hit = checker.check_timed(locals);
   const Ref answer(checker.tell_observer(locals, hit));
   raised = !answer;
   return answer.get() == Py_True || (hit && answer && answer.get() != Py_False);
@@ -165,7 +185,7 @@ Decision decide(Dispatcher& self, PyObject* locals) {
     std::shared_ptr<Record> record = record_of(self, *entry);
     if (record == nullptr) return {Why::kNew, nullptr};
     if (record->why == Why::kMiss) continue;
-    if (record->why == Why::kForeign) return {Why::kForeign, nullptr};
+    if (record->why != Why::kNone) return {record->why, nullptr};  // torch asks it
     Decision decision{Why::kNone, record};
     // Leaf guards of torch's read the root that made them. Code of a user's in a guard may drop the manager of it.
     const Ref held(Py_NewRef(record->manager));
@@ -180,8 +200,7 @@ Decision decide(Dispatcher& self, PyObject* locals) {
       just_missed.note(record->checker.get());
       continue;
     }
-    move_to_front(*found.entries, entry);
-    if (record->why != Why::kNone) return {record->why, nullptr};
+    if (State::now.moves_hits) move_to_front(*found.entries, entry);
     return decision;
   }
   return {Why::kMiss, nullptr};
@@ -210,7 +229,7 @@ class Surroundings {
 };
 
 // Runs code that may go on in frames that are to be compiled. Its own frame is not: dynamo/dispatch.py has it skipped.
-PyObject* run_watched(const Dispatcher& self, PyObject* function, const Bound& bound) {
+PyObject* run_watched(const Dispatcher& self, PyObject* function, const BoundLocals& bound) {
   if (!set_callback(self.callback)) return nullptr;
   PyObject* result = self.signature.call(function, bound);
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
@@ -240,7 +259,7 @@ PyObject* rescue(PyObject* object) {
 // Owns what was bound while the compiled code runs: the defaults of the function may be replaced meanwhile.
 class Owned {
  public:
-  explicit Owned(const Bound& bound) : bound_(bound) {
+  explicit Owned(const BoundLocals& bound) : bound_(bound) {
     for (PyObject* value : bound_.values) Py_INCREF(value);
   }
   Owned(const Owned&) = delete;
@@ -249,7 +268,7 @@ class Owned {
   }
 
  private:
-  const Bound& bound_;
+  const BoundLocals& bound_;
 };
 
 // Has Python read torch's entries anew. False, with no error set, where that fails.
@@ -265,7 +284,7 @@ PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
   just_missed.clear();
   if (const Why why = why_long(); why != Why::kNone) return go_long(self, why);
   if (const Why why = self.target.changed(); why != Why::kNone) return go_long(self, why);
-  Bound bound;
+  BoundLocals bound;
   if (!self.signature.bind(bound, self.target.function, self.target.receiver, args, kwargs)) {
     return go_long(self, Why::kArguments);
   }
@@ -291,7 +310,11 @@ PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
   const Surroundings surroundings(self.is_fullgraph);
   const Record& record = *decision.record;
   PyObject* result = record.plan != nullptr ? record.plan->run(bound) : run_watched(self, record.function, bound);
-  return result != nullptr ? result : rescue(object);
+  if (result != nullptr) return result;
+  if (record.plan != nullptr) {
+    cpython::add_to_traceback(reinterpret_cast<PyCodeObject*>(self.target.code), self.target.function->func_globals);
+  }
+  return rescue(object);
 }
 
 // ---- entries that die ----
@@ -334,8 +357,7 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
   }
   if (forward != Py_None) {
     function = forward;
-    self.target.type = Py_TYPE(self.target.receiver);
-    self.target.version = version_of(self.target.type);
+    self.target.known = KnownClass(Py_TYPE(self.target.receiver), names->on_the_way);
   }
   if (!PyFunction_Check(function)) {
     PyErr_SetString(PyExc_TypeError, "a dispatcher is made for a function or a bound method");
@@ -371,7 +393,6 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self.region = region;
   self.is_fullgraph = fullgraph;
   self.callback = Py_NewRef(callback);
-  Py_INCREF(forward);
   Py_INCREF(self.target.code);
   self.frame = PyDict_New();
   self.on_death = make_on_death(object);
@@ -384,7 +405,7 @@ int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(object));
   Py_VISIT(self.held);
   Py_VISIT(self.callback);
-  if (self.target.type != nullptr) Py_VISIT(reinterpret_cast<PyObject*>(self.target.function));
+  if (const int stop = self.target.known.traverse(visit, arg)) return stop;
   for (const auto& record : self.records) {
     if (record.use_count() > 1) continue;  // a call that runs it keeps it alive
     Py_VISIT(record->function);
@@ -402,11 +423,12 @@ void dispatcher_dealloc(PyObject* object) {
   dispatcher_clear(object);
   self.records.~vector();
   self.signature.~Signature();
-  if (self.target.type != nullptr) Py_CLEAR(reinterpret_cast<PyObject*&>(self.target.function));
   Py_CLEAR(self.target.code);
+  self.target.~Target();
   Py_CLEAR(self.frame);
   Py_CLEAR(self.on_death);
   Py_CLEAR(self.held);
+  Py_CLEAR(self.wrapper);
   Py_CLEAR(self.callback);
   type->tp_free(object);
   Py_DECREF(type);
@@ -426,8 +448,13 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
   if (PyFunction_Check(plan)) record->function = Py_NewRef(plan);
   if (PyTuple_CheckExact(plan)) {
-    PyObject *graph = nullptr, *reads = nullptr, *inputs = nullptr, *steps = nullptr;
-    if (!PyArg_ParseTuple(plan, "OOOO", &graph, &reads, &inputs, &steps)) return nullptr;
+    Plan::Graph graph{};
+    PyObject *reads = nullptr, *inputs = nullptr, *steps = nullptr;
+    if (!PyArg_ParseTuple(plan, "OOnO!OOO", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
+                          &graph.left_out, &reads, &inputs, &steps)) {
+      return nullptr;
+    }
+    if (graph.attribute == Py_None) graph.attribute = nullptr;
     record->plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
     if (!record->plan->set(reads, inputs, steps, self.signature.size())) return nullptr;
   }
@@ -437,6 +464,13 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
     return nullptr;
   }
   self.records.push_back(std::move(record));
+  Py_RETURN_NONE;
+}
+
+PyObject* dispatcher_serve(PyObject* object, PyObject* wrapper) {
+  PyObject* reference = PyWeakref_NewRef(wrapper, nullptr);
+  if (reference == nullptr) return nullptr;
+  Py_XSETREF(dispatcher_of(object).wrapper, reference);
   Py_RETURN_NONE;
 }
 
@@ -484,6 +518,7 @@ PyObject* total_counts_method(PyObject*, PyObject*) { return counts_of(total_sho
 PyMethodDef kDispatcherMethods[] = {
     {"_add", dispatcher_add, METH_VARARGS,
      "_add(guard manager, code, checker, plan, why): what is known of one of torch's entries."},
+    {"_serve", dispatcher_serve, METH_O, "Says whose calls these are: torch's wrapper."},
     {"_forget", dispatcher_forget, METH_NOARGS, "Forgets all entries."},
     {"_totals", total_counts_method, METH_NOARGS | METH_STATIC, "The counts of all dispatchers there have been."},
     {nullptr, nullptr, 0, nullptr}};
@@ -517,6 +552,7 @@ PyObject* gate_call(PyObject* object, PyObject* const* args, size_t nargs, PyObj
   }
   const Ref dispatcher(cpython::weakref_target(reinterpret_cast<Gate*>(object)->dispatcher));
   if (dispatcher.get() == Py_None) return Py_NewRef(go_on);
+  if (std::exchange(gone_long, nullptr) == dispatcher.get()) return Py_NewRef(go_on);
   return call(dispatcher.get(), args[0], args[1]);
 }
 
@@ -540,6 +576,33 @@ void gate_dealloc(PyObject* object) {
   Py_DECREF(type);
 }
 
+// The dispatcher of a wrapper; null where the object is no wrapper with a dispatcher of its own. Whatever copies the
+// attributes of a wrapper (functools.wraps) copies the dispatcher, too.
+PyObject* dispatcher_serving(PyObject* wrapper) {
+  if (wrapper == nullptr || !PyFunction_Check(wrapper)) return nullptr;
+  PyObject* attributes = reinterpret_cast<PyFunctionObject*>(wrapper)->func_dict;
+  if (attributes == nullptr || !PyDict_CheckExact(attributes)) return nullptr;
+  PyObject* found = PyDict_GetItemWithError(attributes, names->dispatcher);
+  if (found == nullptr) PyErr_Clear();
+  if (found == nullptr || !PyObject_TypeCheck(found, reinterpret_cast<PyTypeObject*>(dispatcher_type))) return nullptr;
+  PyObject* reference = dispatcher_of(found).wrapper;
+  return reference != nullptr && *cpython::weakref_word(reference) == cpython::bits(wrapper) ? found : nullptr;
+}
+
+PyObject* module_gate(PyObject*, PyObject* const* args, Py_ssize_t nargs) {
+  if (!State::now.is_on || nargs != 3 || !PyTuple_CheckExact(args[1]) || !PyDict_CheckExact(args[2])) {
+    return Py_NewRef(go_on);
+  }
+  const Ref dispatcher(Py_XNewRef(dispatcher_serving(compiled_forward(args[0]))));
+  if (!dispatcher) return Py_NewRef(go_on);
+  PyObject* result = call(dispatcher.get(), args[1], args[2]);
+  gone_long = result == go_on ? dispatcher.get() : nullptr;
+  return result;
+}
+
+PyMethodDef module_gate_method{"module_gate", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(module_gate)),
+                               METH_FASTCALL, "Hands a call of a module to the Dispatcher of its compiled forward."};
+
 PyMemberDef kGateMembers[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(Gate, call), READONLY, nullptr},
                               {nullptr, 0, 0, 0, nullptr}};
 
@@ -559,7 +622,8 @@ PyObject* make_dispatcher_type() {
                          {0, nullptr}};
   PyType_Spec spec{"unified_guards._C.Dispatcher", sizeof(Dispatcher), 0,
                    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, slots};
-  return PyType_FromSpec(&spec);
+  dispatcher_type = PyType_FromSpec(&spec);
+  return Py_XNewRef(dispatcher_type);
 }
 
 PyObject* make_gate_type() {
@@ -572,6 +636,8 @@ PyObject* make_gate_type() {
   PyType_Spec spec{"unified_guards._C.Gate", sizeof(Gate), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL, slots};
   return PyType_FromSpec(&spec);
 }
+
+PyObject* make_module_gate() { return PyCFunction_New(&module_gate_method, nullptr); }
 
 PyObject* long_way() {
   if (go_on == nullptr) go_on = PyObject_CallNoArgs(reinterpret_cast<PyObject*>(&PyBaseObject_Type));

@@ -10,10 +10,11 @@
 
 namespace unified_guards {
 
-// The types, and what a gate gives where the call has to go the long way. New references, or null with an error set.
-// Called once each, at import.
+// The types, the gate of the modules that torch.compile returns (module, args, kwargs), and what a gate gives where the
+// call has to go the long way. New references, or null with an error set. Called once each, at import.
 PyObject* make_dispatcher_type();
 PyObject* make_gate_type();
+PyObject* make_module_gate();
 PyObject* long_way();
 
 }  // namespace unified_guards

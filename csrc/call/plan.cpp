@@ -1,6 +1,9 @@
 // See plan.h.
 #include "call/plan.h"
 
+#include "cpython/pure.h"
+
+#include <c10/core/GradMode.h>
 #include <c10/util/SmallVector.h>
 
 namespace unified_guards {
@@ -14,7 +17,7 @@ bool refuse(const char* why) {
 // References that are dropped at the end of a call.
 class Registers {
  public:
-  explicit Registers(const Bound& bound)
+  explicit Registers(const BoundLocals& bound)
       : values_(bound.values.begin(), bound.values.end()), borrowed_(values_.size()) {}
   Registers(const Registers&) = delete;
   ~Registers() {
@@ -36,12 +39,18 @@ class Registers {
 
 }  // namespace
 
-Plan::Plan(PyObject* globals, PyObject* graph) : globals_(Py_NewRef(globals)), graph_(Py_NewRef(graph)) {}
+Plan::Plan(PyObject* globals, const Graph& graph) : globals_(Py_NewRef(globals)), graph_(graph) {
+  Py_INCREF(graph_.owner);
+  Py_XINCREF(graph_.attribute);
+  Py_INCREF(graph_.left_out);
+}
 
 Plan::~Plan() {
   for (const Read& read : reads_) Py_DECREF(read.key);
   Py_DECREF(globals_);
-  Py_DECREF(graph_);
+  Py_DECREF(graph_.owner);
+  Py_XDECREF(graph_.attribute);
+  Py_DECREF(graph_.left_out);
 }
 
 bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals) {
@@ -86,17 +95,74 @@ PyObject* Plan::number(const Read& read, PyObject* tensor) const {
   return PyObject_CallMethodOneArg(tensor, read.kind == Kind::kSize ? size : stride, read.key);
 }
 
+// As the bytecode would read it. What can be said without code of a user's is looked up where it was last found.
 PyObject* Plan::value_of(const Read& read, PyObject* base) const {
-  if (read.kind == Kind::kGlobal) return global(read.key);
-  if (read.kind == Kind::kAttribute) return PyObject_GetAttr(base, read.key);
-  if (read.kind >= Kind::kSize) return number(read, base);
-  if (!PyDict_CheckExact(base)) return PyObject_GetItem(base, read.key);
-  PyObject* found = PyDict_GetItemWithError(base, read.key);
-  if (found == nullptr && !PyErr_Occurred()) PyErr_SetObject(PyExc_KeyError, read.key);
-  return Py_XNewRef(found);
+  switch (read.kind) {
+    case Kind::kGlobal: return global(read.key);
+    case Kind::kAttribute: {
+      const PureAttribute found = attribute_purely(base, read.key, read.slot);
+      if (!found.certain || found.value == nullptr) return PyObject_GetAttr(base, read.key);
+      return found.is_new ? found.value : Py_NewRef(found.value);
+    }
+    case Kind::kItem: {
+      if (!PyDict_CheckExact(base)) return PyObject_GetItem(base, read.key);
+      const cpython::Found found = cpython::find_purely(base, read.key, read.slot);
+      return found.certain && found.value != nullptr ? Py_NewRef(found.value) : PyObject_GetItem(base, read.key);
+    }
+    default: return number(read, base);
+  }
 }
 
-PyObject* Plan::run(const Bound& bound) const {
+// Gradients are off in its scope.
+class WithoutGradients {
+ public:
+  WithoutGradients() : was_enabled_(c10::GradMode::is_enabled()) {
+    if (was_enabled_) c10::GradMode::set_enabled(false);
+  }
+  WithoutGradients(const WithoutGradients&) = delete;
+  ~WithoutGradients() {
+    if (was_enabled_) c10::GradMode::set_enabled(true);
+  }
+
+ private:
+  const bool was_enabled_;
+};
+
+// The flat outputs; null with an error set. The first of `args` is the callee's to use.
+PyObject* Plan::call(const Inputs& args) const {
+  const Ref graph(graph_.attribute == nullptr ? Py_NewRef(graph_.owner)
+                                              : PyObject_GetAttr(graph_.owner, graph_.attribute));
+  if (!graph) return nullptr;
+  if (graph_.outputs >= 0) return call_boxed(graph.get(), args);
+  const size_t count = args.size() - 1;
+  return PyObject_Vectorcall(graph.get(), args.data() + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+}
+
+PyObject* Plan::call_boxed(PyObject* graph, const Inputs& args) const {
+  const auto count = static_cast<Py_ssize_t>(args.size()) - 1;
+  const Ref list(PyList_New(count));
+  if (!list) return nullptr;
+  for (Py_ssize_t at = 0; at < count; at++) PyList_SET_ITEM(list.get(), at, Py_NewRef(args[at + 1]));
+  const WithoutGradients off;
+  Ref outputs(PyObject_CallOneArg(graph, list.get()));
+  if (!outputs) return nullptr;
+  const Py_ssize_t found = PyTuple_Check(outputs.get()) || PyList_Check(outputs.get())
+                               ? PySequence_Fast_GET_SIZE(outputs.get())
+                               : PyObject_Length(outputs.get());
+  if (found == graph_.outputs) return Py_NewRef(outputs.get());
+  if (!PyErr_Occurred()) PyErr_Format(PyExc_AssertionError, "expected %zd outputs, got %zd", graph_.outputs, found);
+  return nullptr;
+}
+
+// A traceback has the names that it would have if the wrappers had been called.
+void Plan::name_what_is_left_out() const {
+  for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(graph_.left_out); at++) {
+    auto* code = reinterpret_cast<PyCodeObject*>(PyTuple_GET_ITEM(graph_.left_out, at));
+    cpython::add_to_traceback(code, globals_);
+  }
+}
+
+PyObject* Plan::run(const BoundLocals& bound) const {
   Ref flat;
   {
     Registers registers(bound);
@@ -106,15 +172,15 @@ PyObject* Plan::run(const Bound& bound) const {
     }
     c10::SmallVector<PyObject*, 65> args{nullptr};  // the first is the callee's to use
     for (const uint32_t input : inputs_) args.push_back(registers[input]);
-    *flat.out() =
-        PyObject_Vectorcall(graph_, args.data() + 1, inputs_.size() | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+    *flat.out() = call(args);
+    if (!flat) name_what_is_left_out();
   }
   return flat ? rebuild_.run(flat.get(), bound.values.data()) : nullptr;
 }
 
 int Plan::traverse(visitproc visit, void* arg) const {
   Py_VISIT(globals_);
-  Py_VISIT(graph_);
+  Py_VISIT(graph_.owner);
   for (const Read& read : reads_) Py_VISIT(read.key);
   return rebuild_.traverse(visit, arg);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "call/signature.h"
+#include "cpython/cpython.h"
 #include "cpython/ref.h"
 #include "lookup/rebuild.h"
 
@@ -16,8 +17,16 @@ namespace unified_guards {
 
 class Plan {
  public:
-  // `globals` is the dict of the function's; `graph` is what is called. References are owned.
-  Plan(PyObject* globals, PyObject* graph);
+  // How the graph is called (dynamo/graphs.py).
+  struct Graph {
+    PyObject* owner;      // what is called
+    PyObject* attribute;  // or the name of what is called of it; null without
+    Py_ssize_t outputs;   // of a graph that takes its inputs as one list, without gradients; -1 of another
+    PyObject* left_out;   // a tuple: the code of the wrappers that are not called, the innermost first
+  };
+
+  // `globals` is the dict of the function's. References are owned.
+  Plan(PyObject* globals, const Graph& graph);
   Plan(const Plan&) = delete;
   ~Plan();
 
@@ -27,24 +36,31 @@ class Plan {
   bool set(PyObject* reads, PyObject* inputs, PyObject* steps, size_t locals);
 
   // The result of a call: a new reference, or null with an error set.
-  PyObject* run(const Bound& bound) const;
+  PyObject* run(const BoundLocals& bound) const;
 
   int traverse(visitproc visit, void* arg) const;
 
  private:
+  using Inputs = c10::SmallVectorImpl<PyObject*>;
+
   enum class Kind : uint8_t { kGlobal, kAttribute, kItem, kSize, kStride, kOffset };
   struct Read {
     Kind kind;
     uint32_t base;
-    PyObject* key;  // owned
+    PyObject* key;                   // owned
+    mutable cpython::Slot slot = 0;  // where an entry was last found
   };
 
   bool add_read(PyObject* read, size_t registers);
   PyObject* value_of(const Read& read, PyObject* base) const;
   PyObject* global(PyObject* name) const;
+  PyObject* call(const Inputs& args) const;
+  void name_what_is_left_out() const;
+  PyObject* call_boxed(PyObject* graph, const Inputs& args) const;
   PyObject* number(const Read& read, PyObject* tensor) const;
 
-  PyObject *globals_, *graph_;
+  PyObject* globals_;
+  Graph graph_;
   std::vector<Read> reads_;
   std::vector<uint32_t> inputs_;
   Rebuild rebuild_;

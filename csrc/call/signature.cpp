@@ -46,30 +46,37 @@ Signature::Signature(PyCodeObject* code)
   }
 }
 
-bool Signature::bind(Bound& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args,
+bool Signature::bind(BoundLocals& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args,
                      PyObject* kwargs) const {
   bound.values.assign(names_.size(), nullptr);
   return bind_positional(bound, receiver, args) && bind_named(bound, kwargs) && bind_defaults(bound, function) &&
          bind_free(bound, function);
 }
 
-bool Signature::bind_positional(Bound& bound, PyObject* receiver, PyObject* args) const {
+bool Signature::bind_positional(BoundLocals& bound, PyObject* receiver, PyObject* args) const {
   size_t at = 0;
-  if (receiver != nullptr) {
-    if (positional_ == 0) return false;
-    bound.values[at++] = receiver;
-  }
+  if (receiver != nullptr && positional_ > 0) bound.values[at++] = receiver;
   const auto given = static_cast<size_t>(PyTuple_GET_SIZE(args));
   const size_t taken = std::min(given, positional_ - at);
   for (size_t i = 0; i < taken; i++) bound.values[at++] = PyTuple_GET_ITEM(args, i);
-  if (!takes_rest_) return taken == given;
-  *bound.rest.out() = PyTuple_GetSlice(args, static_cast<Py_ssize_t>(taken), static_cast<Py_ssize_t>(given));
-  bound.values[positional_ + keyword_only_] = bound.rest.get();
-  if (!bound.rest) PyErr_Clear();
-  return static_cast<bool>(bound.rest);
+  const bool is_receiver_left = receiver != nullptr && positional_ == 0;
+  if (!takes_rest_) return taken == given && !is_receiver_left;
+  const auto from = static_cast<Py_ssize_t>(taken), count = static_cast<Py_ssize_t>(given) - from;
+  PyObject* rest = PyTuple_New(count + is_receiver_left);
+  if (rest == nullptr) {
+    PyErr_Clear();
+    return false;
+  }
+  if (is_receiver_left) PyTuple_SET_ITEM(rest, 0, Py_NewRef(receiver));
+  for (Py_ssize_t i = 0; i < count; i++) {
+    PyTuple_SET_ITEM(rest, i + is_receiver_left, Py_NewRef(PyTuple_GET_ITEM(args, from + i)));
+  }
+  *bound.rest.out() = rest;
+  bound.values[positional_ + keyword_only_] = rest;
+  return true;
 }
 
-bool Signature::bind_named(Bound& bound, PyObject* kwargs) const {
+bool Signature::bind_named(BoundLocals& bound, PyObject* kwargs) const {
   if (takes_named_) {
     *bound.named.out() = PyDict_New();
     bound.values[parameters_ - 1] = bound.named.get();
@@ -86,7 +93,7 @@ bool Signature::bind_named(Bound& bound, PyObject* kwargs) const {
   return true;
 }
 
-bool Signature::bind_one(Bound& bound, PyObject* name, PyObject* value) const {
+bool Signature::bind_one(BoundLocals& bound, PyObject* name, PyObject* value) const {
   for (size_t at = positional_only_; at < positional_ + keyword_only_; at++) {
     if (!is_name(names_[at], name)) continue;
     if (bound.values[at] != nullptr) return false;  // given twice
@@ -100,7 +107,7 @@ bool Signature::bind_one(Bound& bound, PyObject* name, PyObject* value) const {
 }
 
 // The defaults as they are now. Dynamo guards on those that it has read.
-bool Signature::bind_defaults(Bound& bound, PyFunctionObject* function) const {
+bool Signature::bind_defaults(BoundLocals& bound, PyFunctionObject* function) const {
   PyObject* defaults = function->func_defaults;
   const size_t count = defaults != nullptr && PyTuple_CheckExact(defaults) ? PyTuple_GET_SIZE(defaults) : 0;
   for (size_t at = 0; at < positional_; at++) {
@@ -122,7 +129,7 @@ bool Signature::bind_defaults(Bound& bound, PyFunctionObject* function) const {
   return true;
 }
 
-PyObject* Signature::call(PyObject* function, const Bound& bound) const {
+PyObject* Signature::call(PyObject* function, const BoundLocals& bound) const {
   c10::SmallVector<PyObject*, 16> args(bound.values.begin(), bound.values.begin() + positional_);
   for (Py_ssize_t at = 0; bound.rest && at < PyTuple_GET_SIZE(bound.rest.get()); at++) {
     args.push_back(PyTuple_GET_ITEM(bound.rest.get(), at));
@@ -137,7 +144,7 @@ PyObject* Signature::call(PyObject* function, const Bound& bound) const {
 }
 
 // False where a variable is not set: torch leaves it out of the locals.
-bool Signature::bind_free(Bound& bound, PyFunctionObject* function) const {
+bool Signature::bind_free(BoundLocals& bound, PyFunctionObject* function) const {
   const size_t count = names_.size() - parameters_;
   PyObject* cells = function->func_closure;
   if (count != (cells != nullptr ? static_cast<size_t>(PyTuple_GET_SIZE(cells)) : 0)) return false;

@@ -15,7 +15,7 @@
 namespace unified_guards {
 
 // The locals with which the frame of a call begins: the parameters, then the variables that the closure holds.
-struct Bound {
+struct BoundLocals {
   c10::SmallVector<PyObject*, 16> values;  // borrowed from the call, the function, its cells, or what follows
   Ref rest, named;                         // the tuple of *args, the dict of **kwargs; null without
 };
@@ -28,20 +28,20 @@ class Signature {
 
   // Binds the arguments; `receiver` is put in front of them unless it is null. False, with no error set, where the call
   // does not fit the signature.
-  bool bind(Bound& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args, PyObject* kwargs) const;
+  bool bind(BoundLocals& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args, PyObject* kwargs) const;
 
   // Calls a function that has this signature, and no defaults, with what was bound.
-  PyObject* call(PyObject* function, const Bound& bound) const;
+  PyObject* call(PyObject* function, const BoundLocals& bound) const;
 
   size_t size() const { return names_.size(); }
   PyObject* name(size_t at) const { return names_[at]; }
 
  private:
-  bool bind_positional(Bound& bound, PyObject* receiver, PyObject* args) const;
-  bool bind_named(Bound& bound, PyObject* kwargs) const;
-  bool bind_one(Bound& bound, PyObject* name, PyObject* value) const;
-  bool bind_defaults(Bound& bound, PyFunctionObject* function) const;
-  bool bind_free(Bound& bound, PyFunctionObject* function) const;
+  bool bind_positional(BoundLocals& bound, PyObject* receiver, PyObject* args) const;
+  bool bind_named(BoundLocals& bound, PyObject* kwargs) const;
+  bool bind_one(BoundLocals& bound, PyObject* name, PyObject* value) const;
+  bool bind_defaults(BoundLocals& bound, PyFunctionObject* function) const;
+  bool bind_free(BoundLocals& bound, PyFunctionObject* function) const;
 
   std::vector<PyObject*> names_;  // of all that is bound
   size_t positional_only_ = 0, positional_ = 0, keyword_only_ = 0, parameters_ = 0;

@@ -4,6 +4,7 @@
 #include "cpython/cpython.h"
 #include "cpython/ref.h"
 
+#include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/record_function.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/core/impl/PythonDispatcherTLS.h>
@@ -49,7 +50,7 @@ PyObject* const* dicts_of_flags(const std::vector<Flag>& flags) {
   };
   thread_local Known known;
   const uint64_t thread = PyThreadState_GetID(PyThreadState_Get());
-  if (known.thread == thread) return known.dicts.data();
+  if (known.thread == thread && known.dicts.size() == flags.size()) return known.dicts.data();
   known.thread = 0;
   known.dicts.clear();
   for (const Flag& flag : flags) {
@@ -99,6 +100,7 @@ bool is_in_functorch() {
 }
 
 bool is_in_mode() {
+  if (at::impl::PythonTorchFunctionTLS::stack_len() > 0) return true;
   return c10::impl::TorchDispatchModeTLS::any_modes_set() || c10::impl::PythonDispatcherTLS::get_state() != nullptr;
 }
 
@@ -108,33 +110,44 @@ bool is_c_function(PyObject* object, int flags) {
 
 }  // namespace
 
+namespace {
+
+bool add_flag(std::vector<Flag>& flags, PyObject* found) {
+  const char* why = nullptr;
+  Flag flag{};
+  if (!PyArg_ParseTuple(found, "sOUO", &why, &flag.holder, &flag.name, &flag.expected)) return false;
+  if (!why_named(why, flag.why)) return false;
+  for (PyObject* object : {flag.holder, flag.name, flag.expected}) Py_INCREF(object);
+  PyUnicode_InternInPlace(&flag.name);
+  flags.push_back(flag);
+  return true;
+}
+
+}  // namespace
+
 bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback, PyObject* set_frame_count,
                  PyObject* generations) {
+  if (!is_c_function(get_callback, METH_NOARGS) || !is_c_function(set_callback, METH_O) ||
+      !(set_frame_count == Py_None || is_c_function(set_frame_count, METH_O))) {
+    PyErr_SetString(PyExc_TypeError, "torch's functions are of another kind than this was written for");
+    return false;
+  }
   State next;
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(flags); at++) {
+    if (!add_flag(next.flags, PyList_GET_ITEM(flags, at))) return false;
+  }
   next.is_on = State::now.is_on;
+  next.moves_hits = State::now.moves_hits;
+  next.is_hooked = State::now.is_hooked;
   next.get_callback = Py_NewRef(get_callback);
   next.set_callback = Py_NewRef(set_callback);
   next.generations = Py_NewRef(generations);
   if (set_frame_count != Py_None) next.set_frame_count = Py_NewRef(set_frame_count);
-  bool known = is_c_function(get_callback, METH_NOARGS) && is_c_function(set_callback, METH_O) &&
-               (set_frame_count == Py_None || is_c_function(set_frame_count, METH_O));
-  for (Py_ssize_t at = 0; known && at < PyList_GET_SIZE(flags); at++) {
-    const char* why = nullptr;
-    Flag flag{};
-    if (!PyArg_ParseTuple(PyList_GET_ITEM(flags, at), "sOUO", &why, &flag.holder, &flag.name, &flag.expected))
-      return false;
-    if (!why_named(why, flag.why)) return false;
-    for (PyObject* object : {flag.holder, flag.name, flag.expected}) Py_INCREF(object);
-    PyUnicode_InternInPlace(&flag.name);
-    next.flags.push_back(flag);
-  }
-  if (!known) {
-    PyErr_SetString(PyExc_TypeError, "torch's functions are of another kind than this was written for");
-    return false;
-  }
   State::now = std::move(next);
   return true;
 }
+
+bool learn_flag(PyObject* flag) { return add_flag(State::now.flags, flag); }
 
 bool why_named(const char* name, Why& why) {
   static constexpr const char* kNames[] = {

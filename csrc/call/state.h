@@ -26,7 +26,7 @@ namespace unified_guards {
   X(kFxTracing, "torch.fx is tracing")                                                   \
   X(kJitTracing, "torch.jit is tracing")                                                 \
   X(kFunctorch, "inside a functorch transform")                                          \
-  X(kMode, "a dispatch mode is active")                                                  \
+  X(kMode, "a mode of torch functions or of dispatch is active")                                                  \
   X(kStance, "torch.compiler.set_stance() is in effect")                                 \
   X(kBreaks, "torch._dynamo.error_on_graph_break() is in effect")                        \
   X(kHook, "a hook looks at every call of compiled code")                                \
@@ -65,6 +65,7 @@ struct Flag {
 // What Python tells once (dynamo/compat.py): objects of torch's, owned for good.
 struct State {
   bool is_on = false;
+  bool moves_hits = true;            // torch asks the entry first that was hit last
   bool is_hooked = false;            // a guard-complete hook, or a debugger of bytecode
   PyObject* get_callback = nullptr;  // C functions of torch's
   PyObject* set_callback = nullptr;
@@ -79,6 +80,9 @@ struct State {
 // another kind.
 bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback, PyObject* set_frame_count,
                  PyObject* generations);
+
+// One more flag, as in the list above.
+bool learn_flag(PyObject* flag);
 
 // The reason of that name; false with an error set where there is none.
 bool why_named(const char* name, Why& why);

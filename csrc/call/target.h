@@ -6,31 +6,57 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <vector>
+
 namespace unified_guards {
 
-// The dicts of the hooks that every module runs; borrowed from torch.nn.modules.module. False with an error set where
-// they are not four dicts.
-bool learn_global_hooks(PyObject* hooks);
+// What a class has said of some names. A class that has changed since is asked again.
+class KnownClass {
+ public:
+  KnownClass() = default;
+  // `names` is a tuple of interned strings. References are owned.
+  KnownClass(PyTypeObject* type, PyObject* names);
+  KnownClass(const KnownClass&) = delete;
+  KnownClass& operator=(KnownClass&& other) noexcept;
+  ~KnownClass();
 
-// Whether a call of this module runs nothing but the forward of its class: there is no hook, and no attribute of the
-// instance takes the place of a method that the call goes through. `whole`: the call begins at __call__, which looks
-// for what module.compile() has made.
-bool calls_forward_alone(PyObject* module, bool whole);
+  bool is_set() const { return type_ != nullptr; }
 
-// The version of a class; 0 where it has none that moves with every change of the class or of its bases.
-unsigned int version_of(PyTypeObject* type);
+  // Whether `object` is of this very class, and the class says of all names what it said.
+  bool is_of(PyObject* object) {
+    return Py_TYPE(object) == type_ && ((version_ != 0 && version_ == type_->tp_version_tag) || says_the_same());
+  }
 
-// The function whose code has the cache entries. References are borrowed.
+  int traverse(visitproc visit, void* arg) const;
+
+ private:
+  bool says_the_same();
+
+  PyTypeObject* type_ = nullptr;
+  unsigned int version_ = 0;  // of the class, when it was asked last; 0 where it has to be asked each time
+  PyObject* names_ = nullptr;
+  std::vector<PyObject*> found_;
+};
+
+// What calls of modules look at, whichever the module: the four dicts of the hooks that every module runs, and the
+// class of the modules that torch.compile returns, with the names that its call goes through. False with an error set
+// where they are of another kind. References are owned, for good.
+bool learn_modules(PyObject* global_hooks, PyObject* optimized, PyObject* names);
+
+// The compiled forward of a module that torch.compile has returned, where a call of the module runs nothing else;
+// borrowed. Null otherwise.
+PyObject* compiled_forward(PyObject* module);
+
+// What torch's wrapper calls, and whose code has the cache entries.
 struct Target {
-  PyFunctionObject* function = nullptr;
-  PyObject* receiver = nullptr;  // the first argument of a method; null for a function
-  PyTypeObject* type = nullptr;  // of a module: whose forward `function` is; null otherwise
-  unsigned int version = 0;      // of that class, as it was when the function was looked up there
-  PyObject* code = nullptr;      // of the function, then
-  bool is_called_whole = false;  // of a module: what torch's wrapper calls is its __call__
+  PyFunctionObject* function = nullptr;  // borrowed from the callee, or from its class
+  PyObject* receiver = nullptr;          // the first argument of a method; null for a function
+  PyObject* code = nullptr;              // of the function, when this was made; owned by the dispatcher
+  KnownClass known;                      // of a module whose forward the function is; not set otherwise
+  bool is_called_whole = false;          // of a module: what torch's wrapper calls is its __call__
 
   // Whether all is still as it was when this was made.
-  Why changed() const;
+  Why changed();
 };
 
 }  // namespace unified_guards

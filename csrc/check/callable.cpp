@@ -3,7 +3,6 @@
 #include "check/outlive.h"
 #include "cpython/ref.h"
 
-#include <chrono>
 #include <cstddef>
 #include <new>
 
@@ -57,10 +56,7 @@ PyObject* raised_exception() {
 
 // Checks, tells the observer, and gives the observer's verdict if it has one.
 PyObject* verified(Checker& checker, PyObject* locals) {
-  const auto began = std::chrono::steady_clock::now();
-  const bool hit = checker.check(locals);
-  const auto took = std::chrono::steady_clock::now() - began;
-  checker.last_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(took).count();
+  const bool hit = checker.check_timed(locals);
   PyObject* answer = checker.tell_observer(locals, hit);
   if (answer != nullptr) {
     const bool given = answer == Py_True || (answer != Py_False && hit);

@@ -6,6 +6,7 @@
 
 #include <ATen/PythonTorchFunctionTLS.h>
 
+#include <chrono>
 #include <utility>
 
 namespace unified_guards {
@@ -25,6 +26,13 @@ Checker::Checker(Program program) : program_(std::move(program)), scratch_(progr
 Checker::~Checker() { Py_XDECREF(observer); }
 
 void Checker::keep_witnesses() { witnesses_ = std::make_unique<Witnesses>(program_); }
+
+bool Checker::check_timed(PyObject* locals) {
+  const auto began = std::chrono::steady_clock::now();
+  const bool hit = check(locals);
+  last_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - began).count();
+  return hit;
+}
 
 bool Checker::decide(PyObject* locals, PyObject** gathered, bool exactly) {
   bool hit = false, asks_exact_tier = true;

@@ -67,6 +67,9 @@ class Checker {
     return decide(locals, gathered, /*exactly=*/false);
   }
 
+  // The same, for the observer: how long it took goes to `last_ns`.
+  bool check_timed(PyObject* locals);
+
   // The verdict of the exact tier alone: what check() must agree with.
   bool check_exactly(PyObject* locals) { return decide(locals, nullptr, /*exactly=*/true); }
 

@@ -1,6 +1,8 @@
 // The self-test that decides whether the layouts in cpython.h are believed.
 #include "cpython/cpython.h"
 
+#include <frameobject.h>
+
 namespace unified_guards::cpython {
 
 bool run(const char* code, PyObject* scope) {
@@ -188,6 +190,20 @@ void self_test() {
     Py_DECREF(scope);
   }
 #endif
+}
+
+void add_to_traceback(PyCodeObject* code, PyObject* globals) {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  const char* file = PyUnicode_AsUTF8(code->co_filename);
+  const char* name = PyUnicode_AsUTF8(code->co_name);
+  PyCodeObject* empty = file && name ? PyCode_NewEmpty(file, name, code->co_firstlineno) : nullptr;
+  PyFrameObject* frame = empty != nullptr ? PyFrame_New(PyThreadState_Get(), empty, globals, nullptr) : nullptr;
+  if (frame == nullptr) PyErr_Clear();
+  PyErr_Restore(type, value, traceback);
+  if (frame != nullptr) PyTraceBack_Here(frame);
+  Py_XDECREF(reinterpret_cast<PyObject*>(frame));
+  Py_XDECREF(reinterpret_cast<PyObject*>(empty));
 }
 
 }  // namespace unified_guards::cpython

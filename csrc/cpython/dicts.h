@@ -103,6 +103,29 @@ inline Item entry_at(PyObject* dict, Slot slot) {
 #endif
 }
 
+// Puts another value at entry number `slot` of a dict that nobody watches and no version of which is remembered. Takes
+// the reference to `value`. False, with nothing done, unless the entry is there and has that key.
+inline bool replace_at(PyObject* dict, Slot slot, PyObject* key, PyObject* value) {
+#if UG_DICT_LAYOUT == 311
+  auto* object = reinterpret_cast<PyDictObject*>(dict);
+  auto* keys = reinterpret_cast<DictKeys*>(object->ma_keys);
+  if (!layouts_known || keys->kind != 1 || object->ma_values != nullptr) return false;
+  if (static_cast<Py_ssize_t>(slot) >= keys->nentries) return false;
+  auto* entry = reinterpret_cast<StrEntry*>(keys->indices + (static_cast<size_t>(1) << keys->log2_index_bytes)) + slot;
+  if (entry->key != key || entry->value == nullptr) return false;
+  PyObject* before = entry->value;
+  entry->value = value;
+  Py_DECREF(before);
+  return true;
+#else
+  (void)dict;
+  (void)slot;
+  (void)key;
+  (void)value;
+  return false;
+#endif
+}
+
 // Addresses that reading an entry, a dict's keys or an instance's head will touch. They are only for fetching ahead.
 inline const void* entry_line(PyObject* dict, Slot slot) {
 #if UG_DICT_LAYOUT

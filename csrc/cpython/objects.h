@@ -85,6 +85,10 @@ inline bool plain_attribute_access(PyTypeObject* type) {
   return _PyType_Lookup(type, name) == _PyType_Lookup(&PyBaseObject_Type, name);
 }
 
+// Adds a line to the traceback of the error that is set, as if a frame of that code had run. Does nothing where there
+// is no memory.
+void add_to_traceback(PyCodeObject* code, PyObject* globals);
+
 // ---- what code objects carry -------------------------------------------------------------------------------------
 
 // What a code object carries for the extension that was given this index; null when there is nothing.

@@ -76,7 +76,7 @@ CONDITIONS = {
     "error_on_graph_break": Condition(
         "torch._dynamo.error_on_graph_break() is in effect", lambda: torch._dynamo.error_on_graph_break(True)
     ),
-    "a dispatch mode": Condition("a dispatch mode is active", Hidden),
+    "a dispatch mode": Condition("a mode of torch functions or of dispatch is active", Hidden),
     "torch.profiler": Condition(PROFILING, torch.profiler.profile),
     "the autograd profiler": Condition(PROFILING, torch.autograd.profiler.profile),
     "sys.setprofile": Condition(PROFILING, lambda: _profiled_by(sys.setprofile)),

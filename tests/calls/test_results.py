@@ -544,7 +544,6 @@ def test_an_exception_of_the_graph_is_raised() -> None:
         assert_same(compiled(ones(), ones()), ones() * 2)
 
 
-@pytest.mark.xfail(strict=True, reason="a plan runs no frame of the function: its name is not in the traceback")
 def test_a_traceback_has_the_same_names() -> None:
     compiled = torch.compile(add, backend=raising_backend)
     with unified_guards.config.patch(dispatch=False):
@@ -556,7 +555,6 @@ def test_a_traceback_has_the_same_names() -> None:
     assert got == names_of(raised_by(plain))
 
 
-@pytest.mark.xfail(strict=True, reason="what asks the gate has the line at which the wrapper begins (Python 3.11)")
 def test_an_exception_names_the_line_at_which_the_wrapper_calls() -> None:
     compiled = torch.compile(add, backend=raising_backend)
     with unified_guards.config.patch(dispatch=False):

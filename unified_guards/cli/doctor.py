@@ -220,6 +220,19 @@ def _witness() -> Finding:
     return Finding("witness", "note", off, "Run: unset UNIFIED_GUARDS_WITNESS", {"on": on})
 
 
+def _calls() -> Finding:
+    """Whether calls of compiled functions go straight to their graph."""
+    if not is_set("UNIFIED_GUARDS_DISPATCH", "1"):
+        off = "off, by UNIFIED_GUARDS_DISPATCH: every call goes through torch's wrapper"
+        return Finding("calls", "note", off, "Run: unset UNIFIED_GUARDS_DISPATCH", {"on": False})
+    from unified_guards.dynamo.dispatch import is_known
+
+    if is_known():
+        return Finding("calls", "ok", "a hit goes straight from the call to the graph", facts={"on": True})
+    unknown = "this torch wraps compiled functions in a way that is not known here: every call goes through its wrapper"
+    return Finding("calls", "note", unknown, "Use a release of torch from 2.13 on that is supported.", {"on": False})
+
+
 def _autoload() -> Finding:
     entries = importlib.metadata.entry_points(group="torch.backends")
     found = any(entry.name == "unified_guards" for entry in entries)
@@ -241,7 +254,7 @@ def _autoload() -> Finding:
 
 
 _OURS = ("UNIFIED_GUARDS", "UNIFIED_GUARDS_VERIFY", "UNIFIED_GUARDS_NO_FALLBACK", "UNIFIED_GUARDS_STRICT",
-         "UNIFIED_GUARDS_WITNESS", "UNIFIED_GUARDS_PROFILE")  # fmt: skip
+         "UNIFIED_GUARDS_WITNESS", "UNIFIED_GUARDS_DISPATCH", "UNIFIED_GUARDS_PROFILE")  # fmt: skip
 _NOTHING_COMPILES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
 
 
@@ -310,6 +323,7 @@ def findings() -> Iterator[Finding]:
     usable = all(each.state == "ok" for each in (python, torch, extension))
     if usable:
         yield _dicts()
+        yield _calls()
     yield _witness()
     yield _autoload()
     environment = _environment()

@@ -122,19 +122,43 @@ def code_with_extra_state() -> types.CodeType:
     return code
 
 
-#: What the wrapper around a compiled function does, by a digest of its source. A wrapper that does something else is left
-#: alone: dynamo/dispatch.py leaves out what these do, and nothing that it does not know.
+#: What torch does around compiled code, by digests of its source. Whatever is not in these sets runs as torch wrote it:
+#: dynamo/dispatch.py and graphs.py leave out what was read here, and nothing else.
 _KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
+
+_KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.15:dcde85211d46d3d7"})
+_KNOWN_AOT_FORWARDS = frozenset({"2.13:8511280d270389d8", "2.15:8511280d270389d8"})
+_KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
 
 
 def is_known_wrapper(code: types.CodeType) -> bool:
     """Whether this is the code of the wrapper that ``torch.compile`` puts around a function, as it was read here."""
+    return digest_of(code) in _KNOWN_WRAPPERS
+
+
+def is_known_module_call(code: types.CodeType) -> bool:
+    """Whether this is how the modules that ``torch.compile`` returns are called, as it was read here."""
+    return digest_of(code) in _KNOWN_MODULE_CALLS
+
+
+def is_known_graph_call(code: types.CodeType) -> bool:
+    """Whether this is how a graph of Inductor's is called, as it was read here."""
+    return digest_of(code) in _KNOWN_GRAPH_CALLS
+
+
+def is_known_aot_forward(code: types.CodeType) -> bool:
+    """Whether this is the function that AOTAutograd gives to Dynamo, as it was read here."""
+    return digest_of(code) in _KNOWN_AOT_FORWARDS
+
+
+def digest_of(code: types.CodeType) -> str:
+    """Of the source, comments left out, with torch's version; "" where there is no source."""
     try:
         lines, _ = inspect.getsourcelines(code)
     except OSError:
-        return False
+        return ""
     text = "\n".join(stripped for line in lines if (stripped := line.split("#", 1)[0].strip()))
-    return f"{TORCH[0]}.{TORCH[1]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}" in _KNOWN_WRAPPERS
+    return f"{TORCH[0]}.{TORCH[1]}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def flags_of_calls() -> list[tuple[str, Any, str, Any]]:

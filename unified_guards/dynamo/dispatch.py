@@ -22,6 +22,7 @@ from torch._dynamo.bytecode_transformation import (
     Instruction,
     add_push_null,
     create_call_function,
+    create_dup_top,
     create_instruction,
     transform_code_object,
 )
@@ -30,6 +31,7 @@ from torch.nn.modules import module as modules
 
 from unified_guards import _C, config
 from unified_guards.dynamo import compat
+from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.plan import Global, Local, NotPlain, Plan, plan_of
 
@@ -68,8 +70,8 @@ class Dispatcher(_C.Dispatcher):
             plan = plan_of(code)
         except NotPlain:
             return None
-        graph = _graph_of(self._function.__globals__.get(plan.graph))
-        return None if graph is None else (graph, *_numbered(plan, self._names))
+        graph = graph_of(self._function.__globals__.get(plan.graph))
+        return None if graph is None else (*graph, *_numbered(plan, self._names))
 
     def _function_of(self, code: types.CodeType) -> types.FunctionType | None:
         """The code as a function, to be run with Dynamo watching: it may go on in a frame that is to be compiled."""
@@ -90,7 +92,7 @@ class Dispatcher(_C.Dispatcher):
             cause = error
             while cause.__cause__ is not None:
                 cause.__cause__.with_traceback(None)
-                cause = cause.__cause__  # type: ignore[assignment]
+                cause = cause.__cause__
             raise error.with_traceback(None) from error.__cause__
         if isinstance(error, ShortenTraceback):
             raise error.remove_dynamo_frames() from None
@@ -99,17 +101,6 @@ class Dispatcher(_C.Dispatcher):
 def _same_backend(one: Any, other: Any) -> bool:
     """As torch's lookup compares them. Believed from then on: a backend does not change what it is equal to."""
     return type(one) is type(other) and bool(one == other)
-
-
-def _graph_of(function: Any) -> Callable[..., Any] | None:
-    """What Dynamo has compiled, without the wrapper that switches Dynamo off while it runs: it is off on the short way."""
-    if not isinstance(function, types.FunctionType):
-        return None
-    is_disabled = vars(function).get("_torchdynamo_disable") is True
-    if not is_disabled or vars(function).get("_torchdynamo_wrapper_id") != id(function):
-        return None
-    inner = vars(function).get("_torchdynamo_orig_callable")
-    return inner if callable(inner) else None
 
 
 #: Plan::Kind in csrc/call/plan.h.
@@ -129,58 +120,59 @@ def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, 
     return reads, [registers[item] for item in plan.inputs], plan.rebuild
 
 
-# -- the code of wrappers -----------------------------------------------------------------------------------------------
+# -- the code of wrappers ----------------------------------------------------------------------------------------------
 
 _GATE = object()  # stands for the gate of a wrapper in the code that all of them share
 
 
 @functools.cache
-def _gated(code: types.CodeType) -> types.CodeType:
-    """The code of a wrapper that asks its gate first. Where the gate says so, it goes on as before."""
+def _gated(code: types.CodeType, arguments: tuple[str, ...]) -> types.CodeType:
+    """The code of a wrapper that asks its gate first. Where the gate says so, it goes on as before.
+
+    Args:
+        code: of the wrapper.
+        arguments: the locals that the gate is given.
+    """
 
     def insert(instructions: list[Instruction], options: dict[str, Any]) -> None:
         at = next((at for at, each in enumerate(instructions) if each.opname == "RESUME"), -1) + 1
-        rest = instructions[at]
+        drop = create_instruction("POP_TOP")
         asked = [
             *add_push_null([create_instruction("LOAD_CONST", argval=_GATE)]),
-            create_instruction("LOAD_FAST", argval="args"),
-            create_instruction("LOAD_FAST", argval="kwargs"),
-            *create_call_function(2, False),
-            create_instruction("STORE_FAST", argval="result"),
-            create_instruction("LOAD_FAST", argval="result"),
-            create_instruction("LOAD_CONST", argval=_C.LONG_WAY),
-            create_instruction("IS_OP", arg=0),
-            create_instruction(_JUMP_IF_TRUE, target=rest),
-            create_instruction("LOAD_FAST", argval="result"),
+            *(create_instruction("LOAD_FAST", argval=name) for name in arguments),
+            *create_call_function(len(arguments), False),
+            *_tests_for_long_way(),
+            create_instruction(_JUMP_IF_TRUE, target=drop),
             create_instruction("RETURN_VALUE"),
+            drop,
         ]
-        line = _line_of_call(instructions)
+        call = _call(instructions)
         for each in asked:
-            each.starts_line = line
+            each.starts_line, each.positions = call.starts_line, call.positions
         instructions[at:at] = asked
 
-    return transform_code_object(code, insert)[0]
+    gated: types.CodeType = transform_code_object(code, insert)[0]
+    return gated
 
 
-def _line_of_call(instructions: list[Instruction]) -> int | None:
-    """The line at which the wrapper calls the function: a traceback names it."""
-    line, found = None, None
-    for each in instructions:
-        line = each.starts_line or line
-        if each.opname == "STORE_FAST" and each.argval == "result":
-            found = line
-    return found
+def _call(instructions: list[Instruction]) -> Instruction:
+    """Where the wrapper calls the function: a traceback names the line."""
+    return [each for each in instructions if each.opname == "CALL_FUNCTION_EX"][-1]
+
+
+def _tests_for_long_way() -> list[Instruction]:
+    """Whether the topmost object says that the way is long; the object stays."""
+    return [create_dup_top(), create_instruction("LOAD_CONST", argval=_C.LONG_WAY), create_instruction("IS_OP", arg=0)]
 
 
 _JUMP_IF_TRUE = "POP_JUMP_FORWARD_IF_TRUE" if sys.version_info[:2] == (3, 11) else "POP_JUMP_IF_TRUE"
 
 
-def _with_gate(code: types.CodeType, gate: _C.Gate) -> types.CodeType:
-    shared = _gated(code)
+def _with_gate(shared: types.CodeType, gate: Any) -> types.CodeType:
     return shared.replace(co_consts=tuple(gate if value is _GATE else value for value in shared.co_consts))
 
 
-# -- which wrappers -----------------------------------------------------------------------------------------------------
+# -- which wrappers ----------------------------------------------------------------------------------------------------
 
 #: The wrappers that have a gate, with their code before and after.
 _open: weakref.WeakKeyDictionary[types.FunctionType, tuple[types.CodeType, types.CodeType]] = (
@@ -206,9 +198,18 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
         return wrapper
 
     put(torch_frames.OptimizeContext, "__call__", __call__)
+    _watch_hooks(put)
+    if compat.is_known_module_call(torch_frames.OptimizedModule.__call__.__code__):
+        call = torch_frames.OptimizedModule.__call__
+        _give_gate(call, _with_gate(_gated(call.__code__, ("self", "args", "kwargs")), _C.module_gate))
     for wrapper, (_, gated) in list(_open.items()):
         wrapper.__code__ = gated
     _C.dispatch(True)
+
+
+def _give_gate(wrapper: types.FunctionType, gated: types.CodeType) -> None:
+    _open[wrapper] = wrapper.__code__, gated
+    wrapper.__code__ = gated
 
 
 def close() -> None:
@@ -217,6 +218,48 @@ def close() -> None:
     for wrapper, (own, gated) in list(_open.items()):
         if wrapper.__code__ is gated:
             wrapper.__code__ = own
+    _open.pop(torch_frames.OptimizedModule.__call__, None)
+
+
+def _watch_hooks(put: Callable[[Any, str, Any], None]) -> None:
+    """Notices hooks of torch's that look at every call: guards of several ranks that agree, a debugger of bytecode."""
+    native = torch._C._dynamo.eval_frame
+    for name in ("set_guard_complete_hook", "set_bytecode_debugger_callback"):
+        setter = vars(native).get(name)
+        if setter is None:
+            continue
+        before = setter(None)
+        setter(before)
+        _hooks[name] = before is not None
+        for owner in (native, torch_frames):
+            if vars(owner).get(name) is setter:
+                put(owner, name, _noting(name, setter))
+    _C.note_hook(any(_hooks.values()))
+    order = vars(native).get("_set_lru_cache")
+    if order is not None:
+        put(native, "_set_lru_cache", _noting_order(order))
+
+
+def _noting_order(setter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(setter)
+    def noting(moves_hits: Any) -> Any:
+        _C.note_order(bool(moves_hits))
+        return setter(moves_hits)
+
+    return noting
+
+
+_hooks: dict[str, bool] = {}
+
+
+def _noting(name: str, setter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @functools.wraps(setter)
+    def noting(hook: Any) -> Any:
+        _hooks[name] = hook is not None
+        _C.note_hook(any(_hooks.values()))
+        return setter(hook)
+
+    return noting
 
 
 @functools.cache
@@ -232,6 +275,8 @@ def _learn() -> bool:
             getattr(native, "set_fullgraph_compiled_frame_count", None),
             torch._dynamo.mutation_guard.GenerationTracker,
             hooks,
+            torch_frames.OptimizedModule,
+            _ON_THE_WAY,
             compat.code_with_extra_state(),
         )
     except (TypeError, KeyError, AttributeError):
@@ -239,13 +284,14 @@ def _learn() -> bool:
     return True
 
 
+_ON_THE_WAY = ("__call__", "_wrapped_call_impl", "_call_impl", "_compiled_call_impl")
 _GLOBAL_HOOKS = (
     "_global_backward_hooks", "_global_backward_pre_hooks", "_global_forward_hooks", "_global_forward_pre_hooks",
 )  # fmt: skip
 
 
 def _attach(context: Any, wrapper: types.FunctionType) -> None:
-    callee = vars(wrapper).get("_torchdynamo_orig_callable")
+    callee: Any = vars(wrapper).get("_torchdynamo_orig_callable")
     if not compat.is_known_wrapper(wrapper.__code__) or not _enters_plainly(context, patches=True):
         return
     forward = _forward_of(callee)
@@ -256,10 +302,8 @@ def _attach(context: Any, wrapper: types.FunctionType) -> None:
     made = Dispatcher(callee, forward, whole, context._isolate_recompiles_id, context.fullgraph, context.callback)
     made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
     vars(wrapper)[_ATTRIBUTE] = made
-    own = wrapper.__code__
-    gated = _with_gate(own, _C.Gate(made))
-    _open[wrapper] = own, gated
-    wrapper.__code__ = gated
+    made._serve(wrapper)
+    _give_gate(wrapper, _with_gate(_gated(wrapper.__code__, ("args", "kwargs")), _C.Gate(made)))
 
 
 def _enters_plainly(context: Any, *, patches: bool) -> bool:
@@ -294,4 +338,23 @@ def _forward_of(callee: Any) -> types.FunctionType | None:
     return forward if is_torchs and isinstance(forward, types.FunctionType) else None
 
 
-__all__ = ["Dispatcher", "close", "watch_wrappers"]
+def is_known() -> bool:
+    """Whether the wrapper that this torch puts around a compiled function is known."""
+
+    def nothing() -> None:
+        """Never called: it is only wrapped."""
+
+    wrapper = torch._dynamo.optimize("eager")(nothing)
+    code, _ = _open.get(wrapper, (wrapper.__code__, None))
+    return _learn() and compat.is_known_wrapper(code)
+
+
+def counts_of(target: Any) -> tuple[int, dict[str, int]] | None:
+    """(short ways, {why long: how many times}) of what ``torch.compile`` returned; None of anything else."""
+    if isinstance(target, torch.nn.Module):
+        target = vars(target).get("forward") or vars(target).get("_compiled_call_impl")
+    found = getattr(target, "__dict__", {}).get(_ATTRIBUTE)
+    return found.counts if isinstance(found, Dispatcher) else None
+
+
+__all__ = ["Dispatcher", "close", "counts_of", "watch_wrappers"]

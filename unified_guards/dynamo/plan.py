@@ -278,12 +278,12 @@ def _names(self: _Symbolic, each: Instruction) -> None:
     raise NotPlain("a call by keyword")
 
 
-_SUBSCRIPT = dict(getattr(dis, "_nb_ops", ())) and next(
-    (at for at, (name, _) in enumerate(getattr(dis, "_nb_ops", ())) if name == "NB_SUBSCR"), None
-)
+_OPERATORS: list[tuple[str, str]] = getattr(dis, "_nb_ops", [])
+#: The number of the operator that takes an item, from Python 3.14 on.
+_SUBSCRIPT = next((at for at, (name, _) in enumerate(_OPERATORS) if name == "NB_SUBSCR"), -1)
 
 _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
-    **dict.fromkeys(("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS", "MAKE_CELL"), lambda self, each: None),
+    **dict.fromkeys(("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS"), lambda self, each: None),
     **dict.fromkeys(("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attribute),
@@ -297,6 +297,8 @@ _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
     "STORE_FAST": _store_fast,
     "STORE_FAST_STORE_FAST": _store_two,
     "STORE_FAST_LOAD_FAST": _store_and_load,
+    # The local is a cell from here on, and what the frame began with is in the cell.
+    "MAKE_CELL": lambda self, each: self.locals.pop(each.argval, None),
     "DELETE_FAST": lambda self, each: self.locals.pop(each.argval, None),
     "PUSH_NULL": lambda self, each: self.stack.append(_NULL),
     "POP_TOP": lambda self, each: self.stack.pop(),

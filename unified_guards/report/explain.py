@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
+from unified_guards.dynamo import dispatch
 from unified_guards.dynamo.entry import DynamoEntry, Recompilation
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper, entries_of
 from unified_guards.dynamo.measure import Compiled
@@ -170,10 +171,19 @@ class Report:
 
     name: str
     frames: tuple[FrameReport, ...]
+    calls: tuple[int, dict[str, int]] | None = dataclasses.field(default=None, kw_only=True)
+    """How many calls of the target went straight to a graph, and why others did not; None where that is not known."""
 
     def summary(self) -> str:
         """Counts of every frame, without the guards themselves."""
-        return "\n".join(frame.summary() for frame in self.frames) or self._empty()
+        return "\n".join([*(frame.summary() for frame in self.frames), *self._ways()]) or self._empty()
+
+    def _ways(self) -> list[str]:
+        if self.calls is None:
+            return []
+        short, long = self.calls
+        lines = [f"calls of {self.name}: {short} went the short way, {sum(long.values())} torch's way"]
+        return [*lines, *(f"  {count} because: {reason}" for reason, count in long.items())]
 
     def _empty(self) -> str:
         return (
@@ -182,7 +192,8 @@ class Report:
         )
 
     def __str__(self) -> str:
-        return "\n\n".join(map(str, self.frames)) or self._empty()
+        parts = [*map(str, self.frames), "\n".join(self._ways())]
+        return "\n\n".join(filter(None, parts)) or self._empty()
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Writes the report as one page that needs nothing else, for any browser.
@@ -322,4 +333,4 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         frames += (_entry_report(code, entry.guard_manager, entries) for entry in _debug_get_cache_entry_list(code))
         codes += _resumed(code)
     name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
-    return Report(str(name), tuple(frames))
+    return Report(str(name), tuple(frames), calls=dispatch.counts_of(target))

@@ -1,0 +1,175 @@
+"""What is called for a compiled graph on the short way, without the wrappers that have nothing to do there.
+
+Dynamo puts a wrapper around each graph that switches Dynamo off; on the short way it is off. AOTAutograd puts three
+around what Inductor has compiled. Where the graph needs no gradient, mutates nothing and returns no alias of an input,
+all they do is to switch gradients off and count the outputs. Which wrappers these are is compared with what torch
+itself makes for such a graph, so a wrapper that does more is called. Entry point: :func:`graph_of`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from unified_guards import _C
+from unified_guards.dynamo import compat
+
+
+class Graph(NamedTuple):
+    """How a compiled graph is called.
+
+    Attributes:
+        owner: what is called, or whose attribute is.
+        attribute: the name of that attribute, read on every call; None where the owner itself is called.
+        outputs: -1 where the inputs are given one by one. Otherwise they are given as one list, with gradients switched
+            off, and this many outputs come back.
+        left_out: the code of the wrappers that are not called, the innermost first. A traceback names them.
+    """
+
+    owner: Any
+    attribute: str | None = None
+    outputs: int = -1
+    left_out: tuple[types.CodeType, ...] = ()
+
+
+def graph_of(function: Any) -> Graph | None:
+    """What to call for the global that Dynamo has made for a graph; None where it has another form than is known."""
+    if not isinstance(function, types.FunctionType) or not _is_disabled(function):
+        return None
+    inner = vars(function).get("_torchdynamo_orig_callable")
+    if not callable(inner):
+        return None
+    found = _compiled_by_inductor(inner) or Graph(inner)
+    return found._replace(left_out=(*found.left_out, function.__code__))
+
+
+def _is_disabled(function: types.FunctionType) -> bool:
+    known = vars(function)
+    return known.get("_torchdynamo_disable") is True and known.get("_torchdynamo_wrapper_id") == id(function)
+
+
+def _compiled_by_inductor(forward: Any) -> Graph | None:
+    """What Inductor has compiled, if it stands alone behind the wrappers of AOTAutograd."""
+    if "torch._inductor.output_code" not in sys.modules:  # a program without Inductor is spared its import
+        return None
+    from torch._inductor.output_code import CompiledFxGraph
+
+    if not isinstance(forward, types.FunctionType) or forward.__code__ is not _forward_code():
+        return None
+    cells = _cells_of(forward)
+    wrapper = _unwrapped(cells.get("compiled_fn"))
+    if cells.get("params_buffers_flat") != []:
+        return None
+    if not isinstance(wrapper, types.FunctionType):
+        return None
+    cells = _cells_of(wrapper)
+    compiled, outputs = _unwrapped(cells.get("_inner_compiled_fn")), _outputs_of(wrapper)
+    if outputs is None or type(compiled) is not CompiledFxGraph or cells["_first_invocation_ctx"]._is_first:
+        return None
+    attribute, own = _attribute_of(compiled), CompiledFxGraph.__call__.__code__
+    written = cells["_codegen_runtime_wrapper"].__code__
+    left_out = (written, wrapper.__code__, forward.__code__)
+    return Graph(compiled, attribute, outputs, left_out if attribute is None else (own, *left_out))
+
+
+def _unwrapped(function: Any) -> Any:
+    """Without what AOTAutograd's cache puts around it, which only hands a call on."""
+    from torch._functorch._aot_autograd.runtime_wrappers import SerializableCompiledFunction
+
+    return function.compiled_fn if type(function) is SerializableCompiledFunction else function
+
+
+def _attribute_of(compiled: Any) -> str | None:
+    """Where the call of a CompiledFxGraph does nothing but to call what it holds."""
+    if not compat.is_known_graph_call(type(compiled).__call__.__code__):
+        return None
+    # On a device with kernels that are tuned while they run, the call also ends what is measured of that.
+    _watch_records()
+    is_on_cpu = list(compiled.device_types) == ["cpu"]
+    return "current_callable" if is_on_cpu and compiled._compile_context is None else None
+
+
+@functools.cache
+def _watch_records() -> None:
+    """Has calls go torch's way while Inductor records which graphs run: the call of a CompiledFxGraph does that."""
+    from torch._inductor import debug
+
+    _C.learn_flag(("kHook", vars(debug), "RECORD_GRAPH_EXECUTION", False))
+
+
+def _cells_of(function: types.FunctionType) -> dict[str, Any]:
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    return {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
+
+
+@functools.cache
+def _forward_code() -> types.CodeType | None:
+    """Of the function that AOTAutograd gives to Dynamo: it makes a list of its arguments and hands that on."""
+    from torch._functorch import aot_autograd
+
+    found = [
+        constant
+        for constant in aot_autograd.aot_module_simplified.__code__.co_consts
+        if isinstance(constant, types.CodeType) and compat.is_known_aot_forward(constant)
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def _outputs_of(wrapper: types.FunctionType) -> int | None:
+    """How many outputs the wrapper of a plain graph expects; None of another wrapper."""
+    code = _orchestration(wrapper)
+    if code is None:
+        return None
+    counts = [constant for constant in code.co_consts if type(constant) is int and 0 <= constant < 100_000]
+    for count in dict.fromkeys(counts):
+        plain = _plain_wrapper(count)
+        if plain is not None and plain.__code__ is wrapper.__code__ and _same_code(_orchestration(plain), code):
+            return count
+    return None
+
+
+def _orchestration(wrapper: types.FunctionType) -> types.CodeType | None:
+    """The code that AOTAutograd has written for one graph."""
+    written = _cells_of(wrapper).get("_codegen_runtime_wrapper")
+    return getattr(written, "__code__", None)
+
+
+@functools.lru_cache(maxsize=64)
+def _plain_wrapper(outputs: int) -> types.FunctionType | None:
+    """The wrapper that torch itself makes for a graph with nothing but outputs."""
+
+    class Metadata:
+        num_outputs = outputs
+        grad_enabled_mutation = None
+
+        def __getattr__(self, name: str) -> Any:
+            return 0 if name.startswith("num_") else ()
+
+    from torch._functorch._aot_autograd import runtime_wrappers
+
+    make: Callable[..., Any] = runtime_wrappers._create_runtime_wrapper
+    try:
+        made = make(
+            lambda args: args,
+            runtime_metadata=Metadata(),
+            indices_of_inps_to_detach=[],
+            trace_joint=False,
+            keep_input_mutations=False,
+            disable_amp=False,
+        )
+    except Exception:  # this torch makes it in another way
+        return None
+    return made if isinstance(made, types.FunctionType) else None
+
+
+def _same_code(one: types.CodeType | None, other: types.CodeType) -> bool:
+    if one is None:
+        return False
+    parts = ("co_code", "co_consts", "co_names", "co_varnames")
+    return all(getattr(one, part) == getattr(other, part) for part in parts)
+
+
+__all__ = ["Graph", "graph_of"]
