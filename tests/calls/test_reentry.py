@@ -13,6 +13,7 @@ import torch
 import torch._dynamo
 
 from ..harness import Watched, assert_same, ones, static
+from .subclass import Logged, on_dispatch, on_guard
 from .watching import longs, short, shorts, watched
 
 
@@ -134,68 +135,40 @@ def test_a_signal_handler_calls_the_function_again() -> None:
 def test_a_guard_calls_the_function_again() -> None:
     seen: list[torch.Tensor] = []
 
-    class Owner:
-        calls = False
+    def again() -> None:
+        with torch._C._EnableTorchFunction():  # guards are asked without
+            seen.append(made.compiled(Logged(ones() * 3), Logged(ones() * 4)).inner)
 
-        def __getattribute__(self, name: str) -> Any:
-            if name == "factor" and Owner.calls:
-                Owner.calls = False
-                seen.append(compiled(ones() * 3, Owner()))
-            return object.__getattribute__(self, name)
-
-        def __init__(self) -> None:
-            self.factor = 2
-
-    def function(x: torch.Tensor, owner: Owner) -> torch.Tensor:
-        return x * owner.factor
-
-    compiled = torch.compile(function, backend="eager")
-    for _ in range(4):
-        assert_same(compiled(ones(), Owner()), ones() * 2)
-    owner = Owner()
-    Owner.calls = True
-    assert_same(compiled(ones(), owner), ones() * 2)
-    Owner.calls = False
-    assert_same(seen, [ones() * 6] * len(seen))
+    made = static(add)
+    for _ in range(3):
+        made.compiled(Logged(ones()), Logged(ones()))
+    on_guard.append(again)
+    with short(made.compiled, calls=2):
+        assert_same(made.compiled(Logged(ones()), Logged(ones())).inner, ones() * 2)
+    assert_same(seen, [ones() * 7])
+    assert made.graphs == 1
 
 
-class Logged(torch.Tensor):
-    """A tensor whose operators call a compiled function."""
-
-    inner: torch.Tensor
-    call: Callable[[], Any] = staticmethod(lambda: None)
-
-    @staticmethod
-    def __new__(cls, inner: torch.Tensor) -> Logged:
-        made = torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
-        made.inner = inner
-        return made
-
-    def __tensor_flatten__(self) -> tuple[list[str], None]:
-        return ["inner"], None
-
-    @staticmethod
-    def __tensor_unflatten__(inner: dict[str, Any], context: None, size: Any, stride: Any) -> Logged:
-        return Logged(inner["inner"])
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        cls.call()
-        args = torch.utils._pytree.tree_map_only(Logged, lambda each: each.inner, args)
-        return torch.utils._pytree.tree_map_only(torch.Tensor, Logged, func(*args, **(kwargs or {})))
+def test_a_guard_that_resets_everything() -> None:
+    made = static(add)
+    for _ in range(3):
+        made.compiled(Logged(ones()), Logged(ones()))
+    on_guard.append(torch._dynamo.reset)
+    assert_same(made.compiled(Logged(ones()), Logged(ones())).inner, ones() * 2)
+    assert made.graphs == 2
 
 
-def test_a_dispatch_of_a_subclass_calls_the_function_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dispatch_of_a_subclass_calls_the_function_again() -> None:
     made = Watched(add)
     seen: list[torch.Tensor] = []
     for _ in range(3):
         made.compiled(ones(), ones())
         made.compiled(Logged(ones()), Logged(ones()))
-    monkeypatch.setattr(Logged, "call", staticmethod(lambda: seen.append(made.compiled(ones() * 3, ones() * 4))))
+    on_dispatch.append(lambda: seen.append(made.compiled(ones() * 3, ones() * 4)))
     before = shorts(made.compiled)
     for _ in range(3):
         assert_same(made.compiled(Logged(ones()), Logged(ones())).inner, ones() * 2)
-    assert seen and all(torch.equal(each, ones() * 7) for each in seen)
+    assert_same(seen, [ones() * 7])
     assert shorts(made.compiled) >= before + 3
 
 
