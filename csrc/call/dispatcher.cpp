@@ -485,6 +485,18 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+// The entry of a guard manager is forgotten: torch has dropped it.
+PyObject* dispatcher_forget_entry(PyObject* object, PyObject* manager) {
+  auto& records = dispatcher_of(object).records;
+  const auto dead =
+      std::find_if(records.begin(), records.end(), [&](const auto& record) { return record->manager == manager; });
+  if (dead != records.end()) {
+    const std::shared_ptr<Record> dropped = std::move(*dead);
+    records.erase(dead);
+  }
+  Py_RETURN_NONE;
+}
+
 // All of torch's entries at once: Python code may let another thread run that frees them.
 PyObject* dispatcher_entries(PyObject* object, PyObject*) {
   const Dispatcher& self = dispatcher_of(object);
@@ -557,6 +569,7 @@ PyMethodDef kDispatcherMethods[] = {
     {"_add", dispatcher_add, METH_VARARGS,
      "_add(guard manager, code, checker, plan, why): what is known of one of torch's entries."},
     {"_serve", dispatcher_serve, METH_O, "Says whose calls these are: torch's wrapper."},
+    {"_forget_entry", dispatcher_forget_entry, METH_O, "Forgets the entry of a guard manager."},
     {"_entries", dispatcher_entries, METH_NOARGS, "(guard manager, code, backend) of torch's entries, in its order."},
     {"_forget", dispatcher_forget, METH_NOARGS, "Forgets all entries."},
     {"_totals", total_counts_method, METH_NOARGS | METH_STATIC, "The counts of all dispatchers there have been."},

@@ -40,7 +40,6 @@ def frame_count() -> int:
     return count
 
 
-@pytest.mark.xfail(strict=True, reason="~Surroundings calls a C function while an exception is set: the call fails")
 def test_an_exception_in_a_fullgraph_function_leaves_no_count() -> None:
     backend = Breaking()
     compiled = torch.compile(lambda x: x + 1, backend=backend, fullgraph=True)
@@ -75,7 +74,6 @@ def _(info: Any, dims: Any, x: torch.Tensor) -> tuple[torch.Tensor, Any]:
     return fails(x), dims[0]
 
 
-@pytest.mark.xfail(strict=True, reason="functorch's stack is not cut back to its depth after an exception")
 def test_an_exception_in_a_transform_leaves_no_level(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = torch.compile(lambda x: torch.func.vmap(lambda y: fails(y) * 2)(x), backend="eager")
     for _ in range(3):
@@ -89,7 +87,6 @@ def test_an_exception_in_a_transform_leaves_no_level(monkeypatch: pytest.MonkeyP
         torch._C._functorch.pop_dynamic_layer_stack_and_undo_to_depth(0)
 
 
-@pytest.mark.xfail(strict=True, reason="the guard manager of an entry that guards a module outlives the entry")
 def test_no_graph_of_a_module_is_kept_after_a_reset() -> None:
     kept: list[weakref.ref[Any]] = []
 
@@ -118,7 +115,6 @@ def test_no_graph_of_a_module_is_kept_after_a_reset() -> None:
 # -- classes that look up in ways of their own -------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="a __getattribute__ of the class is not looked at")
 def test_a_module_whose_class_looks_attributes_up_itself() -> None:
     other = False
 
@@ -139,7 +135,6 @@ def test_a_module_whose_class_looks_attributes_up_itself() -> None:
     assert_same(compiled(ones()), ones() + 100)
 
 
-@pytest.mark.xfail(strict=True, reason="a static forward is bound as if it were a method")
 def test_a_module_with_a_static_forward() -> None:
     class Model(torch.nn.Module):
         @staticmethod
@@ -153,7 +148,6 @@ def test_a_module_with_a_static_forward() -> None:
         compiled()
 
 
-@pytest.mark.xfail(strict=True, reason="a _compiled_call_impl of the class is not looked at")
 def test_a_module_whose_class_has_compiled_calls() -> None:
     class Model(torch.nn.Module):
         _compiled_call_impl = staticmethod(lambda *args: "of the class")
@@ -194,7 +188,6 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "a list of another class": lambda outputs: type("Other", (list,), {"__getitem__": lambda self, at: 5})(outputs),
     "None": lambda outputs: None,
 }
-PLAIN = ("a list", "a tuple", "a tuple that is too long")
 
 
 def outcomes(function: Callable[..., Any], kind: Callable[[Any], Any]) -> list[Any]:
@@ -212,12 +205,7 @@ def outcomes(function: Callable[..., Any], kind: Callable[[Any], Any]) -> list[A
 @pytest.mark.parametrize("function", [lambda x, y: x + y, lambda x, y: (x + y, x - y)], ids=["one output", "two"])
 @pytest.mark.parametrize(
     "name",
-    [
-        name
-        if name in PLAIN
-        else pytest.param(name, marks=pytest.mark.xfail(reason="a plan takes lists and tuples alone"))
-        for name in KINDS
-    ],
+    KINDS,
 )
 def test_the_outputs_of_a_graph_are_taken_apart_as_before(name: str, function: Callable[..., Any]) -> None:
     first, *others = outcomes(function, KINDS[name])  # the first call runs Dynamo's code

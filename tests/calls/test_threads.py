@@ -190,7 +190,6 @@ def test_a_free_variable_per_thread() -> None:
     assert backend.graphs == graphs
 
 
-@pytest.mark.xfail(strict=True, reason="a walk that finds the list changed goes the long way: it does not begin anew")
 def test_an_entry_is_found_though_a_guard_moves_entries() -> None:
     """As where another thread hits in the middle of a guard that runs Python code."""
     compiled = torch.compile(add, backend="eager", dynamic=False)

@@ -61,6 +61,7 @@ class Dispatcher(_C.Dispatcher):
         elif not isinstance(manager, UnifiedGuardManagerWrapper):
             self._add(manager, code, None, None, "kForeign")
         else:
+            manager.tell(self)
             way = self._plan_of(code) or self._function_of(code)
             self._add(manager, code, manager.entry.checker, way, "kNone" if way is not None else "kCode")
 

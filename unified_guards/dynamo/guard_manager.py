@@ -32,6 +32,22 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
     torch_root: Any
     entry: DynamoEntry
 
+    @property
+    def cache_entry(self) -> Any:
+        """Torch's entry; None as soon as torch has dropped it. The manager may live on: torch keeps some."""
+        return vars(self).get("cache_entry")
+
+    @cache_entry.setter
+    def cache_entry(self, value: Any) -> None:
+        self.__dict__["cache_entry"] = value
+        if value is None:
+            for dispatcher in list(vars(self).get("dispatchers", ())):
+                dispatcher._forget_entry(self)
+
+    def tell(self, dispatcher: _C.Dispatcher) -> None:
+        """Has the dispatcher forget the entry when torch drops it."""
+        self.__dict__.setdefault("dispatchers", weakref.WeakSet()).add(dispatcher)
+
     def _torch(self) -> torch_guards.GuardManagerWrapper:
         """What this object was before: torch's tree with everything else as it is now."""
         view = torch_guards.GuardManagerWrapper.__new__(torch_guards.GuardManagerWrapper)
