@@ -10,7 +10,7 @@ from __future__ import annotations
 import dis
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dis import Instruction
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from unified_guards import _C
 _UTILS = "__import_torch_dot__dynamo_dot_utils"
 #: Of torch/_dynamo/utils.py: they tell a profiler when the inputs are gathered, and do nothing where nobody profiles.
 _MARKS = frozenset({"record_pregraph_bytecode_enter", "record_pregraph_bytecode_exit"})
+#: From 2.15 on they are called only where somebody profiles. Then no call goes the short way.
+_PROFILES = ("__import_torch_dot_autograd_dot_profiler", "_is_profiler_enabled")
 #: Also of torch/_dynamo/utils.py: they call a method of a tensor for what is symbolic in a graph.
 _NUMBERS = {"call_size": "size", "call_stride": "stride", "call_storage_offset": "storage_offset"}
 
@@ -99,6 +101,18 @@ class Table(NamedTuple):
 
 
 _NULL = Constant(None)
+_PROFILER = Read(Global(_PROFILES[0]), _PROFILES[1], "attribute")
+
+_TESTS: dict[str, Callable[[Any], bool]] = {
+    f"POP_JUMP_{way}IF_{what}": test
+    for way in ("", "FORWARD_")
+    for what, test in (
+        ("TRUE", bool),
+        ("FALSE", lambda value: not value),
+        ("NONE", lambda value: value is None),
+        ("NOT_NONE", lambda value: value is not None),
+    )
+}
 
 
 class _Symbolic:
@@ -115,16 +129,35 @@ class _Symbolic:
         self.unpacked = -1
         self.inputs: tuple[Local | Global | Read, ...] = ()
 
-    def run(self, instructions: Iterable[Instruction]) -> Any:
-        """What the code returns."""
-        for each in instructions:
+    def run(self, instructions: list[Instruction]) -> Any:
+        """What the code returns. Jumps go forward, so this ends."""
+        places = {each.offset: at for at, each in enumerate(instructions)}
+        at = 0
+        while at < len(instructions):
+            each = instructions[at]
+            at += 1
             if each.opname in ("RETURN_VALUE", "RETURN_CONST"):
                 return Constant(each.argval) if each.opname == "RETURN_CONST" else self.stack.pop()
+            if "JUMP" in each.opname:
+                if self.jumps(each):
+                    if places[each.argval] < at:
+                        raise NotPlain("a loop")
+                    at = places[each.argval]
+                continue
             step = _STEPS.get(each.opname)
             if step is None:
                 raise NotPlain(each.opname)
             step(self, each)
         raise NotPlain("no return")
+
+    def jumps(self, each: Instruction) -> bool:
+        """Whether a jump is taken: it has to be known."""
+        if each.opname == "JUMP_FORWARD":
+            return True
+        tested = self.stack.pop() if each.opname in _TESTS else None
+        if not isinstance(tested, Constant):
+            raise NotPlain("a branch")
+        return _TESTS[each.opname](tested.value)
 
     def pop(self, count: int) -> list[Any]:
         """The topmost symbols, the lowest of them first."""
@@ -173,7 +206,9 @@ def _load_attribute(self: _Symbolic, each: Instruction) -> None:
     base = self.stack.pop()
     if not isinstance(base, Local | Global | Read):
         raise NotPlain("an attribute of a value")
-    found = Read(base, each.argval, "attribute")
+    found: Any = Read(base, each.argval, "attribute")
+    if found == _PROFILER:
+        found = Constant(False)
     if each.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and each.arg is not None and each.arg & 1):
         self.stack += [_NULL, found] if sys.version_info < (3, 13) else [found, _NULL]
     else:
@@ -280,8 +315,11 @@ def _rotate(self: _Symbolic, each: Instruction) -> None:
     self.stack.insert(len(self.stack) - depth, self.stack.pop())
 
 
-def _names(self: _Symbolic, each: Instruction) -> None:
-    raise NotPlain("a call by keyword")
+def _is(self: _Symbolic, each: Instruction) -> None:
+    one, other = self.pop(2)
+    if not isinstance(one, Constant) or not isinstance(other, Constant):
+        raise NotPlain("an identity")
+    self.stack.append(Constant((one.value is other.value) is not bool(each.arg)))
 
 
 _OPERATORS: list[tuple[str, str]] = getattr(dis, "_nb_ops", [])
@@ -298,6 +336,7 @@ _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
     **dict.fromkeys(("BINARY_SUBSCR", "BINARY_OP"), _subscript),
     **dict.fromkeys(("BUILD_MAP", "BUILD_CONST_KEY_MAP"), _build_map),
     **dict.fromkeys(("ROT_TWO", "ROT_THREE", "ROT_FOUR", "ROT_N"), _rotate),
+    "IS_OP": _is,
     "LOAD_GLOBAL": _load_global,
     "LOAD_DEREF": _load_free,
     "STORE_FAST": _store_fast,
@@ -364,7 +403,7 @@ def plan_of(code: types.CodeType) -> Plan:
         raise NotPlain("a try or a with")
     symbolic = _Symbolic(code)
     try:
-        result = symbolic.run(dis.get_instructions(code))
+        result = symbolic.run(list(dis.get_instructions(code)))
     except (IndexError, AttributeError, TypeError) as error:  # an instruction is used as no version of Python uses it
         raise NotPlain(str(error)) from error
     if symbolic.graph is None:
