@@ -654,3 +654,19 @@ def test_reasons_add_up_to_the_calls() -> None:
     for at in range(8):
         made(ones(3 + at % 2), ones(3 + at % 2))
     assert shorts(made.compiled) + sum(longs(made.compiled).values()) == 8
+
+
+scale = torch.full((3,), 10.0)
+
+
+def _scaled_by_the_global(x: torch.Tensor) -> torch.Tensor:
+    return x * scale
+
+
+def test_a_global_with_the_name_of_a_parameter_is_not_the_parameter() -> None:
+    def function(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        return _scaled_by_the_global(x) + scale
+
+    made = watched(function, ones(), ones())
+    with short(made.compiled):
+        assert_same(made(ones(), ones() * 2), ones() * 12)

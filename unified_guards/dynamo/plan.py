@@ -7,6 +7,7 @@ dispatcher follows it (``csrc/call``). The bytecode is run here on symbols, not 
 
 from __future__ import annotations
 
+import dataclasses
 import dis
 import sys
 import types
@@ -19,8 +20,6 @@ from unified_guards import _C
 _UTILS = "__import_torch_dot__dynamo_dot_utils"
 #: Of torch/_dynamo/utils.py: they tell a profiler when the inputs are gathered, and do nothing where nobody profiles.
 _MARKS = frozenset({"record_pregraph_bytecode_enter", "record_pregraph_bytecode_exit"})
-#: From 2.15 on they are called only where somebody profiles. Then no call goes the short way.
-_PROFILES = ("__import_torch_dot_autograd_dot_profiler", "_is_profiler_enabled")
 #: Also of torch/_dynamo/utils.py: they call a method of a tensor for what is symbolic in a graph.
 _NUMBERS = {"call_size": "size", "call_stride": "stride", "call_storage_offset": "storage_offset"}
 
@@ -47,19 +46,25 @@ class Plan(NamedTuple):
     unpacked: int = -1
 
 
-class Local(NamedTuple):
+# The symbols. They are no tuples: a global with the name of a local would be equal to it.
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
     """A local as the frame begins with it."""
 
     name: str
 
 
-class Global(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Global:
     """A global of the function."""
 
     name: str
 
 
-class Read(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Read:
     """An attribute, an item with a constant key, or a number of a tensor.
 
     Attributes:
@@ -73,13 +78,15 @@ class Read(NamedTuple):
     kind: str
 
 
-class Constant(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Constant:
     """A constant of the code."""
 
     value: Any
 
 
-class Output(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Output:
     """What the graph returns, or the item of it at an index."""
 
     at: int | None = None
@@ -101,7 +108,8 @@ class Table(NamedTuple):
 
 
 _NULL = Constant(None)
-_PROFILER = Read(Global(_PROFILES[0]), _PROFILES[1], "attribute")
+#: Whether somebody profiles: from 2.15 on the code asks before it calls the marks. Then no call goes the short way.
+_PROFILER = Read(Global("__import_torch_dot_autograd_dot_profiler"), "_is_profiler_enabled", "attribute")
 
 _TESTS: dict[str, Callable[[Any], bool]] = {
     f"POP_JUMP_{way}IF_{what}": test
