@@ -10,6 +10,7 @@
 #include "check/checker.h"
 #include "check/outlive.h"
 #include "cpython/cpython.h"
+#include "cpython/errors.h"
 #include "cpython/ref.h"
 
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -37,11 +38,6 @@ struct Names {
   PyObject* prepare = PyUnicode_InternFromString("_prepare");
   PyObject* rescue = PyUnicode_InternFromString("_rescue");
   PyObject* dispatcher = PyUnicode_InternFromString("_unified_guards_dispatcher");
-  // What a call of a module goes through, and where it ends.
-  PyObject* on_the_way =
-      Py_BuildValue("NNNNNN", PyUnicode_InternFromString("__call__"), PyUnicode_InternFromString("__getattribute__"),
-                    PyUnicode_InternFromString("_compiled_call_impl"), PyUnicode_InternFromString("_wrapped_call_impl"),
-                    PyUnicode_InternFromString("_call_impl"), PyUnicode_InternFromString("forward"));
 };
 
 Names* names = nullptr;  // made with the type
@@ -70,7 +66,6 @@ struct Record {
 struct Dispatcher {
   PyObject_HEAD
   PyObject* weak_gates;
-  PyObject* on_death;  // owned: called with the weak reference of a guard manager that died
   Target target;
   PyObject* wrapper;   // owned: a weak reference to torch's wrapper, whose calls these are
   PyObject* held;      // owned: the function or method that torch's wrapper calls
@@ -229,11 +224,11 @@ class Surroundings {
   }
   Surroundings(const Surroundings&) = delete;
   ~Surroundings() {
-    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (is_fullgraph_) exchange_frame_count(-1);
-    if (is_in_functorch()) leave_functorch();
-    PyErr_Restore(type, value, traceback);
+    {
+      const KeptError kept;
+      if (is_fullgraph_) exchange_frame_count(-1);
+      if (is_in_functorch()) leave_functorch();
+    }
     const c10::impl::LocalDispatchKeySet now = c10::impl::tls_local_dispatch_key_set();
     if (now.included_ != before_.included_ || now.excluded_ != before_.excluded_) {
       c10::impl::_force_tls_local_dispatch_key_set(before_);
@@ -249,27 +244,20 @@ class Surroundings {
 PyObject* run_watched(const Dispatcher& self, PyObject* function, const BoundLocals& bound) {
   if (!set_callback(self.callback)) return nullptr;
   PyObject* result = self.signature.call(function, bound);
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
+  const KeptError kept;
   if (!set_callback(Py_None)) PyErr_Clear();
-  PyErr_Restore(type, value, traceback);
   return result;
 }
 
 // The exception that left the compiled code, as torch's wrapper would raise it.
 PyObject* rescue(PyObject* object) {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
-  const Ref answer(PyObject_CallMethodOneArg(object, names->rescue, value));
-  if (!answer) {  // it has raised another form of the exception
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-    return nullptr;
+  PyObject* error = cpython::raised_exception();
+  const Ref answer(PyObject_CallMethodOneArg(object, names->rescue, error));
+  if (answer) {
+    PyErr_Restore(Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(error))), error, PyException_GetTraceback(error));
+  } else {
+    Py_DECREF(error);  // another form of it was raised
   }
-  PyErr_Restore(type, value, traceback);
   return nullptr;
 }
 
@@ -334,29 +322,6 @@ PyObject* call(PyObject* object, PyObject* args, PyObject* kwargs) {
   return rescue(object);
 }
 
-// ---- entries that die ----
-
-// The entry whose guard manager died is forgotten: nothing of it is kept alive.
-PyObject* forget(PyObject* self, PyObject* reference) {
-  const Ref dispatcher(cpython::weakref_target(self));
-  if (dispatcher.get() == Py_None) Py_RETURN_NONE;
-  auto& records = dispatcher_of(dispatcher.get()).records;
-  const auto dead =
-      std::find_if(records.begin(), records.end(), [&](const auto& record) { return record->reference == reference; });
-  if (dead != records.end()) {
-    const std::shared_ptr<Record> dropped = std::move(*dead);
-    records.erase(dead);
-  }
-  Py_RETURN_NONE;
-}
-
-PyMethodDef forget_method{"forget_entry", forget, METH_O, "Drops what is known of an entry whose guard manager died."};
-
-PyObject* make_on_death(PyObject* dispatcher) {
-  const Ref weakly(PyWeakref_NewRef(dispatcher, nullptr));
-  return weakly ? PyCFunction_New(&forget_method, weakly.get()) : nullptr;
-}
-
 // ---- the type of dispatchers -------------------------------------------------------------------------------------
 
 // A call that is running holds its record.
@@ -374,7 +339,7 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
   }
   if (forward != Py_None) {
     function = forward;
-    self.target.known = KnownClass(Py_TYPE(self.target.receiver), names->on_the_way);
+    self.target.known = known_class_of(self.target.receiver);
   }
   if (!PyFunction_Check(function)) {
     PyErr_SetString(PyExc_TypeError, "a dispatcher is made for a function or a bound method");
@@ -412,8 +377,7 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self.callback = Py_NewRef(callback);
   Py_INCREF(self.target.code);
   self.frame = PyDict_New();
-  self.on_death = make_on_death(object);
-  if (self.frame == nullptr || self.on_death == nullptr) Py_CLEAR(object);
+  if (self.frame == nullptr) Py_CLEAR(object);
   return object;
 }
 
@@ -443,7 +407,6 @@ void dispatcher_dealloc(PyObject* object) {
   Py_CLEAR(self.target.code);
   self.target.~Target();
   Py_CLEAR(self.frame);
-  Py_CLEAR(self.on_death);
   Py_CLEAR(self.held);
   Py_CLEAR(self.wrapper);
   Py_CLEAR(self.callback);
@@ -460,7 +423,7 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   record->manager = manager;
   record->code = code;
   if (!why_named(why, record->why)) return nullptr;
-  record->reference = PyWeakref_NewRef(manager, self.on_death);
+  record->reference = PyWeakref_NewRef(manager, nullptr);
   if (record->reference == nullptr) return nullptr;
   if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
   if (PyFunction_Check(plan)) record->function = Py_NewRef(plan);
@@ -585,11 +548,6 @@ PyMemberDef kDispatcherMembers[] = {
     {"__weaklistoffset__", T_PYSSIZET, offsetof(Dispatcher, weak_gates), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr}};
 
-template <typename Function>
-void* slot(Function* function) {
-  return reinterpret_cast<void*>(function);
-}
-
 // ---- gates -------------------------------------------------------------------------------------------------------
 
 struct Gate {
@@ -664,10 +622,10 @@ PyObject* make_dispatcher_type() {
   static Names made;
   names = &made;
   PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("The short way of a call to one compiled function.")},
-                         {Py_tp_new, slot(dispatcher_new)},
-                         {Py_tp_traverse, slot(dispatcher_traverse)},
-                         {Py_tp_clear, slot(dispatcher_clear)},
-                         {Py_tp_dealloc, slot(dispatcher_dealloc)},
+                         {Py_tp_new, cpython::slot(dispatcher_new)},
+                         {Py_tp_traverse, cpython::slot(dispatcher_traverse)},
+                         {Py_tp_clear, cpython::slot(dispatcher_clear)},
+                         {Py_tp_dealloc, cpython::slot(dispatcher_dealloc)},
                          {Py_tp_methods, kDispatcherMethods},
                          {Py_tp_getset, kDispatcherGetters},
                          {Py_tp_members, kDispatcherMembers},
@@ -680,9 +638,9 @@ PyObject* make_dispatcher_type() {
 
 PyObject* make_gate_type() {
   PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("Hands a call to its Dispatcher, if that lives.")},
-                         {Py_tp_new, slot(gate_new)},
-                         {Py_tp_call, slot(PyVectorcall_Call)},
-                         {Py_tp_dealloc, slot(gate_dealloc)},
+                         {Py_tp_new, cpython::slot(gate_new)},
+                         {Py_tp_call, cpython::slot(PyVectorcall_Call)},
+                         {Py_tp_dealloc, cpython::slot(gate_dealloc)},
                          {Py_tp_members, kGateMembers},
                          {0, nullptr}};
   PyType_Spec spec{"unified_guards._C.Gate", sizeof(Gate), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL, slots};

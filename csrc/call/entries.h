@@ -1,6 +1,6 @@
 // Torch's own list of the cache entries of a code object, read where torch keeps it. So an entry that torch has
 // invalidated, removed or replaced is gone here at the same moment, and the order is torch's. Entry points:
-// entries_of(), use().
+// entries_of(), move_to_front().
 //
 // The layout is that of the headers of the torch that this is compiled against (torch/csrc/dynamo/extra_state.h); an
 // extension that was built for another torch is not loaded.

@@ -1,27 +1,12 @@
 // See signature.h.
 #include "call/signature.h"
 
+#include "cpython/cpython.h"
+
 #include <algorithm>
 
 namespace unified_guards {
 namespace {
-
-// The names of a code object's variables, and of those that its closure holds: new references.
-PyObject* variable_names(PyCodeObject* code) {
-#if PY_VERSION_HEX >= 0x030B0000
-  return PyCode_GetVarnames(code);
-#else
-  return Py_NewRef(code->co_varnames);
-#endif
-}
-
-PyObject* free_names(PyCodeObject* code) {
-#if PY_VERSION_HEX >= 0x030B0000
-  return PyCode_GetFreevars(code);
-#else
-  return Py_NewRef(code->co_freevars);
-#endif
-}
 
 // Names are interned, but a caller may make one that is not.
 bool is_name(PyObject* name, PyObject* given) {
@@ -37,10 +22,10 @@ Signature::Signature(PyCodeObject* code)
       keyword_only_(code->co_kwonlyargcount),
       takes_rest_((code->co_flags & CO_VARARGS) != 0),
       takes_named_((code->co_flags & CO_VARKEYWORDS) != 0) {
-  const Ref all(variable_names(code));  // the code object keeps each name alive
+  const Ref all(cpython::variable_names(code));  // the code object keeps each name alive
   parameters_ = positional_ + keyword_only_ + takes_rest_ + takes_named_;
   for (size_t at = 0; all && at < parameters_; at++) names_.push_back(PyTuple_GET_ITEM(all.get(), at));
-  const Ref free(free_names(code));
+  const Ref free(cpython::free_names(code));
   for (Py_ssize_t at = 0; free && at < PyTuple_GET_SIZE(free.get()); at++) {
     names_.push_back(PyTuple_GET_ITEM(free.get(), at));
   }

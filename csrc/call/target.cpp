@@ -10,6 +10,8 @@ namespace unified_guards {
 namespace {
 
 std::array<PyObject*, 4> global_hooks{};
+PyObject* names_on_the_way = nullptr;  // a tuple
+
 KnownClass& optimized_modules() {
   static auto* const known = new KnownClass();  // never destroyed: the interpreter ends first
   return *known;
@@ -103,9 +105,12 @@ bool learn_modules(PyObject* hooks, PyObject* optimized, PyObject* names) {
   }
   Py_INCREF(hooks);
   for (size_t at = 0; at < global_hooks.size(); at++) global_hooks[at] = PyTuple_GET_ITEM(hooks, at);
+  names_on_the_way = Py_NewRef(names);
   optimized_modules() = KnownClass(reinterpret_cast<PyTypeObject*>(optimized), names);
   return true;
 }
+
+KnownClass known_class_of(PyObject* module) { return KnownClass(Py_TYPE(module), names_on_the_way); }
 
 PyObject* compiled_forward(PyObject* module) {
   if (!optimized_modules().is_of(module)) return nullptr;

@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <utility>
 #include <vector>
 
 namespace unified_guards {
@@ -16,7 +17,7 @@ class KnownClass {
   KnownClass() = default;
   // `names` is a tuple of interned strings. References are owned.
   KnownClass(PyTypeObject* type, PyObject* names);
-  KnownClass(const KnownClass&) = delete;
+  KnownClass(KnownClass&& other) noexcept { *this = std::move(other); }
   KnownClass& operator=(KnownClass&& other) noexcept;
   ~KnownClass();
 
@@ -38,14 +39,17 @@ class KnownClass {
   std::vector<PyObject*> found_;
 };
 
-// What calls of modules look at, whichever the module: the four dicts of the hooks that every module runs, and the
-// class of the modules that torch.compile returns, with the names that its call goes through. False with an error set
-// where they are of another kind. References are owned, for good.
+// What calls of modules look at, whichever the module: the four dicts of the hooks that every module runs, the class of
+// the modules that torch.compile returns, and the names that the call of any module goes through. Called before all
+// that follows. False with an error set where they are of another kind. References are owned, for good.
 bool learn_modules(PyObject* global_hooks, PyObject* optimized, PyObject* names);
 
 // The compiled forward of a module that torch.compile has returned, where a call of the module runs nothing else;
 // borrowed. Null otherwise.
 PyObject* compiled_forward(PyObject* module);
+
+// What the class of a module says of the names that its call goes through.
+KnownClass known_class_of(PyObject* module);
 
 // What torch's wrapper calls, and whose code has the cache entries.
 struct Target {

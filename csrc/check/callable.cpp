@@ -1,6 +1,7 @@
 // See checker.h: the callable. It is an object with a vectorcall, the cheapest callable there is.
 #include "check/checker.h"
 #include "check/outlive.h"
+#include "cpython/errors.h"
 #include "cpython/ref.h"
 
 #include <cstddef>
@@ -44,16 +45,6 @@ PyTypeObject* disagreement_type() {
   return &type;
 }
 
-PyObject* raised_exception() {
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
-  return value;
-}
-
 // Checks, tells the observer, and gives the observer's verdict if it has one.
 PyObject* verified(Checker& checker, PyObject* locals) {
   const bool hit = checker.check_timed(locals);
@@ -63,7 +54,7 @@ PyObject* verified(Checker& checker, PyObject* locals) {
     Py_DECREF(answer);
     return PyBool_FromLong(given);
   }
-  PyObject* exception = raised_exception();
+  PyObject* exception = cpython::raised_exception();
   auto* out = PyObject_New(Disagreement, disagreement_type());
   if (out == nullptr) {
     Py_XDECREF(exception);

@@ -52,6 +52,29 @@ inline PyObject* type_dict(PyObject* type, bool& is_new) {
 #endif
 }
 
+// What a type that is made by hand has in one of its slots.
+template <typename Function>
+void* slot(Function* function) {
+  return reinterpret_cast<void*>(function);
+}
+
+// The names of a code object's variables, and of those that its closure holds: new references.
+inline PyObject* variable_names(PyCodeObject* code) {
+#if PY_VERSION_HEX >= 0x030B0000
+  return PyCode_GetVarnames(code);
+#else
+  return Py_NewRef(code->co_varnames);
+#endif
+}
+
+inline PyObject* free_names(PyCodeObject* code) {
+#if PY_VERSION_HEX >= 0x030B0000
+  return PyCode_GetFreevars(code);
+#else
+  return Py_NewRef(code->co_freevars);
+#endif
+}
+
 // A function itself, or the function of a method; null where there is neither.
 inline PyFunctionObject* function_of(PyObject* object) {
   if (PyMethod_Check(object)) object = PyMethod_GET_FUNCTION(object);

@@ -3,6 +3,7 @@
 #include "lookup/lookup.h"
 
 #include "check/checker.h"
+#include "cpython/cpython.h"
 #include "cpython/ref.h"
 #include "program/rows.h"
 
@@ -318,11 +319,6 @@ PyGetSetDef kGetters[] = {{"_hits", lookup_hits, nullptr, "Calls that used an en
 constexpr const char* kDoc =
     "A callable that keeps entries and calls the first whose guards hold; else self._miss(args, kwargs).";
 
-template <typename Function>
-void* slot(Function* function) {
-  return reinterpret_cast<void*>(function);
-}
-
 }  // namespace
 
 PyObject* make_lookup_type() {
@@ -330,11 +326,11 @@ PyObject* make_lookup_type() {
   if (made.args == nullptr || made.kwargs == nullptr || made.miss == nullptr) return nullptr;
   names = &made;
   PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>(kDoc)},
-                         {Py_tp_new, slot(lookup_new)},
-                         {Py_tp_call, slot(lookup_call)},
-                         {Py_tp_traverse, slot(lookup_traverse)},
-                         {Py_tp_clear, slot(lookup_clear)},
-                         {Py_tp_dealloc, slot(lookup_dealloc)},
+                         {Py_tp_new, cpython::slot(lookup_new)},
+                         {Py_tp_call, cpython::slot(lookup_call)},
+                         {Py_tp_traverse, cpython::slot(lookup_traverse)},
+                         {Py_tp_clear, cpython::slot(lookup_clear)},
+                         {Py_tp_dealloc, cpython::slot(lookup_dealloc)},
                          {Py_tp_methods, kMethods},
                          {Py_tp_getset, kGetters},
                          {0, nullptr}};

@@ -32,6 +32,7 @@ from .watching import (
     HOOKS,
     MISS,
     NOTHING_COMPILED,
+    Model,
     long,
     longs,
     short,
@@ -227,15 +228,6 @@ def test_a_function_with_another_code() -> None:
     function.__code__ = own
     with short(made.compiled):
         made(ones())
-
-
-class Model(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x)
 
 
 class OtherModel(Model):

@@ -16,7 +16,7 @@ import unified_guards
 
 from ..harness import Watched, ones, run_threads, static
 from .subclass import Logged, on_guard
-from .watching import longs, short, shorts
+from .watching import Model, longs, short, shorts
 
 THREADS = 8
 
@@ -92,14 +92,6 @@ def test_entries_that_all_fit_are_found_by_all() -> None:
 
 
 def test_modules_in_threads() -> None:
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(3, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(x)
-
     module = Model()
     made = torch.compile(module, backend="eager", dynamic=False)
     given = [ones(size, 3) for size in (2, 3)]

@@ -20,7 +20,7 @@ from torch.nn.utils import parametrizations, prune
 import unified_guards
 
 from ..harness import Watched, assert_same, collect, ones, static
-from .watching import dispatcher_of, short, shorts, watched, wrapper_of
+from .watching import Model, dispatcher_of, short, shorts, watched, wrapper_of
 
 
 def add(x: torch.Tensor, y: Any = 1) -> torch.Tensor:
@@ -100,15 +100,6 @@ def test_a_disabled_function_may_call_what_is_compiled() -> None:
 def test_functions_that_are_copied() -> None:
     made = watched(add, ones())
     assert copy.copy(made.compiled) is made.compiled and copy.deepcopy(made.compiled) is made.compiled
-
-
-class Model(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer(x)
 
 
 def called(compiled: Any, times: int = 3) -> Any:

@@ -17,6 +17,17 @@ CHANGED = "the compiled function has another code, closure or class than it had"
 HOOKS = "the module has hooks, or a forward of its own"
 
 
+class Model(torch.nn.Module):
+    """A module with parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+
 def wrapper_of(compiled: Any) -> Any:
     """The function that torch put around what was compiled."""
     if isinstance(compiled, torch.nn.Module):

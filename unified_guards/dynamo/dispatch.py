@@ -285,7 +285,9 @@ def _learn() -> bool:
     return True
 
 
-_ON_THE_WAY = ("__call__", "__getattribute__", "_wrapped_call_impl", "_call_impl", "_compiled_call_impl")
+#: What a call of a module goes through before forward, and has to be torch's own.
+_TORCHS = ("__getattribute__", "_wrapped_call_impl", "_call_impl", "_compiled_call_impl")
+_ON_THE_WAY = ("__call__", *_TORCHS, "forward")
 _GLOBAL_HOOKS = (
     "_global_backward_hooks", "_global_backward_pre_hooks", "_global_forward_hooks", "_global_forward_pre_hooks",
 )  # fmt: skip
@@ -332,9 +334,9 @@ def _forward_of(callee: Any) -> types.FunctionType | None:
     if callee.__func__ not in (modules.Module._wrapped_call_impl, modules.Module._call_impl):
         return None
     kind = type(callee.__self__)
-    same = ("_call_impl", "_wrapped_call_impl", "_compiled_call_impl", "__getattribute__")
-    is_torchs = all(inspect.getattr_static(kind, name) is inspect.getattr_static(modules.Module, name) for name in same)
-    forward = inspect.getattr_static(kind, "forward", None)
+    static = inspect.getattr_static
+    is_torchs = all(static(kind, name) is static(modules.Module, name) for name in _TORCHS)
+    forward = static(kind, "forward", None)
     return forward if is_torchs and type(forward) is types.FunctionType else None
 
 
