@@ -14,6 +14,9 @@ from ..world import World
 from .parts import born_again, number
 from .table import Change, row
 
+#: Places for a small object that may be free in a process that has done much. Too few, and what is made lies elsewhere.
+FREE = 50_000
+
 
 @row(6)
 def freed_and_made_again(w: World) -> Iterator[Change]:
@@ -74,7 +77,8 @@ def mortals_in_place(w: World) -> Iterator[Change]:
         """A bound method where one was that is over another function, or over no function at all."""
 
         def change() -> None:
-            born_again(mortal, "method", lambda _: types.MethodType(function(), w.inlines[0]), 1)
+            inner = function()  # made first: its parts are not to take the place
+            born_again(mortal, "method", lambda _: types.MethodType(inner, w.inlines[0]), 1, ahead=FREE)
 
         return Change(change, functools.partial(born_again, mortal, "method", makers["method"], 0))
 

@@ -112,11 +112,16 @@ def plain_objects(world: World) -> list[Any]:
     return [*world.things[:4], world.kept["target"]]
 
 
-def born_again(owner: Any, name: str, make: Callable[[int], Any], variant: int, most: int = 12) -> None:
-    """Lets an attribute's object die and has another one made, at the same address where that can be had."""
+def born_again(owner: Any, name: str, make: Callable[[int], Any], variant: int, most: int = 12, ahead: int = 0) -> None:
+    """Lets an attribute's object die and has another one made, at the same address where that can be had.
+
+    Args:
+        most: how many are made until one lies there.
+        ahead: how many are made before the old one dies. They fill what is free, so that the next one takes its place.
+    """
+    kept = [make(variant) for _ in range(ahead)]
     address = id(getattr(owner, name, None))
     setattr(owner, name, None)
-    kept = []
     for _ in range(most):
         made = make(variant)
         if id(made) == address:
