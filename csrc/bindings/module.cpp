@@ -1,6 +1,8 @@
 // Registers the extension; conversion only.
 #include "call/dispatcher.h"
+#include "call/dispatcher_type.h"
 #include "call/entries.h"
+#include "call/gates.h"
 #include "call/state.h"
 #include "call/target.h"
 #include "check/checker.h"
@@ -267,7 +269,7 @@ void bind_calls(py::module_& m) {
   m.attr("Dispatcher") = given(make_dispatcher_type());
   m.attr("Gate") = given(make_gate_type());
   m.attr("module_gate") = given(make_module_gate());
-  m.attr("LONG_WAY") = given(long_way());
+  m.attr("LONG_WAY") = given(Py_XNewRef(long_way()));
   m.def("learn_calls", &learn_calls, py::arg("flags"), py::arg("get_callback"), py::arg("set_callback"),
         py::arg("set_frame_count"), py::arg("generations"), py::arg("global_hooks"), py::arg("optimized"),
         py::arg("on_the_way"), py::arg("undo_layers"), py::arg("code"),

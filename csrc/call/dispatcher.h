@@ -1,20 +1,78 @@
 // The short way of a call to a compiled function: may it be taken, bind the arguments, ask the cache entries, run what
-// the one that fits was compiled to. Entry points: the Python types Dispatcher and Gate.
-//
-// A Gate is a constant of the code that a wrapper of torch's has been given (dynamo/dispatch.py). It holds its
-// Dispatcher weakly: the collector does not look into code objects, and a Dispatcher refers to the user's function.
+// the one that fits was compiled to. Entry points: Dispatcher, dispatch().
 #pragma once
+
+#include "call/entries.h"
+#include "call/plan.h"
+#include "call/signature.h"
+#include "call/state.h"
+#include "call/target.h"
+#include "check/checker.h"
+#include "cpython/cpython.h"
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
 namespace unified_guards {
 
-// The types, the gate of the modules that torch.compile returns (module, args, kwargs), and what a gate gives where the
-// call has to go the long way. New references, or null with an error set. Called once each, at import.
-PyObject* make_dispatcher_type();
-PyObject* make_gate_type();
-PyObject* make_module_gate();
+// What is known of one of torch's cache entries.
+struct Record {
+  PyObject* manager = nullptr;  // the guard manager: its address, and a weak reference that says whether it lives
+  PyObject* reference = nullptr;
+  PyObject* code = nullptr;  // the address of the entry's code, which the entry owns
+  std::shared_ptr<Checker> checker;
+  std::unique_ptr<Plan> plan;  // what to do on a hit; or a function to call, with Dynamo watching; or `why` not
+  PyObject* function = nullptr;
+  Why why = Why::kNone;  // then: why. kMiss: the entry is another backend's
+
+  ~Record() {
+    Py_XDECREF(reference);
+    Py_XDECREF(function);
+  }
+
+  bool is_of(const CacheEntry& entry) const {
+    return entry.guard_manager.ptr() == manager && entry.code.ptr() == code &&
+           *cpython::weakref_word(reference) == cpython::bits(manager);
+  }
+};
+
+// A Python object (dispatcher_type.h).
+struct Dispatcher {
+  PyObject_HEAD
+  PyObject* weak_gates;
+  Target target;
+  PyObject* wrapper;   // owned: a weak reference to torch's wrapper, whose calls these are
+  PyObject* held;      // owned: the function or method that torch's wrapper calls
+  PyObject* callback;  // owned: Dynamo's, for the frame hook
+  int64_t region;
+  bool is_fullgraph, is_frame_taken;
+  Signature signature;
+  PyObject* frame;  // owned: the dict of locals, kept between calls
+  std::vector<std::shared_ptr<Record>> records;
+  uint64_t shorts;
+  std::array<uint64_t, kWhys> longs;
+};
+
+inline Dispatcher& dispatcher_of(PyObject* object) { return *reinterpret_cast<Dispatcher*>(object); }
+
+// The ways that all dispatchers have gone.
+struct Totals {
+  uint64_t shorts = 0;
+  std::array<uint64_t, kWhys> longs{};
+};
+
+extern Totals totals;
+
+// What a gate gives where the call has to go the long way: borrowed, or null with an error set. Made at the first call,
+// at import.
 PyObject* long_way();
+
+// The result of a call, or long_way(): a new reference, or null with an error set.
+PyObject* dispatch(PyObject* dispatcher, PyObject* args, PyObject* kwargs);
 
 }  // namespace unified_guards

@@ -1,0 +1,115 @@
+// See decide.h.
+#include "call/decide.h"
+
+#include "cpython/ref.h"
+
+#include <cstddef>
+
+namespace unified_guards {
+
+Frame::Frame(Dispatcher& self, const BoundLocals& bound) : self_(self), is_own_(!self.is_frame_taken) {
+  if (is_own_) self.is_frame_taken = true;
+  dict_ = is_own_ ? self.frame : PyDict_New();
+  is_ready_ = dict_ != nullptr && fill(bound);
+  if (!is_ready_) PyErr_Clear();
+}
+
+Frame::~Frame() {
+  if (is_own_) {
+    empty();
+    self_.is_frame_taken = false;
+  } else {
+    Py_XDECREF(dict_);
+  }
+}
+
+bool Frame::fill(const BoundLocals& bound) {
+  for (size_t at = 0; at < bound.values.size(); at++) {
+    if (!put(at, bound.values[at])) return false;
+  }
+  return true;
+}
+
+// Nothing of a call is kept alive by the dict.
+void Frame::empty() {
+  for (size_t at = 0; at < self_.signature.size(); at++) {
+    if (!put(at, Py_None)) PyErr_Clear();
+  }
+}
+
+// The names are put into the dict in order, so each has an entry of the same number.
+bool Frame::put(size_t at, PyObject* value) {
+  PyObject* name = self_.signature.name(at);
+  if (is_own_) {
+    Py_INCREF(value);
+    if (cpython::replace_at(dict_, static_cast<cpython::Slot>(at), name, value)) return true;
+    Py_DECREF(value);
+  }
+  return PyDict_SetItem(dict_, name, value) == 0;
+}
+
+namespace {
+
+std::shared_ptr<Record> record_of(Dispatcher& self, const CacheEntry& entry) {
+  for (const auto& record : self.records) {
+    if (record->is_of(entry)) return record;
+  }
+  return nullptr;
+}
+
+// Whether the entry of a record fits. A no of the observer's is taken, as torch's lookup takes it.
+bool fits(const Record& record, PyObject* locals, bool& raised) {
+  Checker& checker = *record.checker;
+  if (!checker.is_observed()) return checker.check(locals);
+  const bool hit = checker.check_timed(locals);
+  const Ref answer(checker.tell_observer(locals, hit));
+  raised = !answer;
+  return answer.get() == Py_True || (hit && answer && answer.get() != Py_False);
+}
+
+// Asks the entries one after the other, in torch's order. A guard may run code of a user's, which may change the list:
+// what is walked next is looked for again in torch's list.
+Decision walk(Dispatcher& self, PyObject* locals) {
+  FoundEntries found = entries_of(self.target.code, self.region);
+  if (found.why != Why::kNone) return {found.why, nullptr};
+  for (size_t at = 0; at < found.entries->size(); at++) {
+    auto entry = std::next(found.entries->begin(), static_cast<ptrdiff_t>(at));
+    std::shared_ptr<Record> record = record_of(self, *entry);
+    if (record == nullptr) return {Why::kNew, nullptr};
+    if (record->why == Why::kMiss) continue;
+    if (record->why != Why::kNone) return {record->why, nullptr};  // torch asks it
+    Decision decision{Why::kNone, record};
+    // Leaf guards of torch's read the root that made them. Code of a user's in a guard may drop the manager of it.
+    const Ref held(Py_NewRef(record->manager));
+    const bool hit = fits(*record, locals, decision.raised);
+    if (decision.raised) return decision;
+    found = entries_of(self.target.code, self.region);
+    if (found.why != Why::kNone) return {found.why, nullptr};
+    if (at >= found.entries->size()) return {Why::kMoved, nullptr};
+    entry = std::next(found.entries->begin(), static_cast<ptrdiff_t>(at));
+    if (!record->is_of(*entry)) return {Why::kMoved, nullptr};
+    if (!hit) {
+      just_missed.note(record->checker.get());
+      continue;
+    }
+    if (State::now.moves_hits) move_to_front(*found.entries, entry);
+    return decision;
+  }
+  return {Why::kMiss, nullptr};
+}
+
+// How often a walk begins anew because code of a guard, or another thread meanwhile, has changed torch's list.
+constexpr int kMostWalks = 8;
+
+}  // namespace
+
+Decision decide(Dispatcher& self, PyObject* locals) {
+  Decision decision = walk(self, locals);
+  for (int walks = 1; decision.why == Why::kMoved && !decision.raised && walks < kMostWalks; walks++) {
+    just_missed.clear();
+    decision = walk(self, locals);
+  }
+  return decision;
+}
+
+}  // namespace unified_guards

@@ -1,0 +1,265 @@
+// See dispatcher_type.h.
+#include "call/dispatcher_type.h"
+
+#include "call/dispatcher.h"
+#include "cpython/ref.h"
+
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <new>
+#include <utility>
+
+namespace py = pybind11;
+
+namespace unified_guards {
+namespace {
+
+PyObject* made = nullptr;  // the type
+
+// A call that is running holds its record.
+int dispatcher_clear(PyObject* object) {
+  const auto dropped = std::exchange(dispatcher_of(object).records, {});
+  return 0;
+}
+
+bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
+  self.held = Py_NewRef(callee);
+  PyObject* function = callee;
+  if (PyMethod_Check(callee)) {
+    self.target.receiver = PyMethod_GET_SELF(callee);
+    function = PyMethod_GET_FUNCTION(callee);
+  }
+  if (forward != Py_None) {
+    function = forward;
+    self.target.known = known_class_of(self.target.receiver);
+  }
+  if (!PyFunction_Check(function)) {
+    PyErr_SetString(PyExc_TypeError, "a dispatcher is made for a function or a bound method");
+    return false;
+  }
+  self.target.function = reinterpret_cast<PyFunctionObject*>(function);
+  self.target.code = self.target.function->func_code;
+  return true;
+}
+
+PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "callback", nullptr};
+  PyObject *callee = nullptr, *forward = nullptr, *callback = nullptr;
+  int whole = 0, fullgraph = 0;
+  long long region = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLpO", const_cast<char**>(keywords), &callee, &forward, &whole,
+                                   &region, &fullgraph, &callback)) {
+    return nullptr;
+  }
+  PyObject* object = type->tp_alloc(type, 0);
+  if (object == nullptr) return nullptr;
+  Dispatcher& self = dispatcher_of(object);
+  new (&self.target) Target();
+  new (&self.records) std::vector<std::shared_ptr<Record>>();
+  new (&self.longs) std::array<uint64_t, kWhys>{};
+  if (!set_target(self, callee, forward)) {
+    new (&self.signature) Signature();
+    Py_DECREF(object);
+    return nullptr;
+  }
+  new (&self.signature) Signature(reinterpret_cast<PyCodeObject*>(self.target.code));
+  self.target.is_called_whole = whole;
+  self.region = region;
+  self.is_fullgraph = fullgraph;
+  self.callback = Py_NewRef(callback);
+  Py_INCREF(self.target.code);
+  self.frame = PyDict_New();
+  if (self.frame == nullptr) Py_CLEAR(object);
+  return object;
+}
+
+int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
+  Dispatcher& self = dispatcher_of(object);
+  Py_VISIT(Py_TYPE(object));
+  Py_VISIT(self.held);
+  Py_VISIT(self.callback);
+  if (const int stop = self.target.known.traverse(visit, arg)) return stop;
+  for (const auto& record : self.records) {
+    if (record.use_count() > 1) continue;  // a call that runs it keeps it alive
+    Py_VISIT(record->function);
+    if (record->plan == nullptr) continue;
+    if (const int stop = record->plan->traverse(visit, arg)) return stop;
+  }
+  return 0;
+}
+
+void dispatcher_dealloc(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  PyObject_GC_UnTrack(object);
+  Dispatcher& self = dispatcher_of(object);
+  if (self.weak_gates != nullptr) PyObject_ClearWeakRefs(object);
+  dispatcher_clear(object);
+  self.records.~vector();
+  self.signature.~Signature();
+  Py_CLEAR(self.target.code);
+  self.target.~Target();
+  Py_CLEAR(self.frame);
+  Py_CLEAR(self.held);
+  Py_CLEAR(self.wrapper);
+  Py_CLEAR(self.callback);
+  type->tp_free(object);
+  Py_DECREF(type);
+}
+
+PyObject* dispatcher_add(PyObject* object, PyObject* args) {
+  Dispatcher& self = dispatcher_of(object);
+  PyObject *manager = nullptr, *code = nullptr, *checker = nullptr, *plan = nullptr;
+  const char* why = nullptr;
+  if (!PyArg_ParseTuple(args, "OOOOs:_add", &manager, &code, &checker, &plan, &why)) return nullptr;
+  auto record = std::make_shared<Record>();
+  record->manager = manager;
+  record->code = code;
+  if (!why_named(why, record->why)) return nullptr;
+  record->reference = PyWeakref_NewRef(manager, nullptr);
+  if (record->reference == nullptr) return nullptr;
+  if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
+  if (PyFunction_Check(plan)) record->function = Py_NewRef(plan);
+  if (PyTuple_CheckExact(plan)) {
+    Plan::Graph graph{};
+    PyObject *reads = nullptr, *inputs = nullptr, *steps = nullptr;
+    Py_ssize_t unpacked = -1;
+    if (!PyArg_ParseTuple(plan, "OOnO!OOOn", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
+                          &graph.left_out, &reads, &inputs, &steps, &unpacked)) {
+      return nullptr;
+    }
+    if (graph.attribute == Py_None) graph.attribute = nullptr;
+    record->plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
+    if (!record->plan->set(reads, inputs, steps, unpacked, self.signature.size())) return nullptr;
+  }
+  if ((record->why == Why::kNone) !=
+      ((record->plan != nullptr || record->function != nullptr) && record->checker != nullptr)) {
+    PyErr_SetString(PyExc_ValueError, "an entry is asked and run, or there is a reason why not");
+    return nullptr;
+  }
+  self.records.push_back(std::move(record));
+  Py_RETURN_NONE;
+}
+
+// The entry of a guard manager is forgotten: torch has dropped it.
+PyObject* dispatcher_forget_entry(PyObject* object, PyObject* manager) {
+  auto& records = dispatcher_of(object).records;
+  const auto dead =
+      std::find_if(records.begin(), records.end(), [&](const auto& record) { return record->manager == manager; });
+  if (dead != records.end()) {
+    const std::shared_ptr<Record> dropped = std::move(*dead);
+    records.erase(dead);
+  }
+  Py_RETURN_NONE;
+}
+
+// All of torch's entries at once: Python code may let another thread run that frees them.
+PyObject* dispatcher_entries(PyObject* object, PyObject*) {
+  const Dispatcher& self = dispatcher_of(object);
+  const FoundEntries found = entries_of(self.target.code, self.region);
+  std::vector<std::array<PyObject*, 3>> seen;
+  if (found.why == Why::kNone) {
+    for (const CacheEntry& entry : *found.entries) {
+      seen.push_back(
+          {Py_NewRef(entry.guard_manager.ptr()), Py_NewRef(entry.code.ptr()), Py_NewRef(entry.backend.ptr())});
+    }
+  }
+  const Ref all(PyList_New(0));
+  bool is_whole = static_cast<bool>(all);
+  for (const auto& [manager, code, backend] : seen) {
+    const Ref entry(Py_BuildValue("NNN", manager, code, backend));
+    is_whole = is_whole && entry && PyList_Append(all.get(), entry.get()) == 0;
+  }
+  return is_whole ? Py_NewRef(all.get()) : nullptr;
+}
+
+PyObject* dispatcher_serve(PyObject* object, PyObject* wrapper) {
+  PyObject* reference = PyWeakref_NewRef(wrapper, nullptr);
+  if (reference == nullptr) return nullptr;
+  Py_XSETREF(dispatcher_of(object).wrapper, reference);
+  Py_RETURN_NONE;
+}
+
+PyObject* dispatcher_forget(PyObject* object, PyObject*) {
+  dispatcher_clear(object);
+  Py_RETURN_NONE;
+}
+
+// The names of what is bound, in the order of the registers of a plan.
+PyObject* dispatcher_names(PyObject* object, void*) {
+  const Signature& signature = dispatcher_of(object).signature;
+  PyObject* found = PyTuple_New(static_cast<Py_ssize_t>(signature.size()));
+  for (size_t at = 0; found != nullptr && at < signature.size(); at++) {
+    PyTuple_SET_ITEM(found, static_cast<Py_ssize_t>(at), Py_NewRef(signature.name(at)));
+  }
+  return found;
+}
+
+PyObject* dispatcher_function(PyObject* object, void*) {
+  return Py_NewRef(reinterpret_cast<PyObject*>(dispatcher_of(object).target.function));
+}
+
+PyObject* counts_of(uint64_t shorts, const std::array<uint64_t, kWhys>& longs) {
+  static constexpr const char* kTexts[] = {
+#define UG_NAME(name, text) text,
+      UG_LONG_WAYS(UG_NAME)
+#undef UG_NAME
+  };
+  const Ref reasons(PyDict_New());
+  for (size_t at = 0; reasons && at < kWhys; at++) {
+    if (longs[at] == 0) continue;
+    const Ref count(PyLong_FromUnsignedLongLong(longs[at]));
+    if (!count || PyDict_SetItemString(reasons.get(), kTexts[at], count.get()) != 0) return nullptr;
+  }
+  return reasons ? Py_BuildValue("KO", static_cast<unsigned long long>(shorts), reasons.get()) : nullptr;
+}
+
+PyObject* dispatcher_counts(PyObject* object, void*) {
+  const Dispatcher& self = dispatcher_of(object);
+  return counts_of(self.shorts, self.longs);
+}
+
+PyObject* total_counts_method(PyObject*, PyObject*) { return counts_of(totals.shorts, totals.longs); }
+
+PyMethodDef kDispatcherMethods[] = {
+    {"_add", dispatcher_add, METH_VARARGS,
+     "_add(guard manager, code, checker, plan, why): what is known of one of torch's entries."},
+    {"_serve", dispatcher_serve, METH_O, "Says whose calls these are: torch's wrapper."},
+    {"_forget_entry", dispatcher_forget_entry, METH_O, "Forgets the entry of a guard manager."},
+    {"_entries", dispatcher_entries, METH_NOARGS, "(guard manager, code, backend) of torch's entries, in its order."},
+    {"_forget", dispatcher_forget, METH_NOARGS, "Forgets all entries."},
+    {"_totals", total_counts_method, METH_NOARGS | METH_STATIC, "The counts of all dispatchers there have been."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyGetSetDef kDispatcherGetters[] = {
+    {"_names", dispatcher_names, nullptr, "The names of all that is bound, in order.", nullptr},
+    {"_function", dispatcher_function, nullptr, "The function whose code has the cache entries.", nullptr},
+    {"counts", dispatcher_counts, nullptr, "(short ways, {why long: how many times}).", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+PyMemberDef kDispatcherMembers[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Dispatcher, weak_gates), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr}};
+
+}  // namespace
+
+PyObject* make_dispatcher_type() {
+  PyType_Slot slots[] = {{Py_tp_doc, const_cast<char*>("The short way of a call to one compiled function.")},
+                         {Py_tp_new, cpython::slot(dispatcher_new)},
+                         {Py_tp_traverse, cpython::slot(dispatcher_traverse)},
+                         {Py_tp_clear, cpython::slot(dispatcher_clear)},
+                         {Py_tp_dealloc, cpython::slot(dispatcher_dealloc)},
+                         {Py_tp_methods, kDispatcherMethods},
+                         {Py_tp_getset, kDispatcherGetters},
+                         {Py_tp_members, kDispatcherMembers},
+                         {0, nullptr}};
+  PyType_Spec spec{"unified_guards._C.Dispatcher", sizeof(Dispatcher), 0,
+                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE, slots};
+  made = PyType_FromSpec(&spec);
+  return Py_XNewRef(made);
+}
+
+bool is_dispatcher(PyObject* object) { return PyObject_TypeCheck(object, reinterpret_cast<PyTypeObject*>(made)); }
+
+}  // namespace unified_guards
