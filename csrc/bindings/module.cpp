@@ -3,6 +3,7 @@
 #include "call/dispatcher_type.h"
 #include "call/entries.h"
 #include "call/gates.h"
+#include "call/missed.h"
 #include "call/state.h"
 #include "call/target.h"
 #include "check/checker.h"
@@ -265,6 +266,19 @@ void learn_calls(const py::list& flags, const py::object& get_callback, const py
   torchs_index = cpython::only_extra_of(code.ptr());
 }
 
+// (region, addresses) of a call that has gone torch's way; None where there is no such call.
+py::object take_miss(const py::object& frame, const py::object& code) {
+  PyObject* told = missed.take(frame.ptr(), code.ptr());
+  return told == nullptr ? py::none() : py::reinterpret_steal<py::object>(told);
+}
+
+bool has_other_entries(const py::object& code, int64_t region, const std::vector<uintptr_t>& addresses) {
+  Managers asked;
+  for (const uintptr_t address : addresses) asked.push_back(reinterpret_cast<PyObject*>(address));
+  const FoundEntries found = entries_of(code.ptr(), region);
+  return found.why == Why::kNone && has_others(*found.entries, asked);
+}
+
 void bind_calls(py::module_& m) {
   m.attr("Dispatcher") = given(make_dispatcher_type());
   m.attr("Gate") = given(make_gate_type());
@@ -283,6 +297,12 @@ void bind_calls(py::module_& m) {
   m.def(
       "dispatch", [](bool on) { return std::exchange(State::now.is_on, on); }, py::arg("on"),
       "Whether calls may take the short way from now on. Gives what was said before.");
+  m.def(
+      "take_miss", &take_miss, py::arg("frame"), py::arg("code"),
+      "Of a call that has gone torch's way in this frame because no entry fits: (region, the addresses of the entries "
+      "that were asked). It is told only once; None where there is no such call.");
+  m.def("has_other_entries", &has_other_entries, py::arg("code"), py::arg("region"), py::arg("addresses"),
+        "Whether torch has other entries for the code than those that were asked.");
   m.def(
       "note_order", [](bool moves_hits) { State::now.moves_hits = moves_hits; }, py::arg("moves_hits"),
       "Whether torch asks the entry first that was hit last.");

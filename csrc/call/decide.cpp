@@ -3,7 +3,10 @@
 
 #include "cpython/ref.h"
 
+#include <c10/util/SmallVector.h>
+
 #include <cstddef>
+#include <utility>
 
 namespace unified_guards {
 
@@ -68,15 +71,20 @@ bool fits(const Record& record, PyObject* locals, bool& raised) {
 }
 
 // Asks the entries one after the other, in torch's order. A guard may run code of a user's, which may change the list:
-// what is walked next is looked for again in torch's list.
+// what is walked next is looked for again in torch's list. Hits of other threads, which move entries meanwhile, may
+// leave an entry out: then the list has one in the end that was not asked.
 Decision walk(Dispatcher& self, PyObject* locals) {
   FoundEntries found = entries_of(self.target.code, self.region);
   if (found.why != Why::kNone) return {found.why, nullptr};
+  c10::SmallVector<PyObject*, 8> asked;
   for (size_t at = 0; at < found.entries->size(); at++) {
     auto entry = std::next(found.entries->begin(), static_cast<ptrdiff_t>(at));
     std::shared_ptr<Record> record = record_of(self, *entry);
     if (record == nullptr) return {Why::kNew, nullptr};
-    if (record->why == Why::kMiss) continue;
+    if (record->why == Why::kMiss) {
+      asked.push_back(record->manager);
+      continue;
+    }
     if (record->why != Why::kNone) return {record->why, nullptr};  // torch asks it
     Decision decision{Why::kNone, record};
     // Leaf guards of torch's read the root that made them. Code of a user's in a guard may drop the manager of it.
@@ -89,13 +97,16 @@ Decision walk(Dispatcher& self, PyObject* locals) {
     entry = std::next(found.entries->begin(), static_cast<ptrdiff_t>(at));
     if (!record->is_of(*entry)) return {Why::kMoved, nullptr};
     if (!hit) {
+      asked.push_back(record->manager);
       just_missed.note(record->checker.get());
       continue;
     }
     if (State::now.moves_hits) move_to_front(*found.entries, entry);
     return decision;
   }
-  return {Why::kMiss, nullptr};
+  Managers all(asked.begin(), asked.end());
+  if (has_others(*found.entries, all)) return {Why::kMoved, nullptr};
+  return {Why::kMiss, nullptr, false, std::move(all)};
 }
 
 // How often a walk begins anew because code of a guard, or another thread meanwhile, has changed torch's list.

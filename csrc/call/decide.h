@@ -2,6 +2,7 @@
 #pragma once
 
 #include "call/dispatcher.h"
+#include "call/missed.h"
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -35,6 +36,7 @@ struct Decision {
   Why why;
   std::shared_ptr<Record> record;  // the one that fits, where `why` is kNone
   bool raised = false;             // an observer raised
+  Managers asked{};                // all of torch's entries, where none fits
 };
 
 Decision decide(Dispatcher& self, PyObject* locals);

@@ -2,9 +2,12 @@
 #include "call/dispatcher.h"
 
 #include "call/decide.h"
+#include "call/missed.h"
 #include "call/run_entry.h"
 #include "check/outlive.h"
 #include "cpython/ref.h"
+
+#include <utility>
 
 namespace unified_guards {
 
@@ -17,9 +20,20 @@ PyObject* long_way() {
 
 namespace {
 
-PyObject* go_long(Dispatcher& self, Why why) {
+// Whether torch asks the entries itself, where a call goes its way for this reason.
+bool does_torch_ask(Why why) {
+  return why == Why::kDynamo || why == Why::kProfiling || why == Why::kFullgraph || why == Why::kForeign ||
+         why == Why::kCode || why == Why::kNew || why == Why::kMoved;
+}
+
+PyObject* go_long(Dispatcher& self, Why why, Managers asked = {}) {
   self.longs[static_cast<size_t>(why)]++;
   totals.longs[static_cast<size_t>(why)]++;
+  missed.forget();
+  if (does_torch_ask(why)) asked = managers_of(self.target.code, self.region);
+  if (does_torch_ask(why) || why == Why::kMiss || why == Why::kNothingCompiled) {
+    missed.note(self.target.code, self.region, std::move(asked));
+  }
   return Py_NewRef(long_way());
 }
 
@@ -30,6 +44,9 @@ bool prepare(PyObject* object) {
   if (!answer) PyErr_Clear();
   return answer.get() == Py_True;
 }
+
+// How often entries are read anew for one call: other threads may add some meanwhile.
+constexpr int kMostTimes = 8;
 
 }  // namespace
 
@@ -54,11 +71,13 @@ PyObject* dispatch(PyObject* object, PyObject* args, PyObject* kwargs) {
     const Frame frame(self, bound);
     if (!frame.is_ready()) return go_long(self, Why::kArguments);
     decision = decide(self, frame.dict());
-    if (decision.why == Why::kNew && prepare(object)) decision = decide(self, frame.dict());
+    for (int times = 0; decision.why == Why::kNew && times < kMostTimes && prepare(object); times++) {
+      decision = decide(self, frame.dict());
+    }
   }
   if (decision.raised) return nullptr;
   if (decision.why != Why::kMiss) just_missed.clear();
-  if (decision.why != Why::kNone) return go_long(self, decision.why);
+  if (decision.why != Why::kNone) return go_long(self, decision.why, std::move(decision.asked));
   if (!count_generation()) return nullptr;
   self.shorts++;
   totals.shorts++;

@@ -3,6 +3,7 @@
 
 #include "call/dispatcher.h"
 #include "call/dispatcher_type.h"
+#include "call/missed.h"
 #include "cpython/ref.h"
 
 #include <cstddef>
@@ -22,12 +23,17 @@ struct Gate {
 
 PyObject* gate_call(PyObject* object, PyObject* const* args, size_t nargs, PyObject*) {
   if (PyVectorcall_NARGS(nargs) != 2 || !PyTuple_CheckExact(args[0]) || !PyDict_CheckExact(args[1])) {
+    missed.forget();
     return Py_NewRef(long_way());
   }
   const Ref dispatcher(cpython::weakref_target(reinterpret_cast<Gate*>(object)->dispatcher));
-  if (dispatcher.get() == Py_None) return Py_NewRef(long_way());
-  if (std::exchange(gone_long, nullptr) == dispatcher.get()) return Py_NewRef(long_way());
-  return dispatch(dispatcher.get(), args[0], args[1]);
+  if (std::exchange(gone_long, nullptr) == dispatcher.get()) {
+    missed.go_on();
+    return Py_NewRef(long_way());
+  }
+  if (dispatcher.get() != Py_None) return dispatch(dispatcher.get(), args[0], args[1]);
+  missed.forget();
+  return Py_NewRef(long_way());
 }
 
 PyObject* gate_new(PyTypeObject* type, PyObject* args, PyObject*) {

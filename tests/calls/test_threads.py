@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,11 +12,9 @@ import torch._dynamo
 
 import unified_guards
 
-from ..harness import Watched, ones, run_threads, static
+from ..harness import Watched, ones, static
 from .subclass import Logged, on_guard
-from .watching import Model, longs, short, shorts
-
-THREADS = 8
+from .watching import THREADS, Model, in_threads, longs, short, shorts
 
 
 @pytest.fixture(autouse=True)
@@ -28,23 +24,6 @@ def _switches_often() -> Iterator[None]:
     with unified_guards.config.patch(verify=0):  # a check that is compared runs Python code: see the last test
         yield
     sys.setswitchinterval(before)
-
-
-def in_threads(work: Callable[[int], None], count: int = THREADS) -> None:
-    """Each thread begins when all are there. What one raises is raised."""
-    start = threading.Barrier(count)
-    errors: list[BaseException] = []
-
-    def run(at: int) -> None:
-        try:
-            start.wait(60)
-            work(at)
-        except BaseException as error:
-            errors.append(error)
-
-    run_threads([lambda at=at: run(at) for at in range(count)])  # type: ignore[misc]
-    if errors:
-        raise errors[0]
 
 
 def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -107,23 +86,6 @@ def test_modules_in_threads() -> None:
     before = longs(made)
     in_threads(work)
     assert longs(made) == before
-
-
-@pytest.mark.xfail(strict=True, reason="all threads that miss go the long way, and torch compiles for each of them")
-def test_threads_that_miss_together_compile_once() -> None:
-    graphs: list[torch.fx.GraphModule] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-        graphs.append(graph)
-        time.sleep(0.05)  # the others miss meanwhile
-        return graph.forward
-
-    compiled = torch.compile(add, backend=backend, dynamic=False)
-    compiled(ones(), ones())
-    in_threads(lambda at: compiled(ones(4), ones(4)), 4)
-    with short(compiled):
-        compiled(ones(4), ones(4))
-    assert len(graphs) == 2
 
 
 def test_hits_while_others_compile() -> None:
@@ -197,3 +159,34 @@ def test_an_entry_is_found_though_a_guard_moves_entries() -> None:
     on_guard.append(move)
     with short(compiled, calls=2):
         compiled(one, 2)
+
+
+class Marked(Logged):
+    """Its guard runs Python code, and says no to what has another mark."""
+
+    mark: int
+
+    def __tensor_flatten__(self) -> tuple[list[str], dict[str, Any]]:
+        return ["inner"], {"mark": self.mark}
+
+
+def marked(mark: int) -> Marked:
+    made = Marked(ones())
+    made.mark = mark
+    return made
+
+
+def test_an_entry_is_found_though_hits_move_it_past_the_one_that_is_asked() -> None:
+    compiled = torch.compile(add, backend="eager", dynamic=False)
+    plain, one, two = ones(), marked(1), marked(2)
+
+    def move() -> None:
+        with torch._C._EnableTorchFunction():  # guards are asked without
+            compiled(one, 1)
+            compiled(two, 1)
+
+    for x in (two, one, plain) * 2:
+        compiled(x, 1)
+    on_guard.append(move)  # the entries of `plain`, `one` and `two` become those of `two`, `one` and `plain`
+    with short(compiled, calls=3):
+        compiled(two, 1)

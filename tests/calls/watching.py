@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-from ..harness import Watched
+from ..harness import Watched, run_threads
 
 NOTHING_COMPILED = "nothing is compiled for this function yet"
 MISS = "no entry fits"
 ARGUMENTS = "the arguments do not fit the signature"
 CHANGED = "the compiled function has another code, closure or class than it had"
 HOOKS = "the module has hooks, or a forward of its own"
+
+
+THREADS = 8
 
 
 class Model(torch.nn.Module):
@@ -72,3 +76,20 @@ def watched(function: Callable[..., Any], *args: Any, **options: Any) -> Watched
     with short(made.compiled):
         made(*args)
     return made
+
+
+def in_threads(work: Callable[[int], None], count: int = THREADS) -> None:
+    """Each thread begins when all are there. What one raises is raised."""
+    start = threading.Barrier(count)
+    errors: list[BaseException] = []
+
+    def run(at: int) -> None:
+        try:
+            start.wait(60)
+            work(at)
+        except BaseException as error:
+            errors.append(error)
+
+    run_threads([lambda at=at: run(at) for at in range(count)])  # type: ignore[misc]
+    if errors:
+        raise errors[0]

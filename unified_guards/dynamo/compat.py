@@ -128,6 +128,7 @@ _KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
 
 _KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.15:dcde85211d46d3d7"})
 _KNOWN_AOT_FORWARDS = frozenset({"2.13:8511280d270389d8", "2.15:8511280d270389d8"})
+_KNOWN_CALLBACKS = frozenset({"2.13:20392b45983115b0", "2.15:a135bd66e864fe06"})
 _KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
 
 
@@ -139,6 +140,11 @@ def is_known_wrapper(code: types.CodeType) -> bool:
 def is_known_module_call(code: types.CodeType) -> bool:
     """Whether this is how the modules that ``torch.compile`` returns are called, as it was read here."""
     return digest_of(code) in _KNOWN_MODULE_CALLS
+
+
+def is_known_callback(code: types.CodeType) -> bool:
+    """Whether this is what Dynamo's frame hook calls, under a lock of torch's, as it was read here."""
+    return digest_of(code) in _KNOWN_CALLBACKS
 
 
 def is_known_graph_call(code: types.CodeType) -> bool:

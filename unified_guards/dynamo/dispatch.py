@@ -19,12 +19,15 @@ from typing import Any
 
 import torch
 import torch._dynamo.eval_frame as torch_frames
+from torch._dynamo import convert_frame
 from torch._dynamo.bytecode_transformation import (
     Instruction,
+    InstructionExnTabEntry,
     add_push_null,
     create_call_function,
     create_dup_top,
     create_instruction,
+    create_jump_absolute,
     transform_code_object,
 )
 from torch._dynamo.exc import ShortenTraceback, UncapturedHigherOrderOpError, Unsupported, UserError
@@ -35,6 +38,7 @@ from unified_guards.dynamo import compat
 from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.plan import Global, Local, NotPlain, Plan, plan_of
+from unified_guards.dynamo.single_flight import AskAgain, look_again
 
 #: Where a wrapper keeps its dispatcher: the collector looks there, and not into code.
 _ATTRIBUTE = "_unified_guards_dispatcher"
@@ -126,12 +130,13 @@ _GATE = object()  # stands for the gate of a wrapper in the code that all of the
 
 
 @functools.cache
-def _gated(code: types.CodeType, arguments: tuple[str, ...]) -> types.CodeType:
+def _gated(code: types.CodeType, arguments: tuple[str, ...], begins_anew: bool = False) -> types.CodeType:
     """The code of a wrapper that asks its gate first. Where the gate says so, it goes on as before.
 
     Args:
         code: of the wrapper.
         arguments: the locals that the gate is given.
+        begins_anew: whether it asks its gate again on :class:`AskAgain`.
     """
 
     def insert(instructions: list[Instruction], options: dict[str, Any]) -> None:
@@ -146,18 +151,40 @@ def _gated(code: types.CodeType, arguments: tuple[str, ...]) -> types.CodeType:
             create_instruction("RETURN_VALUE"),
             drop,
         ]
+        handler = _asks_again(asked[0], instructions[at:]) if begins_anew else []
         call = _call(instructions)
-        for each in asked:
+        for each in (*asked, *handler):
             each.starts_line, each.positions = call.starts_line, call.positions
-        instructions[at:at] = asked
+        instructions[at:] = [*asked, *instructions[at:], *handler]
 
     gated: types.CodeType = transform_code_object(code, insert)[0]
     return gated
 
 
+def _asks_again(start: Instruction, body: list[Instruction]) -> list[Instruction]:
+    """Puts the body into a ``try``. Gives its handler: AskAgain goes to the start, all else is raised on."""
+    handler, raises_on = create_instruction("PUSH_EXC_INFO"), create_instruction("RERAISE", arg=0)
+    handling = [
+        create_instruction("LOAD_CONST", argval=AskAgain),
+        create_instruction("CHECK_EXC_MATCH"),
+        create_instruction(_JUMP_IF_FALSE, target=raises_on),
+        create_instruction("POP_TOP"),
+        create_instruction("POP_EXCEPT"),
+        create_jump_absolute(start),
+        raises_on,
+    ]
+    ending = [create_instruction("COPY", arg=3), create_instruction("POP_EXCEPT"), create_instruction("RERAISE", arg=1)]
+    for each in body:
+        if each.exn_tab_entry is None:
+            each.exn_tab_entry = InstructionExnTabEntry(body[0], body[-1], handler, 0, False)
+    for each in handling:
+        each.exn_tab_entry = InstructionExnTabEntry(handling[0], handling[-1], ending[0], 1, True)
+    return [handler, *handling, *ending]
+
+
 def _call(instructions: list[Instruction]) -> Instruction:
     """Where the wrapper calls the function: a traceback names the line."""
-    return [each for each in instructions if each.opname == "CALL_FUNCTION_EX"][-1]
+    return ([each for each in instructions if each.opname == "CALL_FUNCTION_EX"] or instructions)[-1]
 
 
 def _tests_for_long_way() -> list[Instruction]:
@@ -165,7 +192,8 @@ def _tests_for_long_way() -> list[Instruction]:
     return [create_dup_top(), create_instruction("LOAD_CONST", argval=_C.LONG_WAY), create_instruction("IS_OP", arg=0)]
 
 
-_JUMP_IF_TRUE = "POP_JUMP_FORWARD_IF_TRUE" if sys.version_info[:2] == (3, 11) else "POP_JUMP_IF_TRUE"
+_JUMP = "POP_JUMP_FORWARD_IF" if sys.version_info[:2] == (3, 11) else "POP_JUMP_IF"
+_JUMP_IF_TRUE, _JUMP_IF_FALSE = f"{_JUMP}_TRUE", f"{_JUMP}_FALSE"
 
 
 def _with_gate(shared: types.CodeType, gate: Any) -> types.CodeType:
@@ -202,9 +230,19 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
     if compat.is_known_module_call(torch_frames.OptimizedModule.__call__.__code__):
         call = torch_frames.OptimizedModule.__call__
         _give_gate(call, _with_gate(_gated(call.__code__, ("self", "args", "kwargs")), _C.module_gate))
+    if _CATCHES and compat.is_known_callback(convert_frame.CatchErrorsWrapper.__call__.__code__):
+        for kind in (convert_frame.ConvertFrame, convert_frame.ConvertFrameAssert):
+            convert = kind.__call__
+            _give_gate(convert, _with_gate(_gated(convert.__code__, ("frame",)), look_again))
     for wrapper, (_, gated) in list(_open.items()):
         wrapper.__code__ = gated
     _C.dispatch(True)
+
+
+#: What has a gate while gates are open, beside the wrappers.
+_TORCHS_OWN = (torch_frames.OptimizedModule, convert_frame.ConvertFrame, convert_frame.ConvertFrameAssert)
+#: Whether a ``try`` is a table beside the code.
+_CATCHES = sys.version_info >= (3, 11)
 
 
 def _give_gate(wrapper: types.FunctionType, gated: types.CodeType) -> None:
@@ -218,7 +256,8 @@ def close() -> None:
     for wrapper, (own, gated) in list(_open.items()):
         if wrapper.__code__ is gated:
             wrapper.__code__ = own
-    _open.pop(torch_frames.OptimizedModule.__call__, None)
+    for kind in _TORCHS_OWN:
+        _open.pop(kind.__call__, None)
 
 
 def _watch_hooks(put: Callable[[Any, str, Any], None]) -> None:
@@ -306,7 +345,7 @@ def _attach(context: Any, wrapper: types.FunctionType) -> None:
     made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
     vars(wrapper)[_ATTRIBUTE] = made
     made._serve(wrapper)
-    _give_gate(wrapper, _with_gate(_gated(wrapper.__code__, ("args", "kwargs")), _C.Gate(made)))
+    _give_gate(wrapper, _with_gate(_gated(wrapper.__code__, ("args", "kwargs"), _CATCHES), _C.Gate(made)))
 
 
 def _enters_plainly(context: Any, *, patches: bool) -> bool:

@@ -17,6 +17,7 @@ from torch._C._dynamo import guards as native
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards import _C, verify
+from unified_guards.dynamo import single_flight
 from unified_guards.statistics import tally
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
     @cache_entry.setter
     def cache_entry(self, value: Any) -> None:
         self.__dict__["cache_entry"] = value
-        if value is None:
+        if value is not None:
+            single_flight.is_added(self)
+        else:
             for dispatcher in list(vars(self).get("dispatchers", ())):
                 dispatcher._forget_entry(self)
 

@@ -21,7 +21,8 @@ from torch._dynamo.output_graph import OutputGraph
 from torch._guards import TracingContext
 
 from unified_guards import _C, config, verify
-from unified_guards.dynamo import compat, dispatch
+from unified_guards.dynamo import compat, dispatch, single_flight
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.provenance import Watch, collecting
 from unified_guards.dynamo.strict import reads
 from unified_guards.dynamo.strict.backend_call import noting_calls
@@ -66,6 +67,8 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
                 tally.left("loaded from a package")
             else:
                 finish(self, f_code, output_graph, records, origins, strictly=_is_strict())
+                if isinstance(self.guard_manager, UnifiedGuardManagerWrapper):
+                    single_flight.is_finished(f_code, self.guard_manager)
             records.clear()
 
     __init__.__doc__ = original.__doc__
