@@ -62,6 +62,7 @@ def _build(entry: DynamoEntry, wrapper: Any, code: types.CodeType) -> None:
     """Makes the checker of the entry. Where checks are compared or measured, the checker tells an observer of them."""
     share = verify.share()
     judge = verify.Judge(share, f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})", "torch's guard tree")
+    entry.judge = judge if share > 0 else None
     oracle = oracle_of(wrapper, wrapper.root, judge) if share > 0 else None
     if measure.is_on():
         entry.build(measure.watch(entry, wrapper.root, oracle))  # every check is measured, and compared on the way

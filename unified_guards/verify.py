@@ -34,13 +34,17 @@ def _warn(message: str) -> None:
         print(message, file=sys.stderr)
 
 
-class Judge:
-    """Decides what becomes of a verdict that another evaluator of the same cache entry does not share.
+_BUG = "This is a bug in unified_guards: please report it with the program"
 
-    It raises where every check is compared. Otherwise the verdict of the other evaluator counts.
+
+class Judge:
+    """Decides what becomes of a verdict that another evaluator of the same cache entry does not share, and of a call.
+
+    It raises where every check is compared. Otherwise the verdict of the other evaluator counts, and Dynamo's code.
     """
 
     def __init__(self, share: float, name: str, other: str) -> None:
+        self.share = share
         self.raises = share >= 1
         self.name = name
         self.other = other
@@ -56,16 +60,27 @@ class Judge:
         why = "" if failing is None else f", failing at: {failing}"
         given = [("the native checker", verdict), (self.other, not verdict)]
         verdicts = "; ".join(f"{who} says {said}{'' if said else why}" for who, said in given)
-        message = f"{self.name}: {verdicts}. This is a bug in unified_guards: please report it with the program"
-        if verdict:
-            message += " (unless code of yours that a guard runs answers differently each time)"
-        message += ". Until then, leave this function out of install()."
+        unless = " (unless code of yours that a guard runs answers differently each time)" if verdict else ""
+        message = f"{self.name}: {verdicts}. {_BUG}{unless}. Until then, leave this function out of install()."
+        self._tell(message, "Its verdict is overruled in the checks that are compared.")
+        tally.overrule()
+        return not verdict
+
+    def differ(self, how: str) -> None:
+        """A call on the short way does something else than Dynamo's code, which counts where nothing is raised.
+
+        Args:
+            how: says what, after "a call that goes straight to the graph".
+        """
+        message = f"{self.name}: a call that goes straight to the graph {how}. {_BUG}. Until then, switch that off."
+        self._tell(f"{message} (UNIFIED_GUARDS_DISPATCH=0)", "The calls that are compared do what Dynamo's code does.")
+
+    def _tell(self, message: str, consequence: str) -> None:
+        """Raises, or warns the first time."""
         if self.raises:
             tally.disagreements.append(message)
             raise GuardDisagreement(message)
-        tally.overrule()
         if not self.warned:
             self.warned = True
             tally.disagreements.append(message)
-            _warn(f"{message} Its verdict is overruled in the checks that are compared.")
-        return not verdict
+            _warn(f"{message} {consequence}")

@@ -18,6 +18,19 @@ PyObject* long_way() {
   return made;
 }
 
+std::unique_ptr<Plan> make_plan(const Dispatcher& self, PyObject* way) {
+  Plan::Graph graph{};
+  PyObject *reads = nullptr, *inputs = nullptr, *steps = nullptr;
+  Py_ssize_t unpacked = -1;
+  if (!PyArg_ParseTuple(way, "OOnO!OOOn", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
+                        &graph.left_out, &reads, &inputs, &steps, &unpacked)) {
+    return nullptr;
+  }
+  if (graph.attribute == Py_None) graph.attribute = nullptr;
+  auto plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
+  return plan->set(reads, inputs, steps, unpacked, self.signature.size()) ? std::move(plan) : nullptr;
+}
+
 namespace {
 
 // Whether torch asks the entries itself, where a call goes its way for this reason.

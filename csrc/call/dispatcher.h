@@ -29,10 +29,15 @@ struct Record {
   std::unique_ptr<Plan> plan;  // what to do on a hit; or a function to call, with Dynamo watching; or `why` not
   PyObject* function = nullptr;
   Why why = Why::kNone;  // then: why. kMiss: the entry is another backend's
+  // Where hits are compared with what Dynamo's code does: what compares, and the plan that gathers inputs. Owned.
+  PyObject* comparison = nullptr;
+  std::unique_ptr<Plan> gathers;
+  uint64_t every = 1, hits = 0;  // one hit in so many is
 
   ~Record() {
     Py_XDECREF(reference);
     Py_XDECREF(function);
+    Py_XDECREF(comparison);
   }
 
   bool is_of(const CacheEntry& entry) const {
@@ -67,6 +72,9 @@ struct Totals {
 };
 
 extern Totals totals;
+
+// A plan as Python writes it (dynamo/dispatch.py); null with an error set where it is not legal.
+std::unique_ptr<Plan> make_plan(const Dispatcher& self, PyObject* way);
 
 // What a gate gives where the call has to go the long way: borrowed, or null with an error set. Made at the first call,
 // at import.

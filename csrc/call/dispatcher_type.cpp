@@ -84,6 +84,7 @@ int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
   for (const auto& record : self.records) {
     if (record.use_count() > 1) continue;  // a call that runs it keeps it alive
     Py_VISIT(record->function);
+    Py_VISIT(record->comparison);
     if (record->plan == nullptr) continue;
     if (const int stop = record->plan->traverse(visit, arg)) return stop;
   }
@@ -108,11 +109,22 @@ void dispatcher_dealloc(PyObject* object) {
   Py_DECREF(type);
 }
 
+// What compares hits (dynamo/comparison.py). False with an error set where it is of another kind.
+bool set_comparison(const Dispatcher& self, Record& record, PyObject* comparison) {
+  const Ref every(PyObject_GetAttrString(comparison, "every")), gathers(PyObject_GetAttrString(comparison, "gathers"));
+  if (!every || !gathers) return false;
+  record.every = PyLong_AsUnsignedLongLong(every.get());
+  if (PyErr_Occurred()) return false;
+  record.gathers = make_plan(self, gathers.get());
+  record.comparison = Py_NewRef(comparison);
+  return record.gathers != nullptr;
+}
+
 PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   Dispatcher& self = dispatcher_of(object);
-  PyObject *manager = nullptr, *code = nullptr, *checker = nullptr, *plan = nullptr;
+  PyObject *manager = nullptr, *code = nullptr, *checker = nullptr, *plan = nullptr, *comparison = Py_None;
   const char* why = nullptr;
-  if (!PyArg_ParseTuple(args, "OOOOs:_add", &manager, &code, &checker, &plan, &why)) return nullptr;
+  if (!PyArg_ParseTuple(args, "OOOOs|O:_add", &manager, &code, &checker, &plan, &why, &comparison)) return nullptr;
   auto record = std::make_shared<Record>();
   record->manager = manager;
   record->code = code;
@@ -122,17 +134,10 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
   if (PyFunction_Check(plan)) record->function = Py_NewRef(plan);
   if (PyTuple_CheckExact(plan)) {
-    Plan::Graph graph{};
-    PyObject *reads = nullptr, *inputs = nullptr, *steps = nullptr;
-    Py_ssize_t unpacked = -1;
-    if (!PyArg_ParseTuple(plan, "OOnO!OOOn", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
-                          &graph.left_out, &reads, &inputs, &steps, &unpacked)) {
-      return nullptr;
-    }
-    if (graph.attribute == Py_None) graph.attribute = nullptr;
-    record->plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
-    if (!record->plan->set(reads, inputs, steps, unpacked, self.signature.size())) return nullptr;
+    record->plan = make_plan(self, plan);
+    if (record->plan == nullptr) return nullptr;
   }
+  if (comparison != Py_None && !set_comparison(self, *record, comparison)) return nullptr;
   if ((record->why == Why::kNone) !=
       ((record->plan != nullptr || record->function != nullptr) && record->checker != nullptr)) {
     PyErr_SetString(PyExc_ValueError, "an entry is asked and run, or there is a reason why not");
@@ -224,7 +229,7 @@ PyObject* total_counts_method(PyObject*, PyObject*) { return counts_of(totals.sh
 
 PyMethodDef kDispatcherMethods[] = {
     {"_add", dispatcher_add, METH_VARARGS,
-     "_add(guard manager, code, checker, plan, why): what is known of one of torch's entries."},
+     "_add(guard manager, code, checker, plan, why, comparison): what is known of one of torch's entries."},
     {"_serve", dispatcher_serve, METH_O, "Says whose calls these are: torch's wrapper."},
     {"_forget_entry", dispatcher_forget_entry, METH_O, "Forgets the entry of a guard manager."},
     {"_entries", dispatcher_entries, METH_NOARGS, "(guard manager, code, backend) of torch's entries, in its order."},

@@ -55,12 +55,32 @@ PyObject* rescue(PyObject* object) {
   return nullptr;
 }
 
+// As the plan says, and as Dynamo's code says; the graph runs once.
+PyObject* run_compared(const Dispatcher& self, const Record& record, const BoundLocals& bound) {
+  const Ref inputs(record.gathers->run(bound));
+  const Ref call(inputs ? PyObject_CallOneArg(record.comparison, inputs.get()) : nullptr);
+  const Ref function(call ? PyObject_CallMethod(record.comparison, "function", "O", call.get()) : nullptr);
+  const Ref result(function ? self.signature.call(function.get(), bound) : nullptr);
+  const Ref way(result ? PyObject_GetAttrString(call.get(), "builds") : nullptr);
+  if (!way) return nullptr;
+  if (way.get() == Py_None) return Py_NewRef(result.get());
+  const auto builds = make_plan(self, way.get());
+  const Ref built(builds != nullptr ? builds->run(bound) : nullptr);
+  return built ? PyObject_CallMethod(call.get(), "end", "OO", result.get(), built.get()) : nullptr;
+}
+
+PyObject* run_record(const Dispatcher& self, Record& record, const BoundLocals& bound) {
+  if (record.plan == nullptr) return run_watched(self, record.function, bound);
+  if (record.comparison == nullptr || record.hits++ % record.every != 0) return record.plan->run(bound);
+  return run_compared(self, record, bound);
+}
+
 }  // namespace
 
-PyObject* run_entry(PyObject* dispatcher, const Record& record, const BoundLocals& bound) {
+PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bound) {
   const Dispatcher& self = dispatcher_of(dispatcher);
   const Surroundings surroundings(self.is_fullgraph);
-  PyObject* result = record.plan != nullptr ? record.plan->run(bound) : run_watched(self, record.function, bound);
+  PyObject* result = run_record(self, record, bound);
   if (result != nullptr) return result;
   if (record.plan != nullptr) {
     cpython::add_to_traceback(reinterpret_cast<PyCodeObject*>(self.target.code), self.target.function->func_globals);

@@ -278,11 +278,11 @@ def test_a_module_that_dies_invalidates_its_entry_alone() -> None:
 def test_many_calls_leave_nothing() -> None:
     made = watched(add, ones(), ones())
     x, y = ones(), ones()
-    for _ in range(200):
-        made.compiled(x, y=y)
-    gc.collect()
     tracemalloc.start()
     try:
+        for _ in range(3000):
+            made.compiled(x, y=y)
+        gc.collect()
         before = tracemalloc.get_traced_memory()[0]
         for _ in range(3000):
             made.compiled(x, y=y)

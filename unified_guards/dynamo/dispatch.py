@@ -35,10 +35,12 @@ from torch.nn.modules import module as modules
 
 from unified_guards import _C, config
 from unified_guards.dynamo import compat
+from unified_guards.dynamo.comparison import Comparison
 from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.plan import Global, Local, NotPlain, Plan, plan_of
 from unified_guards.dynamo.single_flight import AskAgain, look_again
+from unified_guards.verify import Judge
 
 #: Where a wrapper keeps its dispatcher: the collector looks there, and not into code.
 _ATTRIBUTE = "_unified_guards_dispatcher"
@@ -67,7 +69,8 @@ class Dispatcher(_C.Dispatcher):
         else:
             manager.tell(self)
             way = self._plan_of(code) or self._function_of(code)
-            self._add(manager, code, manager.entry.checker, way, "kNone" if way is not None else "kCode")
+            comparison = self._comparison_of(manager.entry.judge, code, way)
+            self._add(manager, code, manager.entry.checker, way, "kNone" if way is not None else "kCode", comparison)
 
     def _plan_of(self, code: types.CodeType) -> tuple[Any, ...] | None:
         try:
@@ -87,6 +90,16 @@ class Dispatcher(_C.Dispatcher):
         strategy = torch._C._dynamo.eval_frame._FrameExecStrategy(_SKIP, _DEFAULT)
         torch._C._dynamo.eval_frame.set_code_exec_strategy(code, strategy)
         return types.FunctionType(code, function.__globals__, function.__name__, None, function.__closure__)
+
+    def _comparison_of(self, judge: Judge | None, code: types.CodeType, way: Any) -> Comparison | None:
+        """What compares hits with what Dynamo's code does; None where nobody asks, or where that code runs anyway."""
+        function = self._function
+        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+        if judge is None or not isinstance(way, tuple) or not cells.keys() >= set(code.co_freevars):
+            return None
+        closure = tuple(cells[name] for name in code.co_freevars)
+        dynamos = types.FunctionType(code, function.__globals__, function.__name__, None, closure)
+        return Comparison(judge, dynamos, plan_of(code).graph, way)
 
     def _rescue(self, error: BaseException) -> None:
         """As torch's wrapper does with what leaves the compiled code."""

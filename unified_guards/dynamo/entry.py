@@ -17,6 +17,7 @@ from unified_guards.dynamo.strict.known import MAKER
 from unified_guards.entry import Entry
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.rows import make_checker
+from unified_guards.verify import Judge
 
 #: How many of the last recompilations are kept of one entry.
 _MOST_RECOMPILATIONS = 8
@@ -46,6 +47,7 @@ class DynamoEntry(Entry):
         compiled_at: when that was, in seconds since the epoch.
         checker: the native checker.
         measured: what its checks cost; None unless that is measured (dynamo/measure.py).
+        judge: what becomes of a call that goes wrong; None unless UNIFIED_GUARDS_VERIFY compares some.
     """
 
     def __init__(self, guard_set: GuardSet) -> None:
@@ -55,6 +57,7 @@ class DynamoEntry(Entry):
         self.compiled_at = time.time()
         self.checker: _C.Checker
         self.measured: Measured | None = None
+        self.judge: Judge | None = None
 
     def build(self, observer: Observer | None, share: float = 1) -> None:
         """Lowers the guards and makes the native checker. ``observer`` is told of that share of the checks."""
