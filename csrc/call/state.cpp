@@ -90,7 +90,7 @@ Why first_flag(std::vector<Flag>& flags) {
 
 bool is_profiled() {
   const PyThreadState* thread = PyThreadState_Get();
-  if (thread->c_profilefunc != nullptr || thread->c_tracefunc != nullptr) return true;
+  if (thread->c_profilefunc != nullptr || thread->c_tracefunc != nullptr || cpython::is_monitored()) return true;
   return at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION).has_value();
 }
 

@@ -112,6 +112,31 @@ inline bool plain_attribute_access(PyTypeObject* type) {
 // is no memory.
 void add_to_traceback(PyCodeObject* code, PyObject* globals);
 
+// Whether tools of sys.monitoring, which there is from Python 3.12 on, look at the Python code that runs now. Code that
+// has begun to run knows the events that are on.
+inline bool is_monitored() {
+#if PY_VERSION_HEX >= 0x030C0000
+#if PY_VERSION_HEX >= 0x030D0000
+  auto* frame = PyThreadState_Get()->current_frame;
+#else
+  auto* frame = PyThreadState_Get()->cframe->current_frame;
+#endif
+  if (frame == nullptr) return false;
+  PyObject* code = PyUnstable_InterpreterFrame_GetCode(frame);
+  bool is_any = false;
+  if (PyCode_Check(code)) {
+    const _PyCoMonitoringData* data = reinterpret_cast<PyCodeObject*>(code)->_co_monitoring;
+    for (size_t at = 0; data != nullptr && at < sizeof(data->active_monitors.tools); at++) {
+      is_any = is_any || data->active_monitors.tools[at] != 0;
+    }
+  }
+  Py_DECREF(code);
+  return is_any;
+#else
+  return false;
+#endif
+}
+
 // ---- what code objects carry -------------------------------------------------------------------------------------
 
 // What a code object carries for the extension that was given this index; null when there is nothing.

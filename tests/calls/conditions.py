@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import cProfile
 import sys
 from collections.abc import Callable, Iterator
+from types import CodeType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -65,6 +67,20 @@ def _guard_complete_hook() -> Iterator[None]:
         eval_frame.set_guard_complete_hook(before)
 
 
+@contextlib.contextmanager
+def monitored(seen: Callable[[CodeType, int], Any]) -> Iterator[None]:
+    """A tool of sys.monitoring is told of each function that starts."""
+    tools: Any = sys.monitoring  # type: ignore[attr-defined, unused-ignore]
+    tools.use_tool_id(tools.COVERAGE_ID, "a test")
+    try:
+        tools.register_callback(tools.COVERAGE_ID, tools.events.PY_START, seen)
+        tools.set_events(tools.COVERAGE_ID, tools.events.PY_START)
+        yield
+    finally:
+        tools.set_events(tools.COVERAGE_ID, 0)
+        tools.free_tool_id(tools.COVERAGE_ID)
+
+
 CONDITIONS = {
     "a frame that Dynamo runs": Condition(
         "called from code that Dynamo is compiling or running frame by frame", _callback
@@ -80,6 +96,7 @@ CONDITIONS = {
     "torch.profiler": Condition(PROFILING, torch.profiler.profile),
     "the autograd profiler": Condition(PROFILING, torch.autograd.profiler.profile),
     "sys.setprofile": Condition(PROFILING, lambda: _profiled_by(sys.setprofile)),
+    "cProfile": Condition(PROFILING, cProfile.Profile),
     "sys.settrace": Condition(PROFILING, lambda: _profiled_by(sys.settrace)),
     "force_eager": stance("force_eager"),
     "eager_on_recompile": stance("eager_on_recompile"),
@@ -90,10 +107,13 @@ CONDITIONS = {
     "unsafe guards": stance("default", skip_guard_eval_unsafe=True),
 }
 
+if sys.version_info >= (3, 12):
+    CONDITIONS["sys.monitoring"] = Condition(PROFILING, lambda: monitored(lambda code, offset: None))
+
 #: Hooks that the frame hook calls.
 FRAME_HOOKS = {
     "a guard-complete hook": Condition("a hook looks at every call of compiled code", _guard_complete_hook),
     "a debugger of bytecode": Condition("a hook looks at every call of compiled code", _debugger_of_bytecode),
 }
 
-__all__ = ["CONDITIONS", "FRAME_HOOKS", "Condition"]
+__all__ = ["CONDITIONS", "FRAME_HOOKS", "Condition", "monitored"]

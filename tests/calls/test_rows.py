@@ -6,6 +6,7 @@ In each test the short way was taken before, and it is taken again when the cond
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 import threading
 import types
@@ -25,7 +26,7 @@ from unified_guards.dynamo import compat, install
 
 from ..harness import Watched, assert_same, fixed_order, ones, run_python, static
 from ..modes import Visible
-from .conditions import CONDITIONS, FRAME_HOOKS, Condition
+from .conditions import CONDITIONS, FRAME_HOOKS, Condition, monitored
 from .watching import (
     ARGUMENTS,
     CHANGED,
@@ -535,3 +536,20 @@ def test_every_reason_has_a_text_of_its_own() -> None:
     rows = re.findall(r"X\((k\w+), +\"([^\"]*)\"\)", header.read_text())
     assert len(rows) > 20
     assert len({text for _, text in rows}) == len(rows)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no sys.monitoring")
+def test_a_tool_that_monitors_sees_the_function() -> None:
+    """And the module: its call begins in code of torch's that is not the wrapper's."""
+    made, module = watched(add, ones(), ones()), Model()
+    compiled = torch.compile(module, backend="eager")
+    for _ in range(2):
+        compiled(ones(3))
+    seen: list[str] = []
+    with monitored(lambda code, offset: seen.append(code.co_qualname)):
+        made.compiled(ones(), ones())
+        compiled(ones(3))
+    assert [name for name in seen if name in ("add", "Model.forward")] == ["add", "Model.forward"]
+    with short(made.compiled), short(compiled):
+        made(ones(), ones())
+        compiled(ones(3))
