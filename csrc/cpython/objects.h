@@ -113,7 +113,7 @@ inline bool plain_attribute_access(PyTypeObject* type) {
 void add_to_traceback(PyCodeObject* code, PyObject* globals);
 
 // Whether tools of sys.monitoring, which there is from Python 3.12 on, look at the Python code that runs now. Code that
-// has begun to run knows the events that are on.
+// has begun to run knows the events that are on. Tools 6 and 7 stand for sys.setprofile and sys.settrace in any thread.
 inline bool is_monitored() {
 #if PY_VERSION_HEX >= 0x030C0000
 #if PY_VERSION_HEX >= 0x030D0000
@@ -127,7 +127,7 @@ inline bool is_monitored() {
   if (PyCode_Check(code)) {
     const _PyCoMonitoringData* data = reinterpret_cast<PyCodeObject*>(code)->_co_monitoring;
     for (size_t at = 0; data != nullptr && at < sizeof(data->active_monitors.tools); at++) {
-      is_any = is_any || data->active_monitors.tools[at] != 0;
+      is_any = is_any || (data->active_monitors.tools[at] & 0x3F) != 0;
     }
   }
   Py_DECREF(code);

@@ -538,6 +538,24 @@ def test_every_reason_has_a_text_of_its_own() -> None:
     assert len({text for _, text in rows}) == len(rows)
 
 
+def test_a_profiler_of_another_thread() -> None:
+    made = watched(add, ones(), ones())
+    on, off = threading.Event(), threading.Event()
+
+    def profiled() -> None:
+        sys.setprofile(lambda frame, event, argument: None)
+        on.set()
+        off.wait(60)
+
+    other = threading.Thread(target=profiled, daemon=True)
+    other.start()
+    on.wait(60)
+    with short(made.compiled):
+        made(ones(), ones())
+    off.set()
+    other.join(60)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no sys.monitoring")
 def test_a_tool_that_monitors_sees_the_function() -> None:
     """And the module: its call begins in code of torch's that is not the wrapper's."""

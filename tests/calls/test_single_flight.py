@@ -403,5 +403,6 @@ def test_a_lock_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not looks_again()
         monkeypatch.undo()
     finally:
+        dispatch.close()
         dispatch.watch_wrappers(lambda owner, name, value: None)
     assert looks_again()
