@@ -171,22 +171,32 @@ def _layers() -> Case:
     return Case(call, alone if all(graphs) else None)
 
 
-def _in_a_loop_of_a_module() -> Case:
-    """Each variable of the loop is a global of this module, and changes in every call."""
+SCALE = 2.0
+counted = 0
+
+
+def _scaled(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x * SCALE + y
+
+
+def _in_a_loop(*, of_a_module: bool) -> Case:
+    """A loop counts its steps. At module level the count is a global of the module that changes in every call."""
     x, y = torch.ones(4), torch.ones(4)
-    compiled = torch.compile(_add, backend="eager")
+    compiled = torch.compile(_scaled, backend="eager")
     compiled(x, y)
     steps = itertools.count()
 
-    def call() -> Any:
+    def in_function() -> Any:
+        counted = next(steps)
+        return compiled(x, y), counted
+
+    def in_module() -> Any:
         global counted
         counted = next(steps)
-        return compiled(x, y)
+        return compiled(x, y), counted
 
-    return Case(call, graph_alone(_add, x, y))
+    return Case(in_module if of_a_module else in_function, graph_alone(_scaled, x, y))
 
-
-counted = 0
 
 CASES: dict[str, Callable[[], Case]] = {
     "`x + y`, eager backend": _x_plus_y,
@@ -196,7 +206,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "4-layer MLP": lambda: _module(_Mlp, 8),
     "AdamW.step, 200 parameters": _adamw,
     "36 MLPs compiled one by one": _layers,
-    "`x + y`, a global changes on every call": _in_a_loop_of_a_module,
+    "`x * SCALE + y`, loop in a function": lambda: _in_a_loop(of_a_module=False),
+    "`x * SCALE + y`, loop at module level": lambda: _in_a_loop(of_a_module=True),
 }
 
 
