@@ -98,6 +98,7 @@ class Dispatcher:
         region: int,  # of recompilation; -1: the common one
         fullgraph: bool,
         callback: Callable[..., Any],  # Dynamo's, for its frame hook
+        patches: tuple[Callable[[], Callable[[], None]], ...],  # of Dynamo's config
     ) -> None: ...
     def _add(
         self, manager: Any, code: Any, checker: Checker | None, way: object, why: str, comparison: object = None
@@ -114,6 +115,8 @@ class Dispatcher:
     def _function(self) -> Any: ...
     @property
     def counts(self) -> tuple[int, dict[str, int]]: ...
+    @property
+    def inputs(self) -> list[tuple[int, int]]: ...  # of entries with a plan: how many, and how many the check found
 
 class Gate:
     """Hands a call to its Dispatcher, if that lives."""

@@ -73,7 +73,7 @@ bool fits(const Record& record, PyObject* locals, bool& raised) {
 // Asks the entries one after the other, in torch's order. A guard may run code of a user's, which may change the list:
 // what is walked next is looked for again in torch's list. Hits of other threads, which move entries meanwhile, may
 // leave an entry out: then the list has one in the end that was not asked.
-Decision walk(Dispatcher& self, PyObject* locals) {
+Decision walk(Dispatcher& self, PyObject* locals, Inputs& inputs) {
   FoundEntries found = entries_of(self.target.code, self.region);
   if (found.why != Why::kNone) return {found.why, nullptr};
   c10::SmallVector<PyObject*, 8> asked;
@@ -91,6 +91,7 @@ Decision walk(Dispatcher& self, PyObject* locals) {
     const Ref held(Py_NewRef(record->manager));
     const bool hit = fits(*record, locals, decision.raised);
     if (decision.raised) return decision;
+    if (hit && record->plan != nullptr) record->plan->take(*record->checker, inputs);
     found = entries_of(self.target.code, self.region);
     if (found.why != Why::kNone) return {found.why, nullptr};
     if (at >= found.entries->size()) return {Why::kMoved, nullptr};
@@ -114,11 +115,11 @@ constexpr int kMostWalks = 8;
 
 }  // namespace
 
-Decision decide(Dispatcher& self, PyObject* locals) {
-  Decision decision = walk(self, locals);
+Decision decide(Dispatcher& self, PyObject* locals, Inputs& inputs) {
+  Decision decision = walk(self, locals, inputs);
   for (int walks = 1; decision.why == Why::kMoved && !decision.raised && walks < kMostWalks; walks++) {
     just_missed.clear();
-    decision = walk(self, locals);
+    decision = walk(self, locals, inputs);
   }
   return decision;
 }

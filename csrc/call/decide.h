@@ -39,6 +39,7 @@ struct Decision {
   Managers asked{};                // all of torch's entries, where none fits
 };
 
-Decision decide(Dispatcher& self, PyObject* locals);
+// What the check of the entry that fits has found of the graph's inputs goes to `inputs`.
+Decision decide(Dispatcher& self, PyObject* locals, Inputs& inputs);
 
 }  // namespace unified_guards

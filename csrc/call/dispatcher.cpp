@@ -21,14 +21,15 @@ PyObject* long_way() {
 std::unique_ptr<Plan> make_plan(const Dispatcher& self, PyObject* way) {
   Plan::Graph graph{};
   PyObject *reads = nullptr, *inputs = nullptr, *steps = nullptr;
-  Py_ssize_t unpacked = -1;
-  if (!PyArg_ParseTuple(way, "OOnO!OOOn", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
-                        &graph.left_out, &reads, &inputs, &steps, &unpacked)) {
+  Py_ssize_t unpacked = -1, kept = 0;
+  if (!PyArg_ParseTuple(way, "OOnO!OOOnn", &graph.owner, &graph.attribute, &graph.outputs, &PyTuple_Type,
+                        &graph.left_out, &reads, &inputs, &steps, &unpacked, &kept)) {
     return nullptr;
   }
   if (graph.attribute == Py_None) graph.attribute = nullptr;
   auto plan = std::make_unique<Plan>(self.target.function->func_globals, graph);
-  return plan->set(reads, inputs, steps, unpacked, self.signature.size()) ? std::move(plan) : nullptr;
+  const bool is_legal = plan->set(reads, inputs, steps, unpacked, self.signature.size(), static_cast<size_t>(kept));
+  return is_legal ? std::move(plan) : nullptr;
 }
 
 namespace {
@@ -79,13 +80,14 @@ PyObject* dispatch(PyObject* object, PyObject* args, PyObject* kwargs) {
     return go_long(self, Why::kFullgraph);
   }
   const Owned owned(bound);
+  Inputs inputs;
   Decision decision;
   {
     const Frame frame(self, bound);
     if (!frame.is_ready()) return go_long(self, Why::kArguments);
-    decision = decide(self, frame.dict());
+    decision = decide(self, frame.dict(), inputs);
     for (int times = 0; decision.why == Why::kNew && times < kMostTimes && prepare(object); times++) {
-      decision = decide(self, frame.dict());
+      decision = decide(self, frame.dict(), inputs);
     }
   }
   if (decision.raised) return nullptr;
@@ -94,7 +96,7 @@ PyObject* dispatch(PyObject* object, PyObject* args, PyObject* kwargs) {
   if (!count_generation()) return nullptr;
   self.shorts++;
   totals.shorts++;
-  return run_entry(object, *decision.record, bound);
+  return run_entry(object, *decision.record, bound, inputs);
 }
 
 }  // namespace unified_guards

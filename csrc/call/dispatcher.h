@@ -26,12 +26,13 @@ struct Record {
   PyObject* reference = nullptr;
   PyObject* code = nullptr;  // the address of the entry's code, which the entry owns
   std::shared_ptr<Checker> checker;
-  std::unique_ptr<Plan> plan;  // what to do on a hit; or a function to call, with Dynamo watching; or `why` not
+  // What to do on a hit: to follow a plan, to call a function with Dynamo watching, or both in this order; or `why`
+  // not.
+  std::unique_ptr<Plan> plan;
   PyObject* function = nullptr;
   Why why = Why::kNone;  // then: why. kMiss: the entry is another backend's
-  // Where hits are compared with what Dynamo's code does: what compares, and the plan that gathers inputs. Owned.
+  // Where hits are compared with what Dynamo's code does: what compares. Owned.
   PyObject* comparison = nullptr;
-  std::unique_ptr<Plan> gathers;
   uint64_t every = 1, hits = 0;  // one hit in so many is
 
   ~Record() {
@@ -54,6 +55,7 @@ struct Dispatcher {
   PyObject* wrapper;   // owned: a weak reference to torch's wrapper, whose calls these are
   PyObject* held;      // owned: the function or method that torch's wrapper calls
   PyObject* callback;  // owned: Dynamo's, for the frame hook
+  PyObject* patches;   // owned, a tuple: what changes Dynamo's config, and gives what changes it back
   int64_t region;
   bool is_fullgraph, is_frame_taken;
   Signature signature;

@@ -45,12 +45,13 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
 }
 
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "callback", nullptr};
+  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "callback", "patches", nullptr};
   PyObject *callee = nullptr, *forward = nullptr, *callback = nullptr;
+  PyObject* patches = nullptr;
   int whole = 0, fullgraph = 0;
   long long region = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLpO", const_cast<char**>(keywords), &callee, &forward, &whole,
-                                   &region, &fullgraph, &callback)) {
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLpOO!", const_cast<char**>(keywords), &callee, &forward, &whole,
+                                   &region, &fullgraph, &callback, &PyTuple_Type, &patches)) {
     return nullptr;
   }
   PyObject* object = type->tp_alloc(type, 0);
@@ -69,6 +70,7 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self.region = region;
   self.is_fullgraph = fullgraph;
   self.callback = Py_NewRef(callback);
+  self.patches = Py_NewRef(patches);
   Py_INCREF(self.target.code);
   self.frame = PyDict_New();
   if (self.frame == nullptr) Py_CLEAR(object);
@@ -80,6 +82,7 @@ int dispatcher_traverse(PyObject* object, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(object));
   Py_VISIT(self.held);
   Py_VISIT(self.callback);
+  Py_VISIT(self.patches);
   if (const int stop = self.target.known.traverse(visit, arg)) return stop;
   for (const auto& record : self.records) {
     if (record.use_count() > 1) continue;  // a call that runs it keeps it alive
@@ -105,19 +108,36 @@ void dispatcher_dealloc(PyObject* object) {
   Py_CLEAR(self.held);
   Py_CLEAR(self.wrapper);
   Py_CLEAR(self.callback);
+  Py_CLEAR(self.patches);
   type->tp_free(object);
   Py_DECREF(type);
 }
 
 // What compares hits (dynamo/comparison.py). False with an error set where it is of another kind.
-bool set_comparison(const Dispatcher& self, Record& record, PyObject* comparison) {
-  const Ref every(PyObject_GetAttrString(comparison, "every")), gathers(PyObject_GetAttrString(comparison, "gathers"));
-  if (!every || !gathers) return false;
+bool set_comparison(Record& record, PyObject* comparison) {
+  const Ref every(PyObject_GetAttrString(comparison, "every"));
+  if (!every) return false;
   record.every = PyLong_AsUnsignedLongLong(every.get());
   if (PyErr_Occurred()) return false;
-  record.gathers = make_plan(self, gathers.get());
   record.comparison = Py_NewRef(comparison);
-  return record.gathers != nullptr;
+  return true;
+}
+
+// `way` is (plan, the rows that read the same as its inputs, the function that is left to run or None). False with an
+// error set where it is not legal.
+bool set_plan(const Dispatcher& self, Record& record, PyObject* way) {
+  PyObject *plan = nullptr, *rows = nullptr, *rest = nullptr;
+  if (!PyArg_ParseTuple(way, "OO!O", &plan, &PyList_Type, &rows, &rest)) return false;
+  record.plan = make_plan(self, plan);
+  if (record.plan == nullptr) return false;
+  std::vector<int64_t> numbers;
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(rows); at++) {
+    numbers.push_back(PyLong_AsLongLong(PyList_GET_ITEM(rows, at)));
+    if (PyErr_Occurred()) return false;
+  }
+  record.plan->vouch(record.checker->program(), numbers);
+  if (rest != Py_None) record.function = Py_NewRef(rest);
+  return true;
 }
 
 PyObject* dispatcher_add(PyObject* object, PyObject* args) {
@@ -133,11 +153,8 @@ PyObject* dispatcher_add(PyObject* object, PyObject* args) {
   if (record->reference == nullptr) return nullptr;
   if (checker != Py_None) record->checker = py::cast<std::shared_ptr<Checker>>(py::handle(checker));
   if (PyFunction_Check(plan)) record->function = Py_NewRef(plan);
-  if (PyTuple_CheckExact(plan)) {
-    record->plan = make_plan(self, plan);
-    if (record->plan == nullptr) return nullptr;
-  }
-  if (comparison != Py_None && !set_comparison(self, *record, comparison)) return nullptr;
+  if (PyTuple_CheckExact(plan) && !set_plan(self, *record, plan)) return nullptr;
+  if (comparison != Py_None && !set_comparison(*record, comparison)) return nullptr;
   if ((record->why == Why::kNone) !=
       ((record->plan != nullptr || record->function != nullptr) && record->checker != nullptr)) {
     PyErr_SetString(PyExc_ValueError, "an entry is asked and run, or there is a reason why not");
@@ -205,6 +222,19 @@ PyObject* dispatcher_function(PyObject* object, void*) {
   return Py_NewRef(reinterpret_cast<PyObject*>(dispatcher_of(object).target.function));
 }
 
+// Of each entry that has a plan: how many inputs it gathers, and how many of them came from the check the last time.
+PyObject* dispatcher_inputs(PyObject* object, void*) {
+  const Ref all(PyList_New(0));
+  if (!all) return nullptr;
+  for (const auto& record : dispatcher_of(object).records) {
+    if (record->plan == nullptr) continue;
+    const auto inputs = static_cast<Py_ssize_t>(record->plan->inputs());
+    const Ref one(Py_BuildValue("nn", inputs, static_cast<Py_ssize_t>(record->plan->taken())));
+    if (!one || PyList_Append(all.get(), one.get()) != 0) return nullptr;
+  }
+  return Py_NewRef(all.get());
+}
+
 PyObject* counts_of(uint64_t shorts, const std::array<uint64_t, kWhys>& longs) {
   static constexpr const char* kTexts[] = {
 #define UG_NAME(name, text) text,
@@ -240,6 +270,8 @@ PyMethodDef kDispatcherMethods[] = {
 PyGetSetDef kDispatcherGetters[] = {
     {"_names", dispatcher_names, nullptr, "The names of all that is bound, in order.", nullptr},
     {"_function", dispatcher_function, nullptr, "The function whose code has the cache entries.", nullptr},
+    {"inputs", dispatcher_inputs, nullptr, "[(inputs, taken from the last check)] of the entries with a plan.",
+     nullptr},
     {"counts", dispatcher_counts, nullptr, "(short ways, {why long: how many times}).", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 

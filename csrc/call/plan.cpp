@@ -27,21 +27,22 @@ def unpack(outputs, count):
   return scope ? Py_XNewRef(PyDict_GetItemString(scope.get(), "unpack")) : nullptr;
 }
 
-// References that are dropped at the end of a call.
+}  // namespace
+
+// What was bound, borrowed, and what is read, owned.
 class Registers {
  public:
-  explicit Registers(const BoundLocals& bound)
-      : values_(bound.values.begin(), bound.values.end()), borrowed_(values_.size()) {}
+  Registers(const BoundLocals& bound, size_t reads)
+      : values_(bound.values.begin(), bound.values.end()), borrowed_(values_.size()) {
+    values_.resize(borrowed_ + reads, nullptr);
+  }
   Registers(const Registers&) = delete;
   ~Registers() {
-    for (size_t at = borrowed_; at < values_.size(); at++) Py_DECREF(values_[at]);
+    for (size_t at = borrowed_; at < values_.size(); at++) Py_XDECREF(values_[at]);
   }
 
   // Takes a new reference; false where it is null.
-  bool push(PyObject* value) {
-    if (value != nullptr) values_.push_back(value);
-    return value != nullptr;
-  }
+  bool set(size_t read, PyObject* value) { return (values_[borrowed_ + read] = value) != nullptr; }
 
   PyObject* operator[](size_t at) const { return values_[at]; }
 
@@ -49,8 +50,6 @@ class Registers {
   c10::SmallVector<PyObject*, 64> values_;
   const size_t borrowed_;
 };
-
-}  // namespace
 
 Plan::Plan(PyObject* globals, const Graph& graph) : globals_(Py_NewRef(globals)), graph_(graph) {
   Py_INCREF(graph_.owner);
@@ -66,7 +65,7 @@ Plan::~Plan() {
   Py_DECREF(graph_.left_out);
 }
 
-bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t unpacked, size_t locals) {
+bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t unpacked, size_t locals, size_t kept) {
   if (!PyList_CheckExact(reads) || !PyList_CheckExact(inputs)) return refuse("reads and inputs are lists");
   for (Py_ssize_t at = 0; at < PyList_GET_SIZE(reads); at++) {
     if (!add_read(PyList_GET_ITEM(reads, at), locals + reads_.size())) return false;
@@ -77,9 +76,37 @@ bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t un
     if (input >= locals + reads_.size()) return refuse("an input is read by nobody");
     inputs_.push_back(static_cast<uint32_t>(input));
   }
+  if (kept > inputs_.size()) return refuse("more is kept than is read");
+  graph_inputs_ = inputs_.size() - kept;
   unpacked_ = unpacked;
+  has_rest_ = steps == Py_None;
+  locals_ = locals;
+  mark_reads();
+  if (has_rest_) return true;
   if (!rebuild_.set(steps)) return false;
   return rebuild_.needs() <= locals || refuse("a result holds a local that there is not");
+}
+
+void Plan::vouch(const Program& program, const std::vector<int64_t>& rows) {
+  vouched_.set(program, rows);
+  mark_reads();
+}
+
+void Plan::mark_reads() {
+  for (Read& read : reads_) read.is_vouched_for = read.is_needed = false;
+  for (size_t at = 0; at < inputs_.size(); at++) {
+    mark(inputs_[at], vouched_.is_vouched(at) ? &Read::is_vouched_for : &Read::is_needed);
+  }
+}
+
+// Marks the read of a register, and those that it is read from.
+void Plan::mark(uint32_t reg, bool Read::* as) {
+  while (reg >= locals_ && !(reads_[reg - locals_].*as)) {
+    Read& read = reads_[reg - locals_];
+    read.*as = true;
+    if (read.kind == Kind::kGlobal) return;
+    reg = read.base;
+  }
 }
 
 bool Plan::add_read(PyObject* read, size_t registers) {
@@ -110,7 +137,7 @@ PyObject* Plan::number(const Read& read, PyObject* tensor) const {
 }
 
 // As the bytecode would read it. What can be said without code of a user's is looked up where it was last found.
-PyObject* Plan::value_of(const Read& read, PyObject* base) const {
+PyObject* Plan::value_of(Read& read, PyObject* base) const {
   switch (read.kind) {
     case Kind::kGlobal: return global(read.key);
     case Kind::kAttribute: {
@@ -142,21 +169,20 @@ class WithoutGradients {
   const bool was_enabled_;
 };
 
-// The flat outputs; null with an error set. The first of `args` is the callee's to use.
-PyObject* Plan::call(const Inputs& args) const {
+// The flat outputs; null with an error set.
+PyObject* Plan::call(const Inputs& inputs) const {
   const Ref graph(graph_.attribute == nullptr ? Py_NewRef(graph_.owner)
                                               : PyObject_GetAttr(graph_.owner, graph_.attribute));
   if (!graph) return nullptr;
-  if (graph_.outputs >= 0) return call_boxed(graph.get(), args);
-  const size_t count = args.size() - 1;
-  return PyObject_Vectorcall(graph.get(), args.data() + 1, count | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+  if (graph_.outputs >= 0) return call_boxed(graph.get(), inputs);
+  return PyObject_Vectorcall(graph.get(), inputs.data(), graph_inputs_ | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
 }
 
-PyObject* Plan::call_boxed(PyObject* graph, const Inputs& args) const {
-  const auto count = static_cast<Py_ssize_t>(args.size()) - 1;
+PyObject* Plan::call_boxed(PyObject* graph, const Inputs& inputs) const {
+  const auto count = static_cast<Py_ssize_t>(graph_inputs_);
   const Ref list(PyList_New(count));
   if (!list) return nullptr;
-  for (Py_ssize_t at = 0; at < count; at++) PyList_SET_ITEM(list.get(), at, Py_NewRef(args[at + 1]));
+  for (Py_ssize_t at = 0; at < count; at++) PyList_SET_ITEM(list.get(), at, Py_NewRef(inputs[at]));
   const WithoutGradients off;
   Ref outputs(PyObject_CallOneArg(graph, list.get()));
   if (!outputs) return nullptr;
@@ -196,20 +222,93 @@ PyObject* Plan::as_bytecode_takes_them(PyObject* outputs) const {
   return Py_XNewRef(taken.get());
 }
 
-PyObject* Plan::run(const BoundLocals& bound) const {
-  Ref flat;
-  {
-    Registers registers(bound);
-    for (const Read& read : reads_) {
-      PyObject* base = read.kind == Kind::kGlobal ? nullptr : registers[read.base];
-      if (!registers.push(value_of(read, base))) return nullptr;
+void Plan::take(const Checker& checker, Inputs& inputs) {
+  inputs.clear();
+  inputs.make_room(inputs_.size());
+  const size_t count = vouched_.count();
+  inputs.are_taken = vouched_.take(checker, inputs);
+  if (vouched_.count() != count) mark_reads();
+}
+
+// Reads in the order in which Dynamo's code does.
+bool Plan::read(Registers& registers, bool skips, bool is_learning) {
+  for (size_t at = 0; at < reads_.size(); at++) {
+    Read& read = reads_[at];
+    if (skips && !read.is_needed) continue;
+    PyObject* base = read.kind == Kind::kGlobal ? nullptr : registers[read.base];
+    if (is_learning && read.is_vouched_for && base != nullptr) {
+      vouched_.learn(base, read.kind == Kind::kAttribute ? read.key : nullptr);
     }
-    c10::SmallVector<PyObject*, 65> args{nullptr};  // the first is the callee's to use
-    for (const uint32_t input : inputs_) args.push_back(registers[input]);
-    *flat.out() = call(args);
-    if (!flat) name_what_is_left_out();
+    if (!registers.set(at, value_of(read, base))) return false;
   }
-  if (!flat) return nullptr;
+  return true;
+}
+
+// Fills in what the check has not found.
+bool Plan::gather(const BoundLocals& bound, Inputs& inputs) {
+  if (inputs.are_complete) return true;
+  inputs.make_room(inputs_.size());
+  const bool is_learning = inputs.are_taken && !vouched_.is_known();
+  const bool skips = inputs.are_taken && !is_learning;
+  taken_ = skips ? vouched_.count() : 0;
+  if (is_learning) vouched_.begin_to_learn();
+  Registers registers(bound, reads_.size());
+  if (!read(registers, skips, is_learning)) return false;
+  bool are_same = true;
+  for (size_t at = 0; at < inputs_.size(); at++) {
+    if (skips && vouched_.is_vouched(at)) continue;
+    PyObject* value = registers[inputs_[at]];
+    are_same = are_same && (inputs[at] == nullptr || inputs[at] == value);
+    inputs.set(at, value);
+  }
+  if (is_learning) vouched_.end_to_learn(are_same);
+  if (is_learning && vouched_.count() == 0) mark_reads();
+  inputs.are_complete = true;
+  return true;
+}
+
+PyObject* Plan::gathered(const BoundLocals& bound, Inputs& inputs) {
+  if (!gather(bound, inputs)) return nullptr;
+  PyObject* all = PyTuple_New(static_cast<Py_ssize_t>(graph_inputs_));
+  for (size_t at = 0; all != nullptr && at < graph_inputs_; at++) {
+    PyTuple_SET_ITEM(all, static_cast<Py_ssize_t>(at), Py_NewRef(inputs[at]));
+  }
+  return all;
+}
+
+bool Plan::give(PyObject* tuple, Inputs& inputs) const {
+  if (!PyTuple_CheckExact(tuple) || static_cast<size_t>(PyTuple_GET_SIZE(tuple)) != graph_inputs_) return false;
+  for (size_t at = 0; at < graph_inputs_; at++) {
+    inputs.set(at, PyTuple_GET_ITEM(tuple, static_cast<Py_ssize_t>(at)));
+  }
+  return true;
+}
+
+// What the code that is left to run takes: the outputs of the graph, and what was kept for it.
+PyObject* Plan::handed_over(PyObject* outputs, const Inputs& inputs) const {
+  const size_t kept = inputs_.size() - graph_inputs_;
+  PyObject* list = PyList_New(static_cast<Py_ssize_t>(kept + 1));
+  if (list == nullptr) return nullptr;
+  PyList_SET_ITEM(list, 0, Py_NewRef(outputs));
+  for (size_t at = 0; at < kept; at++) {
+    PyList_SET_ITEM(list, static_cast<Py_ssize_t>(at + 1), Py_NewRef(inputs[graph_inputs_ + at]));
+  }
+  return list;
+}
+
+PyObject* Plan::run(const BoundLocals& bound, Inputs& inputs) {
+  if (!gather(bound, inputs)) return nullptr;
+  Ref flat(call(inputs));
+  if (!flat) {
+    name_what_is_left_out();
+    return nullptr;
+  }
+  if (has_rest_) {
+    PyObject* list = handed_over(flat.get(), inputs);
+    inputs.clear();
+    return list;
+  }
+  inputs.clear();
   const Ref outputs(as_bytecode_takes_them(flat.get()));
   flat.reset();
   return outputs ? rebuild_.run(outputs.get(), bound.values.data()) : nullptr;

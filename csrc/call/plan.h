@@ -1,8 +1,9 @@
-// What a hit has to do (dynamo/plan.py): read the inputs of the graph, call it, and build the result of its outputs. No
-// bytecode runs. Entry point: Plan.
+// What a hit has to do (dynamo/plan.py): gather the inputs of the graph, call it, and build the result of its outputs,
+// or hand these to the code that is left to run. Entry point: Plan.
 #pragma once
 
 #include "call/signature.h"
+#include "call/vouched.h"
 #include "cpython/cpython.h"
 #include "cpython/ref.h"
 #include "lookup/rebuild.h"
@@ -14,6 +15,8 @@
 #include <vector>
 
 namespace unified_guards {
+
+class Registers;
 
 class Plan {
  public:
@@ -31,39 +34,63 @@ class Plan {
   ~Plan();
 
   // `reads` is a list of (kind, base, key), `inputs` a list of registers, `steps` how the result is built. The first
-  // registers are those of the locals, in the order in which they are bound; each read writes the next one. False with
-  // an error set where something is not legal.
-  bool set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t unpacked, size_t locals);
+  // registers are those of the locals, in the order in which they are bound; each read writes the next one. The last
+  // `kept` inputs are not for the graph, but for what runs after it. False with an error set where something is not
+  // legal.
+  bool set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t unpacked, size_t locals, size_t kept);
 
-  // The result of a call: a new reference, or null with an error set.
-  PyObject* run(const BoundLocals& bound) const;
+  // Takes what a check that has just passed has found of the inputs. `rows` are given once (see Vouched).
+  void vouch(const Program& program, const std::vector<int64_t>& rows);
+  void take(const Checker& checker, Inputs& inputs);
+
+  // Calls the graph on what was taken and on what is read now. The result is a new reference, or null with an error
+  // set: what the outputs are built to, or where code is left to run, the list that it is given.
+  PyObject* run(const BoundLocals& bound, Inputs& inputs);
+
+  // The inputs of the graph alone, as a new tuple; null with an error set.
+  PyObject* gathered(const BoundLocals& bound, Inputs& inputs);
+  // Has the graph be called with these; false where there are not as many.
+  bool give(PyObject* tuple, Inputs& inputs) const;
+
+  // How many inputs there are, and how many of them were taken from the check by the last call.
+  size_t inputs() const { return inputs_.size(); }
+  size_t taken() const { return taken_; }
 
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  using Inputs = c10::SmallVectorImpl<PyObject*>;
-
   enum class Kind : uint8_t { kGlobal, kAttribute, kItem, kSize, kStride, kOffset };
   struct Read {
     Kind kind;
     uint32_t base;
-    PyObject* key;                   // owned
-    mutable cpython::Slot slot = 0;  // where an entry was last found
+    PyObject* key;                // owned
+    cpython::Slot slot = 0;       // where an entry was last found
+    bool is_vouched_for = false;  // it leads to something that the check finds
+    bool is_needed = true;        // it leads to something else
   };
 
   bool add_read(PyObject* read, size_t registers);
-  PyObject* value_of(const Read& read, PyObject* base) const;
+  void mark_reads();
+  void mark(uint32_t reg, bool Read::* as);
+  bool read(Registers& registers, bool skips, bool is_learning);
+  bool gather(const BoundLocals& bound, Inputs& inputs);
+  PyObject* value_of(Read& read, PyObject* base) const;
   PyObject* global(PyObject* name) const;
-  PyObject* call(const Inputs& args) const;
+  PyObject* call(const Inputs& inputs) const;
+  PyObject* handed_over(PyObject* outputs, const Inputs& inputs) const;
   void name_what_is_left_out() const;
   PyObject* as_bytecode_takes_them(PyObject* outputs) const;
-  PyObject* call_boxed(PyObject* graph, const Inputs& args) const;
+  PyObject* call_boxed(PyObject* graph, const Inputs& inputs) const;
   PyObject* number(const Read& read, PyObject* tensor) const;
 
   PyObject* globals_;
   Graph graph_;
   std::vector<Read> reads_;
-  std::vector<uint32_t> inputs_;
+  std::vector<uint32_t> inputs_;  // the registers of what the graph is given, and then of what is kept
+  size_t locals_ = 0, graph_inputs_ = 0;
+  bool has_rest_ = false;  // code is left to run after the graph
+  Vouched vouched_;
+  size_t taken_ = 0;
   Py_ssize_t unpacked_ = -1;  // how many outputs Dynamo's code unpacks; -1 where it takes them by index
   Rebuild rebuild_;
 };

@@ -33,10 +33,39 @@ class Surroundings {
   const c10::impl::LocalDispatchKeySet before_ = c10::impl::tls_local_dispatch_key_set();
 };
 
+// Dynamo's config as the wrapper of torch's has it while compiled code runs: what is compiled then reads it.
+class Patched {
+ public:
+  explicit Patched(PyObject* patches) : reverts_(PyList_New(0)) {
+    is_done_ = static_cast<bool>(reverts_);
+    for (Py_ssize_t at = 0; is_done_ && at < PyTuple_GET_SIZE(patches); at++) {
+      const Ref revert(PyObject_CallNoArgs(PyTuple_GET_ITEM(patches, at)));
+      is_done_ = revert && PyList_Append(reverts_.get(), revert.get()) == 0;
+    }
+  }
+  Patched(const Patched&) = delete;
+  ~Patched() {
+    const KeptError kept;
+    for (Py_ssize_t at = 0; reverts_ && at < PyList_GET_SIZE(reverts_.get()); at++) {
+      const Ref done(PyObject_CallNoArgs(PyList_GET_ITEM(reverts_.get(), at)));
+      if (!done) PyErr_Clear();
+    }
+  }
+
+  bool is_done() const { return is_done_; }
+
+ private:
+  Ref reverts_;
+  bool is_done_;
+};
+
 // Runs code that may go on in frames that are to be compiled. Its own frame is not: dynamo/dispatch.py has it skipped.
-PyObject* run_watched(const Dispatcher& self, PyObject* function, const BoundLocals& bound) {
-  if (!set_callback(self.callback)) return nullptr;
-  PyObject* result = self.signature.call(function, bound);
+// `handed` is what a plan has handed over to it; null where the code runs from its beginning.
+PyObject* run_watched(const Dispatcher& self, PyObject* function, const BoundLocals& bound, PyObject* handed) {
+  const Patched patched(self.patches);
+  if (!patched.is_done() || !set_callback(self.callback)) return nullptr;
+  PyObject* result =
+      handed == nullptr ? self.signature.call(function, bound) : self.signature.call_flat(function, bound, handed);
   const KeptError kept;
   if (!set_callback(Py_None)) PyErr_Clear();
   return result;
@@ -55,32 +84,53 @@ PyObject* rescue(PyObject* object) {
   return nullptr;
 }
 
-// As the plan says, and as Dynamo's code says; the graph runs once.
-PyObject* run_compared(const Dispatcher& self, const Record& record, const BoundLocals& bound) {
-  const Ref inputs(record.gathers->run(bound));
-  const Ref call(inputs ? PyObject_CallOneArg(record.comparison, inputs.get()) : nullptr);
+// As the plan says, and then as the code that is left.
+PyObject* run_plan(const Dispatcher& self, const Record& record, const BoundLocals& bound, Inputs& inputs) {
+  PyObject* result = record.plan->run(bound, inputs);
+  if (result == nullptr || record.function == nullptr) return result;
+  const Ref handed(result);
+  return run_watched(self, record.function, bound, handed.get());
+}
+
+// As the plan says, and as Dynamo's code says; the graph runs once. Where code is left to run after the graph, only
+// what comes before it is compared.
+PyObject* run_compared(const Dispatcher& self, const Record& record, const BoundLocals& bound, Inputs& inputs) {
+  const Ref gathered(record.plan->gathered(bound, inputs));
+  const Ref call(gathered ? PyObject_CallOneArg(record.comparison, gathered.get()) : nullptr);
   const Ref function(call ? PyObject_CallMethod(record.comparison, "function", "O", call.get()) : nullptr);
-  const Ref result(function ? self.signature.call(function.get(), bound) : nullptr);
-  const Ref way(result ? PyObject_GetAttrString(call.get(), "builds") : nullptr);
+  if (!function) return nullptr;
+  const Ref result(self.signature.call(function.get(), bound));
+  if (record.function != nullptr) {
+    const Ref error(result ? Py_NewRef(Py_None) : cpython::raised_exception());
+    const Ref given(PyObject_CallMethod(call.get(), "stopped", "O", error.get()));
+    if (!given) return nullptr;
+    record.plan->give(given.get(), inputs);
+    return run_plan(self, record, bound, inputs);
+  }
+  if (!result) return nullptr;
+  const Ref way(PyObject_GetAttrString(call.get(), "builds"));
   if (!way) return nullptr;
   if (way.get() == Py_None) return Py_NewRef(result.get());
   const auto builds = make_plan(self, way.get());
-  const Ref built(builds != nullptr ? builds->run(bound) : nullptr);
+  Inputs none;
+  const Ref built(builds != nullptr ? builds->run(bound, none) : nullptr);
   return built ? PyObject_CallMethod(call.get(), "end", "OO", result.get(), built.get()) : nullptr;
 }
 
-PyObject* run_record(const Dispatcher& self, Record& record, const BoundLocals& bound) {
-  if (record.plan == nullptr) return run_watched(self, record.function, bound);
-  if (record.comparison == nullptr || record.hits++ % record.every != 0) return record.plan->run(bound);
-  return run_compared(self, record, bound);
+PyObject* run_record(const Dispatcher& self, Record& record, const BoundLocals& bound, Inputs& inputs) {
+  if (record.plan == nullptr) return run_watched(self, record.function, bound, nullptr);
+  if (record.comparison == nullptr || record.hits++ % record.every != 0) {
+    return run_plan(self, record, bound, inputs);
+  }
+  return run_compared(self, record, bound, inputs);
 }
 
 }  // namespace
 
-PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bound) {
+PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bound, Inputs& inputs) {
   const Dispatcher& self = dispatcher_of(dispatcher);
   const Surroundings surroundings(self.is_fullgraph);
-  PyObject* result = run_record(self, record, bound);
+  PyObject* result = run_record(self, record, bound, inputs);
   if (result != nullptr) return result;
   if (record.plan != nullptr) {
     cpython::add_to_traceback(reinterpret_cast<PyCodeObject*>(self.target.code), self.target.function->func_globals);

@@ -24,6 +24,6 @@ class Owned {
 };
 
 // The result of the call: a new reference, or null with the error set that torch's wrapper would raise.
-PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bound);
+PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bound, Inputs& inputs);
 
 }  // namespace unified_guards

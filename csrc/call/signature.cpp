@@ -128,6 +128,12 @@ PyObject* Signature::call(PyObject* function, const BoundLocals& bound) const {
   return PyObject_VectorcallDict(function, args.data(), args.size(), named.get());
 }
 
+PyObject* Signature::call_flat(PyObject* function, const BoundLocals& bound, PyObject* more) const {
+  c10::SmallVector<PyObject*, 16> args(bound.values.begin(), bound.values.begin() + parameters_);
+  args.push_back(more);
+  return PyObject_Vectorcall(function, args.data(), args.size(), nullptr);
+}
+
 // False where a variable is not set: torch leaves it out of the locals.
 bool Signature::bind_free(BoundLocals& bound, PyFunctionObject* function) const {
   const size_t count = names_.size() - parameters_;

@@ -33,6 +33,9 @@ class Signature {
   // Calls a function that has this signature, and no defaults, with what was bound.
   PyObject* call(PyObject* function, const BoundLocals& bound) const;
 
+  // Calls a function that takes each parameter by position, as it was bound, and then one more argument.
+  PyObject* call_flat(PyObject* function, const BoundLocals& bound, PyObject* more) const;
+
   size_t size() const { return names_.size(); }
   PyObject* name(size_t at) const { return names_[at]; }
 

@@ -37,6 +37,7 @@ bool Checker::check_timed(PyObject* locals) {
 bool Checker::decide(PyObject* locals, PyObject** gathered, bool exactly) {
   bool hit = false, asks_exact_tier = true;
   const bool nested = busy_;
+  passed_by_ = nullptr;
   const bool by_witness = witnesses_ != nullptr && !exactly && !nested;
   try {
     if (nested) {
@@ -53,10 +54,18 @@ bool Checker::decide(PyObject* locals, PyObject** gathered, bool exactly) {
     if (PyErr_Occurred()) PyErr_Clear();
     hit = false;
   }
-  if (by_witness) witnesses_->finish(asks_exact_tier, hit);
+  if (by_witness) {
+    const Witness* witness = witnesses_->finish(asks_exact_tier, hit);
+    // Where code of a user's has run, what it leaves behind is to be read as it is now.
+    passed_by_ = hit && !asks_exact_tier && scratch_.answers.empty() ? witness : nullptr;
+  }
   if (!nested) busy_ = false;
   for (Counts* counts : {&journal_.counts, &total_counts}) hit ? counts->hits++ : counts->misses++;
   return hit;
+}
+
+const std::vector<PyObject*>* Checker::found_by_facts() const {
+  return passed_by_ != nullptr ? &passed_by_->facts().found : nullptr;
 }
 
 bool Checker::decide_exactly(Scratch& scratch, PyObject* locals, PyObject** gathered) {

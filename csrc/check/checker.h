@@ -18,6 +18,7 @@
 namespace unified_guards {
 
 // Declared, and witness.h not included: whatever includes that compiles torch's headers.
+class Witness;
 class Witnesses;
 enum class Verdict;
 
@@ -84,6 +85,10 @@ class Checker {
   int64_t last_failure() const { return ruled_out_by_ ? ruled_out_by_->last_failure() : journal_.last_failure; }
 
   Program& program() { return program_; }
+
+  // By instruction: the object that an accessor found in the last check, borrowed. Null where that check has not passed
+  // by what it remembers. One of them is null where its accessor was evaluated. Valid until anything else runs.
+  const std::vector<PyObject*>* found_by_facts() const;
   Journal& journal() { return journal_; }
   Counts counts() const;
 
@@ -109,6 +114,7 @@ class Checker {
   Scratch scratch_;
   Journal journal_;
   std::unique_ptr<Witnesses> witnesses_;
+  const Witness* passed_by_ = nullptr;  // see found_by_facts()
   bool busy_ = false;  // scratch_ is in use; a nested check, from code of a user's in a guard, needs one of its own
 };
 

@@ -122,6 +122,13 @@ PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& 
   return {!has_last_word, nullptr, false};
 }
 
+bool attributes_are_of_instance(PyTypeObject* type, PyObject* name) {
+  if (PyType_FastSubclass(type, Py_TPFLAGS_TYPE_SUBCLASS)) return false;
+  if (!cpython::looks_up_purely(type) || !cpython::plain_attribute_access(type)) return false;
+  PyObject* of_type = _PyType_Lookup(type, name);
+  return of_type == nullptr || Py_TYPE(of_type)->tp_descr_set == nullptr;
+}
+
 bool lacks_purely(PyObject* object, PyObject* names, unsigned int& version) {
   PyTypeObject* type = Py_TYPE(object);
   if (type->tp_getattro != PyObject_GenericGetAttr || !class_lacks(type, names, version)) return false;

@@ -17,6 +17,9 @@ struct PureAttribute {
 // getattr(object, name).
 PureAttribute attribute_purely(PyObject* object, PyObject* name, cpython::Slot& slot);
 
+// Whether getattr() of an object of this class finds what the instance dict has under this name, wherever it has that.
+bool attributes_are_of_instance(PyTypeObject* type, PyObject* name);
+
 // Whether an object certainly has none of a list of attributes. `version` belongs to the caller, one for each list: the
 // version tag of a class that was found to have none of them; 0 at first.
 bool lacks_purely(PyObject* object, PyObject* names, unsigned int& version);

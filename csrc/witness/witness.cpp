@@ -336,14 +336,15 @@ Verdict Witnesses::record(Evaluation& evaluation, PyObject* locals) {
   return verdict;
 }
 
-void Witnesses::finish(bool exactly, bool hit) {
+const Witness* Witnesses::finish(bool exactly, bool hit) {
   Entry* entry = std::exchange(current_, nullptr);
-  if (entry == nullptr) return;
+  if (entry == nullptr) return nullptr;
   if (exactly && hit) entry->is_unproven = false;
   const auto nobody = cpython::bits(Py_None);
   if (entry->reference != nullptr && *cpython::weakref_word(entry->reference) == nobody) {
     drop(static_cast<size_t>(entry - entries_.data()));
   }
+  return entry->witness.get();
 }
 
 template <typename Measure>

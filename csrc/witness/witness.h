@@ -92,8 +92,9 @@ class Witnesses {
   // Records the facts anew. Call after a check that says kStale, with a new evaluation.
   Verdict record(Evaluation& evaluation, PyObject* locals);
 
-  // Call at the end of a check. `exactly` says whether the exact tier decided.
-  void finish(bool exactly, bool hit);
+  // Call at the end of a check. `exactly` says whether the exact tier decided. What is remembered about the root that
+  // was checked; null without, or where the root has died.
+  const Witness* finish(bool exactly, bool hit);
 
   // Drops what was remembered for a root that has died, given the weak reference to it.
   void forget(PyObject* reference);

@@ -173,6 +173,40 @@ def test_wrong_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
         made(ones(), ones() * 3)
 
 
+def appends(x: torch.Tensor, y: torch.Tensor, into: list[torch.Tensor]) -> torch.Tensor:
+    into.append(x - y)
+    return x + 1
+
+
+def test_wrong_inputs_of_a_graph_that_code_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong(monkeypatch, inputs=lambda inputs: inputs[::-1])
+    made = compiled(appends, ones(), ones() * 3, [])
+    into: list[torch.Tensor] = []
+    with disagrees("another input 0 than Dynamo's code"):
+        made(ones(), ones() * 3, into)
+    assert into == []
+
+
+def test_a_canary_gives_a_graph_that_code_follows_what_dynamos_code_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong(monkeypatch, inputs=lambda inputs: inputs[::-1])
+    with unified_guards.config.patch(verify=0.125):
+        made = compiled(appends, ones(), ones() * 3, [])
+        into: list[torch.Tensor] = []
+        with pytest.warns(UserWarning, match="another input 0"), short(made):
+            made(ones(), ones() * 3, into)
+    assert_same(into, [ones() * -2])
+    tally.disagreements.pop()
+
+
+def test_what_follows_the_graph_happens_once() -> None:
+    made = compiled(appends, ones(), ones() * 3, [])
+    for _ in range(17):
+        into: list[torch.Tensor] = []
+        with short(made):
+            assert_same(made(ones(), ones() * 3, into), ones() + 1)
+        assert_same(into, [ones() * -2])
+
+
 def test_too_few_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong(monkeypatch, inputs=lambda inputs: inputs[:1])
     made = compiled(subtract, ones(), ones() * 3)

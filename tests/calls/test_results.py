@@ -14,7 +14,7 @@ import torch._dynamo
 import unified_guards
 
 from ..harness import Watched, assert_same, ones
-from .watching import long, longs, short, shorts, watched
+from .watching import longs, short, shorts, watched
 
 Point = collections.namedtuple("Point", "x y")
 
@@ -419,8 +419,33 @@ def test_a_config_that_is_patched_is_so_for_what_follows_a_graph_break() -> None
 
     made = Watched(function, dynamic=True)
     made.expect(2, ones())
-    with long(made.compiled, "the code of the entry has to be run by Dynamo's frame hook"):
+    with short(made.compiled):
         made.expect(2, ones(4))
+
+
+def test_a_resumed_frame_that_is_compiled_anew_sees_the_config_that_is_patched() -> None:
+    flag: list[Any] = [2]
+    seen: list[Any] = []
+
+    def backend(module: Any, _: Any) -> Any:
+        seen.append((torch._dynamo.config.assume_static_by_default, torch._dynamo.config.automatic_dynamic_shapes))
+        return module
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        x = x + 1
+        torch._dynamo.graph_break()
+        return x * flag[0]
+
+    compiled = torch.compile(function, backend=backend, dynamic=True)
+    for _ in range(2):
+        compiled(ones())
+    before = torch._dynamo.config.assume_static_by_default
+    flag[0] = 2.5
+    graphs = len(seen)
+    with short(compiled):
+        compiled(ones())
+    assert len(seen) > graphs and set(seen) == {seen[0]} and seen[0][0] is not before
+    assert torch._dynamo.config.assume_static_by_default is before
 
 
 def test_a_resumed_frame_compiles_on_the_short_way() -> None:

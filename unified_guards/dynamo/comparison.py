@@ -2,8 +2,8 @@
 
 A plan (``dynamo/plan.py``) says what the code of an entry does around its graph. Such code only reads, so it may be run
 as well: with a graph that first compares what it is given with what the plan gathers. The real graph runs once, and the
-result that the plan builds of its outputs is compared with the one that the code has built. Entry point:
-:class:`Comparison`.
+result that the plan builds of its outputs is compared with the one that the code has built. Code that does more after
+the graph must not do it twice: it is stopped where it calls the graph. Entry point: :class:`Comparison`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from unified_guards import _C
 from unified_guards.verify import Judge
 
 #: At most one hit in so many is compared: the others show what a program does without.
@@ -26,16 +25,15 @@ class Comparison:
 
     Attributes:
         every: one hit in so many is compared, beginning with the first. No chance is in it, so that a run repeats.
-        gathers: the plan that hands out the inputs instead of calling a graph.
     """
 
     def __init__(self, judge: Judge, function: types.FunctionType, graph: str, way: tuple[Any, ...]) -> None:
         """Of the plan ``way`` (``Dispatcher._plan_of``) for a function whose code is Dynamo's and whose graph is the
         global of that name."""
-        *_, reads, inputs, self._steps, self._unpacked = way
-        leaves = [(_C.REBUILD["LEAF"], at, None) for at in range(len(inputs))]
+        plan, _, rest = way
+        *_, self._steps, self._unpacked, _ = plan
         self.every = max(_SELDOMEST, round(1 / judge.share))
-        self.gathers = _plan(lambda *inputs: inputs, reads, inputs, [(_C.REBUILD["TUPLE"], len(inputs), None), *leaves])
+        self._stops = rest is not None
         self._judge = judge
         self._function = function
         self._graph = graph
@@ -50,8 +48,12 @@ class Comparison:
         return types.FunctionType(own.__code__, scope, own.__name__, None, own.__closure__)
 
 
-def _plan(graph: Callable[..., Any], reads: Any, inputs: Any, steps: Any, unpacked: int = -1) -> tuple[Any, ...]:
-    return graph, None, -1, (), reads, inputs, steps, unpacked
+def _plan(graph: Callable[..., Any], steps: Any, unpacked: int) -> tuple[Any, ...]:
+    return graph, None, -1, (), [], [], steps, unpacked, 0
+
+
+class _Stop(BaseException):
+    """Ends code at its graph."""
 
 
 class _Call:
@@ -63,6 +65,7 @@ class _Call:
     """
 
     builds: tuple[Any, ...] | None = None
+    _given: tuple[Any, ...] | None = None
 
     def __init__(self, entry: Comparison, inputs: tuple[Any, ...]) -> None:
         self._entry = entry
@@ -75,10 +78,21 @@ class _Call:
             self._differ(f"gives {len(self._inputs)} inputs to the graph where Dynamo's code gives {len(args)}")
         elif wrong := [at for at, given in enumerate(args) if not _is_same_input(given, self._inputs[at])]:
             self._differ(f"gives the graph another input {wrong[0]} than Dynamo's code")
+        if self._entry._stops:
+            self._given = args
+            raise _Stop
         outputs = self._graph(*args)
         if type(outputs) in (list, tuple):
-            self.builds = _plan(lambda: outputs, [], [], self._entry._steps, self._entry._unpacked)
+            self.builds = _plan(lambda: outputs, self._entry._steps, self._entry._unpacked)
         return outputs
+
+    def stopped(self, error: BaseException | None) -> tuple[Any, ...] | None:
+        """Called with what has ended the code that is to end at its graph. What it gives to the graph, if it does."""
+        if error is not None and not isinstance(error, _Stop):
+            raise error
+        if error is None:
+            self._differ("calls a graph where Dynamo's code calls none")
+        return self._given
 
     def end(self, result: Any, built: Any) -> Any:
         """The result of the call.

@@ -40,6 +40,8 @@ from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.plan import Global, Local, NotPlain, Plan, plan_of
 from unified_guards.dynamo.single_flight import AskAgain, look_again
+from unified_guards.dynamo.vouched import rows_of
+from unified_guards.entry import Entry
 from unified_guards.verify import Judge
 
 #: Where a wrapper keeps its dispatcher: the collector looks there, and not into code.
@@ -68,24 +70,27 @@ class Dispatcher(_C.Dispatcher):
             self._add(manager, code, None, None, "kForeign")
         else:
             manager.tell(self)
-            way = self._plan_of(code) or self._function_of(code)
+            way = self._plan_of(code, manager.entry) or self._function_of(code)
             comparison = self._comparison_of(manager.entry.judge, code, way)
             self._add(manager, code, manager.entry.checker, way, "kNone" if way is not None else "kCode", comparison)
 
-    def _plan_of(self, code: types.CodeType) -> tuple[Any, ...] | None:
+    def _plan_of(self, code: types.CodeType, entry: Entry) -> tuple[Any, ...] | None:
+        """(plan, the rows of the entry's program that read what its inputs are, the function that is left to run)."""
         try:
             plan = plan_of(code)
         except NotPlain:
             return None
         graph = graph_of(self._function.__globals__.get(plan.graph))
-        return None if graph is None else (*graph, *_numbered(plan, self._names))
+        rest = None if plan.rest is None else self._function_of(plan.rest)
+        if graph is None or (rest is None) is not (plan.rest is None):
+            return None
+        rows = rows_of((*plan.inputs, *plan.kept), entry, self._function)
+        return (*graph, *_numbered(plan, self._names)), rows, rest
 
     def _function_of(self, code: types.CodeType) -> types.FunctionType | None:
         """The code as a function, to be run with Dynamo watching: it may go on in a frame that is to be compiled."""
         function, context = self._function, self.context
         if code.co_freevars != function.__code__.co_freevars or context._isolate_recompiles_id != -1:
-            return None
-        if not _enters_plainly(context, patches=False):
             return None
         strategy = torch._C._dynamo.eval_frame._FrameExecStrategy(_SKIP, _DEFAULT)
         torch._C._dynamo.eval_frame.set_code_exec_strategy(code, strategy)
@@ -124,8 +129,8 @@ def _same_backend(one: Any, other: Any) -> bool:
 _READS = {"global": 0, "attribute": 1, "item": 2, "size": 3, "stride": 4, "storage_offset": 5}
 
 
-def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, Any]], list[int], list[Any], int]:
-    """The reads and inputs of a plan by their registers: those of the locals, then one for each read."""
+def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """A plan with its reads and inputs by their registers: those of the locals, then one for each read."""
     registers: dict[Any, int] = {Local(name): at for at, name in enumerate(names)}
     reads: list[tuple[int, int, Any]] = []
     for each in plan.reads:
@@ -134,7 +139,8 @@ def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[list[tuple[int, int, 
         else:
             reads.append((_READS[each.kind], registers[each.base], each.key))
         registers[each] = len(names) + len(reads) - 1
-    return reads, [registers[item] for item in plan.inputs], plan.rebuild, plan.unpacked
+    inputs = [registers[item] for item in (*plan.inputs, *plan.kept)]
+    return reads, inputs, plan.rebuild if plan.rest is None else None, plan.unpacked, len(plan.kept)
 
 
 # -- the code of wrappers ----------------------------------------------------------------------------------------------
@@ -347,31 +353,31 @@ _GLOBAL_HOOKS = (
 
 def _attach(context: Any, wrapper: types.FunctionType) -> None:
     callee: Any = vars(wrapper).get("_torchdynamo_orig_callable")
-    if not compat.is_known_wrapper(wrapper.__code__) or not _enters_plainly(context, patches=True):
+    if not compat.is_known_wrapper(wrapper.__code__) or not _enters_plainly(context):
         return
     forward = _forward_of(callee)
     function = forward or getattr(callee, "__func__", callee)
     if not isinstance(function, types.FunctionType) or function.__code__.co_flags & _GENERATORS:
         return
     whole = getattr(callee, "__func__", None) is modules.Module._wrapped_call_impl
-    made = Dispatcher(callee, forward, whole, context._isolate_recompiles_id, context.fullgraph, context.callback)
+    region, callback = context._isolate_recompiles_id, context.callback
+    made = Dispatcher(callee, forward, whole, region, context.fullgraph, callback, _patches_of(context))
     made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
     vars(wrapper)[_ATTRIBUTE] = made
     made._serve(wrapper)
     _give_gate(wrapper, _with_gate(_gated(wrapper.__code__, ("args", "kwargs"), _CATCHES), _C.Gate(made)))
 
 
-def _enters_plainly(context: Any, *, patches: bool) -> bool:
-    """Whether entering the context does nothing but count a generation.
-
-    Args:
-        context: of the wrapper.
-        patches: whether it may also patch Dynamo's config, which a compilation reads.
-    """
+def _enters_plainly(context: Any) -> bool:
+    """Whether entering the context of a wrapper does nothing but to count a generation and to patch Dynamo's config."""
     if context.export or not callable(context.callback) or context.error_on_graph_break:
         return False
-    names = {getattr(hook, "__qualname__", "") for hook in context.enter_exit_hooks}
-    return names <= ({_COUNTS, _PATCHES} if patches else {_COUNTS})
+    return {getattr(hook, "__qualname__", "") for hook in context.enter_exit_hooks} <= {_COUNTS, _PATCHES}
+
+
+def _patches_of(context: Any) -> tuple[Callable[[], Callable[[], None]], ...]:
+    """What patches Dynamo's config, which only a compilation reads: so it is done where something may be compiled."""
+    return tuple(hook for hook in context.enter_exit_hooks if getattr(hook, "__qualname__", "") == _PATCHES)
 
 
 _COUNTS = "_TorchDynamoContext.__init__.<locals>.call_on_enter"

@@ -9,11 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import dis
+import itertools
 import sys
 import types
 from collections.abc import Callable
 from dis import Instruction
 from typing import Any, NamedTuple
+
+from torch._dynamo.bytecode_transformation import Instruction as Bytecode
+from torch._dynamo.bytecode_transformation import (
+    create_call_method,
+    create_instruction,
+    create_load_method,
+    transform_code_object,
+)
 
 from unified_guards import _C
 
@@ -37,6 +46,8 @@ class Plan(NamedTuple):
         inputs: what the graph is given, in order: each a local or one of the reads.
         unpacked: how many outputs the code unpacks; -1 where it takes them by their index.
         rebuild: the steps that make the result of the graph's outputs (``csrc/lookup/rebuild.h``).
+        rest: what of the code is left to run once the graph was called. Then there are no steps.
+        kept: what `rest` is given beside the outputs, in order.
     """
 
     graph: str
@@ -44,6 +55,8 @@ class Plan(NamedTuple):
     inputs: tuple[Local | Global | Read, ...]
     rebuild: list[tuple[int, int, Any]]
     unpacked: int = -1
+    rest: types.CodeType | None = None
+    kept: tuple[Local | Global | Read, ...] = ()
 
 
 # The symbols. They are no tuples: a global with the name of a local would be equal to it.
@@ -123,6 +136,22 @@ _TESTS: dict[str, Callable[[Any], bool]] = {
 }
 
 
+class _AtCall(NamedTuple):
+    """Where the graph is called.
+
+    Attributes:
+        offset: of the instruction.
+        calls: how many calls stand in the code up to it.
+        stack: what lies below the outputs.
+        locals: what is in the locals.
+    """
+
+    offset: int
+    calls: int
+    stack: list[Any]
+    locals: dict[str, Any]
+
+
 class _Symbolic:
     """One run over the code of an entry."""
 
@@ -136,6 +165,7 @@ class _Symbolic:
         self.graph: str | None = None
         self.unpacked = -1
         self.inputs: tuple[Local | Global | Read, ...] = ()
+        self.at_call: _AtCall | None = None
 
     def run(self, instructions: list[Instruction]) -> Any:
         """What the code returns. Jumps go forward, so this ends."""
@@ -155,7 +185,11 @@ class _Symbolic:
             step = _STEPS.get(each.opname)
             if step is None:
                 raise NotPlain(each.opname)
+            knew = self.graph
             step(self, each)
+            if self.graph != knew:
+                calls = sum(step.opname in _CALLS for step in instructions[:at])
+                self.at_call = _AtCall(each.offset, calls, self.stack[:-1], dict(self.locals))
         raise NotPlain("no return")
 
     def jumps(self, each: Instruction) -> bool:
@@ -334,13 +368,15 @@ _OPERATORS: list[tuple[str, str]] = getattr(dis, "_nb_ops", [])
 #: The number of the operator that takes an item, from Python 3.14 on.
 _SUBSCRIPT = next((at for at, (name, _) in enumerate(_OPERATORS) if name == "NB_SUBSCR"), -1)
 
+_CALLS = ("CALL", "CALL_FUNCTION", "CALL_METHOD")
+
 _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
     **dict.fromkeys(("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS"), lambda self, each: None),
     **dict.fromkeys(("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attribute),
     **dict.fromkeys(("LOAD_CONST", "LOAD_SMALL_INT"), lambda self, each: self.stack.append(Constant(each.argval))),
-    **dict.fromkeys(("CALL", "CALL_FUNCTION", "CALL_METHOD"), lambda self, each: self.call(each.arg or 0)),
+    **dict.fromkeys(_CALLS, lambda self, each: self.call(each.arg or 0)),
     **dict.fromkeys(("BINARY_SUBSCR", "BINARY_OP"), _subscript),
     **dict.fromkeys(("BUILD_MAP", "BUILD_CONST_KEY_MAP"), _build_map),
     **dict.fromkeys(("ROT_TWO", "ROT_THREE", "ROT_FOUR", "ROT_N"), _rotate),
@@ -410,15 +446,121 @@ def plan_of(code: types.CodeType) -> Plan:
     if getattr(code, "co_exceptiontable", b""):
         raise NotPlain("a try or a with")
     symbolic = _Symbolic(code)
+    rebuild = _Rebuild([*symbolic.parameters, *code.co_freevars])
     try:
-        result = symbolic.run(list(dis.get_instructions(code)))
+        rebuild.add(symbolic.run(list(dis.get_instructions(code))))
+    except NotPlain:
+        if symbolic.at_call is None:
+            raise
+        return _up_to_the_graph(code, symbolic, symbolic.at_call)
     except (IndexError, AttributeError, TypeError) as error:  # an instruction is used as no version of Python uses it
         raise NotPlain(str(error)) from error
     if symbolic.graph is None:
         raise NotPlain("no graph")
-    rebuild = _Rebuild([*symbolic.parameters, *code.co_freevars])
-    rebuild.add(result)
     return Plan(symbolic.graph, _in_order(symbolic.inputs), symbolic.inputs, rebuild.steps, symbolic.unpacked)
+
+
+# -- code that does more than to build a result ------------------------------------------------------------------------
+
+
+def _up_to_the_graph(code: types.CodeType, symbolic: _Symbolic, at_call: _AtCall) -> Plan:
+    """A plan that calls the graph; the rest of the code then runs as Dynamo wrote it."""
+    assert symbolic.graph is not None
+    if at_call.stack:
+        raise NotPlain("something below the outputs of the graph")
+    found = _rest_of(code, symbolic, at_call)
+    if found is None:
+        raise NotPlain("code after the graph that cannot stand alone")
+    rest, kept = found
+    return Plan(symbolic.graph, _in_order((*symbolic.inputs, *kept)), symbolic.inputs, [], -1, rest, kept)
+
+
+#: The parameter of the rest of a code: a list of what is handed over. The code takes all of it out, so that nothing
+#: is kept alive longer than Dynamo's own code keeps it.
+_HANDED = "___unified_guards_handed"
+_KINDS_OF_PARAMETERS = 0x04 | 0x08  # CO_VARARGS, CO_VARKEYWORDS
+#: What a frame begins with.
+_BEGINNINGS = frozenset({"MAKE_CELL", "COPY_FREE_VARS", "RESUME"})
+
+
+def _rest_of(
+    code: types.CodeType, symbolic: _Symbolic, at_call: _AtCall
+) -> tuple[types.CodeType, tuple[Local | Global | Read, ...]] | None:
+    """The code from behind the call of the graph on, and what it is given beside the outputs; None where it needs more.
+
+    Its parameters are those of the code, all by position, and last a list: of the outputs, and of the values that the
+    code had put into locals for later.
+    """
+    kept: dict[str, Local | Global | Read] = {}
+    constants: dict[str, Constant] = {}
+    dropped = _dropped_first(code, at_call.offset) - set(symbolic.parameters)
+    used = _locals_after(code, at_call.offset)
+    for name, value in at_call.locals.items():
+        if name not in used or name in dropped or value == Local(name):
+            continue
+        if isinstance(value, Constant):
+            constants[name] = value
+        elif isinstance(value, Local | Global | Read):
+            kept[name] = value
+        else:
+            return None
+    if any(name in used and name not in at_call.locals for name in symbolic.parameters):
+        return None  # it was deleted, or became a cell
+
+    def cut(instructions: list[Bytecode], options: dict[str, Any]) -> None:
+        # Offsets are others by now.
+        call = [at for at, each in enumerate(instructions) if each.opname in _CALLS][at_call.calls - 1]
+        beginning = [each for each in instructions[:call] if each.opname in _BEGINNINGS]
+        start = [
+            *(step for name in reversed(kept) for step in (*_take(), create_instruction("STORE_FAST", argval=name))),
+            *(
+                step
+                for name, constant in constants.items()
+                for step in (
+                    create_instruction("LOAD_CONST", argval=constant.value),
+                    create_instruction("STORE_FAST", argval=name),
+                )
+            ),
+            *_take(),
+        ]
+        for each in start:
+            each.starts_line, each.positions = instructions[call].starts_line, instructions[call].positions
+        after = instructions[call + 1 :]
+        while after[0].opname == "DELETE_FAST" and after[0].argval in dropped:
+            del after[0]
+        if any(each.target is not None and each.target not in after for each in after):
+            raise NotPlain("a jump to what comes before the graph")
+        instructions[:] = [*beginning, *start, *after]
+        count = len(symbolic.parameters)
+        names = options["co_varnames"]
+        options["co_varnames"] = (*names[:count], _HANDED, *names[count:])
+        options["co_argcount"], options["co_posonlyargcount"], options["co_kwonlyargcount"] = count + 1, 0, 0
+        options["co_flags"] &= ~_KINDS_OF_PARAMETERS
+
+    try:
+        return transform_code_object(code, cut)[0], tuple(kept.values())
+    except (AssertionError, KeyError, ValueError) as error:  # torch cannot assemble it
+        raise NotPlain(str(error)) from error
+
+
+def _take() -> list[Bytecode]:
+    """Takes the last of what is handed over."""
+    return [create_instruction("LOAD_FAST", argval=_HANDED), create_load_method("pop"), *create_call_method(0)]
+
+
+def _dropped_first(code: types.CodeType, offset: int) -> set[str]:
+    """The locals that are deleted right behind an offset. Dynamo's code keeps there what it has read more than once."""
+    after = (each for each in dis.get_instructions(code) if each.offset > offset)
+    return {each.argval for each in itertools.takewhile(lambda each: each.opname == "DELETE_FAST", after)}
+
+
+def _locals_after(code: types.CodeType, offset: int) -> set[str]:
+    """The locals that the instructions behind an offset name."""
+    found: set[str] = set()
+    for each in dis.get_instructions(code):
+        if each.offset > offset and "_FAST" in each.opname:
+            found.update(each.argval if isinstance(each.argval, tuple) else (each.argval,))
+    return found
 
 
 def _in_order(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,0 +1,78 @@
+// See vouched.h.
+#include "call/vouched.h"
+
+#include "cpython/pure.h"
+
+#include <algorithm>
+
+namespace unified_guards {
+namespace {
+
+// How often what was taken may turn out to be something else, before nothing is taken any more.
+constexpr int kMostFailures = 8;
+
+}  // namespace
+
+void Vouched::set(const Program& program, const std::vector<int64_t>& rows) {
+  is_vouched_.assign(rows.size(), false);
+  for (size_t at = 0; at < rows.size(); at++) {
+    const auto found = std::find(program.origins.begin(), program.origins.end(), rows[at]);
+    if (rows[at] < 0 || found == program.origins.end()) continue;
+    is_vouched_[at] = true;
+    inputs_.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(found - program.origins.begin())});
+  }
+}
+
+bool Vouched::take(const Checker& checker, Inputs& inputs) {
+  const std::vector<PyObject*>* found = inputs_.empty() ? nullptr : checker.found_by_facts();
+  if (found == nullptr) return false;
+  bool has_all = true;
+  for (const Input& input : inputs_) {
+    PyObject* value = (*found)[input.instruction];
+    inputs.set(input.at, value);
+    has_all = has_all && value != nullptr;
+  }
+  if (!has_all) drop_evaluated(*found);
+  return has_all;
+}
+
+// What is new on every call is evaluated on every check. It is read by the plan from now on.
+void Vouched::drop_evaluated(const std::vector<PyObject*>& found) {
+  const auto is_evaluated = [&](const Input& input) { return found[input.instruction] == nullptr; };
+  for (const Input& input : inputs_) is_vouched_[input.at] = !is_evaluated(input);
+  inputs_.erase(std::remove_if(inputs_.begin(), inputs_.end(), is_evaluated), inputs_.end());
+}
+
+void Vouched::forget() {
+  inputs_.clear();
+  is_vouched_.clear();
+}
+
+bool Vouched::is_known() const {
+  return is_learnt_ && std::all_of(classes_.begin(), classes_.end(),
+                                   [](const Class& known) { return known.type->tp_version_tag == known.version; });
+}
+
+void Vouched::begin_to_learn() {
+  classes_.clear();
+  is_learnt_ = is_doubtful_ = false;
+}
+
+void Vouched::learn(PyObject* base, PyObject* name) {
+  if (name == nullptr) {
+    is_doubtful_ |= !PyDict_CheckExact(base) && !PyTuple_CheckExact(base) && !PyList_CheckExact(base);
+    return;
+  }
+  PyTypeObject* type = Py_TYPE(base);
+  is_doubtful_ |= !attributes_are_of_instance(type, name) || cpython::type_version_word(type) == nullptr;
+  const bool is_new =
+      std::none_of(classes_.begin(), classes_.end(), [type](const Class& known) { return known.type == type; });
+  if (is_new && !is_doubtful_) classes_.push_back({type, type->tp_version_tag});
+}
+
+void Vouched::end_to_learn(bool are_same) {
+  is_learnt_ = are_same && !is_doubtful_;
+  if (!is_learnt_ && ++failures_ >= kMostFailures) forget();
+}
+
+}  // namespace unified_guards

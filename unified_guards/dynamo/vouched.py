@@ -1,0 +1,99 @@
+"""Which inputs of a graph the check has found itself: then nobody has to read them again.
+
+A guard on a parameter is reached the way that Dynamo's code reads the parameter. The native checker remembers what an
+accessor found (``csrc/witness``), so where an input of the plan is what some accessor of the entry's program reads, it
+is taken from there. A source and a read are the same where the classes on the way are guarded: the dispatcher then asks
+these classes whether an attribute is what the instance dict holds (``csrc/call/vouched.h``). Entry point:
+:func:`rows_of`.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable
+from typing import Any
+
+from unified_guards.dynamo.plan import Global, Local, Read
+from unified_guards.entry import Entry
+from unified_guards.guards.ir import Access, Source, Test
+
+Symbol = Local | Global | Read
+
+_ITEMS = {Access.DICT_ITEM, Access.ITEM, Access.LIST_ITEM, Access.TUPLE_ITEM}
+_ATTRIBUTES = {Access.ATTR, Access.GENERIC_ATTR}
+
+
+def rows_of(inputs: Iterable[Any], entry: Entry, function: types.FunctionType) -> list[int]:
+    """For each input of a plan the row of the entry's program that reads the same; -1 where there is none.
+
+    Args:
+        inputs: the inputs, as symbols.
+        entry: whose guards are checked.
+        function: whose code has the entry.
+    """
+    reader = _Reader(entry, function)
+    rows: dict[Symbol, int] = {}
+    for row, origin in enumerate(entry.row_origins):
+        symbol = reader.symbol(origin) if isinstance(origin, Source) else None
+        if symbol is not None:
+            rows.setdefault(symbol, row)
+    return [rows.get(item, -1) if isinstance(item, Read) else -1 for item in inputs]
+
+
+class _Reader:
+    """Says sources as the symbols of a plan."""
+
+    def __init__(self, entry: Entry, function: types.FunctionType) -> None:
+        self.globals = function.__globals__
+        self.known: dict[Source, Symbol | None] = {}
+        self.typed: set[Source] = set()
+        self.keys: dict[Source, str] = {}
+        code = function.__code__
+        count = code.co_argcount + code.co_kwonlyargcount
+        # The interpreter makes these itself.
+        self.built = code.co_varnames[count : count + bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)]
+        for item in entry.checked:
+            (source, *others) = item.sources or (None,)
+            if source is None or others:
+                continue
+            if item.test is Test.TYPE_IS:
+                self.typed.add(source)
+            elif item.test is Test.EQUALS and source.access is Access.DICT_KEY_AT and type(item.params[0]) is str:
+                self.keys[source] = item.params[0]
+
+    def symbol(self, source: Source) -> Symbol | None:
+        """What reads the same as an accessor; None where that is not certain."""
+        if source not in self.known:
+            self.known[source] = self._symbol(source)
+        return self.known[source]
+
+    def _symbol(self, source: Source) -> Symbol | None:
+        base = source.base
+        if base is None:
+            return None
+        if source.access is Access.LOCAL:
+            return Local(source.key)
+        if source.access is Access.DICT_ITEM and base.access is Access.GLOBALS:
+            return Global(source.key) if base.key is self.globals else None
+        if source.access is Access.DICT_ITEM and base.access is Access.GENERIC_DICT:
+            assert base.base is not None
+            return self._read(base.base, source.key, "attribute")
+        if source.access in _ATTRIBUTES:
+            return self._read(base, source.key, "attribute")
+        if source.access in _ITEMS:
+            return self._read(base, source.key, "item")
+        if source.access is Access.DICT_VALUE_AT:
+            key = self.keys.get(base.child(Access.DICT_KEY_AT, source.key))
+            return None if key is None else self._read(base, key, "item")
+        return None
+
+    def _read(self, base: Source, key: Any, kind: str) -> Read | None:
+        """A read behind a base whose class is guarded."""
+        found = self.symbol(base)
+        is_built = isinstance(found, Local) and found.name in self.built
+        if found is None or type(key) not in (int, str) or not (is_built or base in self.typed):
+            return None
+        return Read(found, key, kind)
+
+
+__all__ = ["rows_of"]
