@@ -127,6 +127,11 @@ bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback
     PyErr_SetString(PyExc_TypeError, "torch's functions are of another kind than this was written for");
     return false;
   }
+  if (Py_TYPE(generations) != &PyType_Type ||
+      !(reinterpret_cast<PyTypeObject*>(generations)->tp_flags & Py_TPFLAGS_HEAPTYPE)) {
+    PyErr_SetString(PyExc_TypeError, "torch counts generations in something else than a class of its own");
+    return false;
+  }
   State next;
   for (Py_ssize_t at = 0; at < PyList_GET_SIZE(flags); at++) {
     if (!add_flag(next.flags, PyList_GET_ITEM(flags, at))) return false;
@@ -174,13 +179,12 @@ Why why_long() {
 }
 
 bool count_generation() {
-  PyObject* tracker = State::now.generations;
   static PyObject* const one = PyLong_FromLong(1);
   static PyObject* name = nullptr;
-  const Ref before(PyObject_GetAttr(tracker, interned(&name, "generation")));
-  if (!before) return false;
-  const Ref after(PyNumber_Add(before.get(), one));
-  return after && PyObject_SetAttr(tracker, name, after.get()) == 0;
+  auto* tracker = reinterpret_cast<PyTypeObject*>(State::now.generations);
+  PyObject* before = cpython::own_attribute(tracker, interned(&name, "generation"));
+  const Ref after(before != nullptr ? PyNumber_Add(before, one) : nullptr);
+  return after && cpython::set_own_attribute(tracker, name, after.get());
 }
 
 bool set_callback(PyObject* callback) {

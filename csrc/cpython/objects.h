@@ -108,6 +108,21 @@ inline bool plain_attribute_access(PyTypeObject* type) {
   return _PyType_Lookup(type, name) == _PyType_Lookup(&PyBaseObject_Type, name);
 }
 
+// What a class that was made by a class statement has under a name itself: borrowed, or null with an error set.
+inline PyObject* own_attribute(PyTypeObject* type, PyObject* name) {
+  PyObject* found = PyDict_GetItemWithError(type->tp_dict, name);
+  if (found == nullptr && !PyErr_Occurred()) PyErr_SetObject(PyExc_AttributeError, name);
+  return found;
+}
+
+// As setattr() does, where neither a metaclass nor a name with a meaning of its own is in the way. False with an error
+// set.
+inline bool set_own_attribute(PyTypeObject* type, PyObject* name, PyObject* value) {
+  const bool is_done = PyDict_SetItem(type->tp_dict, name, value) == 0;
+  PyType_Modified(type);
+  return is_done;
+}
+
 // Adds a line to the traceback of the error that is set, as if a frame of that code had run. Does nothing where there
 // is no memory.
 void add_to_traceback(PyCodeObject* code, PyObject* globals);
