@@ -26,6 +26,7 @@ OP_TABLE: dict[str, _OpTraits]
 SHAPE_OPS: dict[str, int]
 REBUILD: dict[str, int]
 DICT_SLOTS: bool
+DICT_TABLES: bool
 
 class Checker:
     """A lowered GuardSet and its callable."""

@@ -392,6 +392,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("SHAPE_OPS") = numbered(kShapeOpNames);
   m.attr("REBUILD") = numbered(kRebuildNames);
   m.attr("DICT_SLOTS") = cpython::layouts_known;
+  m.attr("DICT_TABLES") = cpython::tables_known;
 
   bind_checker(m);
   PyObject* lookup = make_lookup_type();

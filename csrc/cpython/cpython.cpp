@@ -3,6 +3,10 @@
 
 #include <frameobject.h>
 
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 namespace unified_guards::cpython {
 
 bool run(const char* code, PyObject* scope) {
@@ -100,6 +104,88 @@ bool words_hold(PyObject* scope) {
          run("plain.__dict__", scope) && (*found.holder != holder || *found.slot != 0);
 }
 
+// ---- tables of dicts ----
+
+// Dicts with tables of every kind and size, some of them with deleted entries, and objects to put into them.
+constexpr const char* kTableProbe = R"(
+from sys import intern
+class Shared:
+    def __init__(self, n):
+        self.a = self.b = self.c = 0
+        for i in range(n):
+            setattr(self, 'd%d' % i, i)
+full, some, few = Shared(9), Shared(5), Shared(0)
+del some.b
+def make(n):
+    return {intern('e%d' % i): i for i in range(n)}
+deleted = make(90)
+for i in range(0, 90, 3):
+    del deleted['e%d' % i]
+tables = [{}, {'a': 0}, make(5), deleted, make(250), full.__dict__, some.__dict__, few.__dict__]
+names = ['a', 'b', 'd4', 'e3', 'e30'] + [intern('f%d' % i) for i in range(60)]
+one, other = object(), object()
+)";
+
+// Searches dicts for names while these come, change and go.
+class TableTest {
+ public:
+  TableTest(PyObject* one, PyObject* other) : one_(one), other_(other) {}
+
+  // Whether what the search for a name reads moves with whatever happens to the name.
+  bool search_moves(PyObject* dict, PyObject* name) {
+    PyObject* before = PyDict_GetItemWithError(dict, name);
+    return search_holds(dict, name) && PyDict_SetItem(dict, name, one_) == 0 && moved() && search_holds(dict, name) &&
+           PyDict_SetItem(dict, name, other_) == 0 && moved() && search_holds(dict, name) &&
+           PyDict_DelItem(dict, name) == 0 && moved() && (before == nullptr || PyDict_SetItem(dict, name, one_) == 0);
+  }
+  // Whether most searches came to an end; by chance some do not.
+  bool found_most() const { return unknown_ * 4 < searches_; }
+
+ private:
+  // Whether a search finds what the public API finds. Notes what it reads, in the order of facts.
+  bool search_holds(PyObject* dict, PyObject* name) {
+    noted_.clear();
+    const DictTable table = dict_table(dict);
+    if (table.shape == nullptr) return false;
+    const Search found = search(dict, name);
+    searches_++;
+    if (found.result == Search::Result::kUnknown) return ++unknown_ > 0;
+    note(table.keys);
+    if (table.values != nullptr) note(table.values);
+    note(table.shape);
+    const bool is_there = found.result == Search::Result::kFound;
+    for (size_t at = 0; !is_there && at < found.count; at++) note(found.words[at]);
+    if (is_there) note(found.entry.key);
+    if (is_there) note(found.entry.value);
+    return bits(PyDict_GetItemWithError(dict, name)) == (is_there ? *found.entry.value : 0);
+  }
+  void note(Word word) { noted_.emplace_back(word, *word); }
+  bool moved() const {
+    return noted_.empty() ||
+           std::any_of(noted_.begin(), noted_.end(), [](const auto& each) { return *each.first != each.second; });
+  }
+
+  PyObject *one_, *other_;
+  size_t searches_ = 0, unknown_ = 0;
+  std::vector<std::pair<Word, uint64_t>> noted_;
+};
+
+bool tables_hold() {
+  PyObject* scope = scope_of(kTableProbe);
+  if (scope == nullptr) return false;
+  TableTest test(PyDict_GetItemString(scope, "one"), PyDict_GetItemString(scope, "other"));
+  PyObject *tables = PyDict_GetItemString(scope, "tables"), *names = PyDict_GetItemString(scope, "names");
+  bool hold = true;
+  for (Py_ssize_t table = 0; table < PyList_GET_SIZE(tables); table++) {
+    for (Py_ssize_t name = 0; hold && name < PyList_GET_SIZE(names); name++) {
+      hold = test.search_moves(PyList_GET_ITEM(tables, table), PyList_GET_ITEM(names, name));
+    }
+  }
+  Py_DECREF(scope);
+  if (PyErr_Occurred()) PyErr_Clear();
+  return hold && test.found_most();
+}
+
 // ---- what code objects carry ----
 
 #if PY_VERSION_HEX >= 0x030C0000
@@ -187,6 +273,8 @@ void self_test() {
     layouts_known = holds(scope);
     words_known = layouts_known;
     words_known = layouts_known && words_hold(scope);
+    tables_known = words_known;
+    tables_known = words_known && tables_hold();
     Py_DECREF(scope);
   }
 #endif

@@ -9,6 +9,7 @@
 #include "cpython/dicts.h"
 #include "cpython/lookups.h"
 #include "cpython/objects.h"
+#include "cpython/tables.h"
 #include "cpython/words.h"
 
 namespace unified_guards::cpython {
@@ -20,7 +21,7 @@ bool run(const char* code, PyObject* scope);
 PyObject* scope_of(const char* code);
 
 // Compares what the layouts above say with what the public API says, on objects made for it.
-// Sets layouts_known and words_known; called once, when the extension is imported.
+// Sets layouts_known, words_known and tables_known; called once, when the extension is imported.
 void self_test();
 
 }  // namespace unified_guards::cpython

@@ -14,10 +14,12 @@ using cpython::word_at;
 
 // Whether an accessor that found this dict finds the same dict for as long as its facts, and the version, hold. The
 // type of the dict need not be compared then. Other accessors follow a pointer that may lead to anything by now. The
-// pointer to an instance dict always leads to a dict, but that may be of a subclass.
-bool is_same_dict(const Instruction& i, PyObject* value, Word version) {
+// pointer to an instance dict always leads to a dict, but that may be of a subclass. An entry of a dict without facts
+// on its version may hold anything else, too.
+bool is_same_dict(const Instruction& i, PyObject* value, Word version, bool is_entry) {
   if (!PyDict_CheckExact(value)) return false;
   if (i.op == Op::GENERIC_DICT) return version != nullptr;
+  if (i.op == Op::DICT_ITEM && is_entry) return false;
   return i.op == Op::DICT_ITEM || i.op == Op::DICT_VALUE_AT || i.op == Op::TYPE_DICT || i.op == Op::CONSTANT;
 }
 
@@ -81,7 +83,7 @@ PyObject* FactBuilder::read_accessor(uint32_t at, const Register& base) {
   Instruction& i = program_.code[at];
   PyObject* object = base.value;
   switch (i.op) {
-    case Op::DICT_ITEM:
+    case Op::DICT_ITEM: return read_dict_item(i, base);
     case Op::DICT_KEY_AT:
     case Op::DICT_VALUE_AT: return base.has & kNeedsVersion ? peek(i, object) : nullptr;
     case Op::TUPLE_ITEM:
@@ -113,8 +115,8 @@ PyObject* FactBuilder::read_accessor(uint32_t at, const Register& base) {
     case Op::FUNC_CODE:
     case Op::FUNC_CLOSURE: return read_function_field(i.op, object);
     case Op::GLOBAL_WEAKREF: {
-      if (!(base.has & kNeedsVersion)) return nullptr;
-      PyObject* reference = cpython::find_purely(object, i.object, i.arg).value;
+      PyObject* reference = read_dict_item(i, base);
+      if (reference != nullptr && base.has & kHasTable) emit_type(reference);
       return reference != nullptr ? read_weakref(reference) : nullptr;
     }
     case Op::WEAKREF_CALL: return read_weakref(object);
@@ -123,11 +125,16 @@ PyObject* FactBuilder::read_accessor(uint32_t at, const Register& base) {
   }
 }
 
+PyObject* FactBuilder::read_dict_item(Instruction& i, const Register& base) {
+  if (base.has & kHasTable) return read_entry(base.value, i.object).value;
+  return base.has & kNeedsVersion ? cpython::find_purely(base.value, i.object, i.arg).value : nullptr;
+}
+
 PyObject* FactBuilder::read_item(Instruction& i, const Register& base) {
   PyObject* object = base.value;
-  const bool has_facts = base.has & (PyDict_Check(object) ? kNeedsVersion : kNeedsItems);
-  PyObject* value = has_facts ? peek(i, object) : nullptr;
-  if (value == nullptr || PyDict_Check(object) || is_immutable(object)) return value;
+  if (PyDict_CheckExact(object)) return read_dict_item(i, base);
+  PyObject* value = base.has & kNeedsItems ? peek(i, object) : nullptr;
+  if (value == nullptr || is_immutable(object)) return value;
   const uint32_t index = i.op == Op::ITEM ? static_cast<uint32_t>(PyLong_AsLong(i.object)) : i.arg;
   emit(FactKind::kItem,
        PyList_Check(object) ? cpython::item_word(object, index) : cpython::tuple_item_word(object, index));
@@ -178,10 +185,16 @@ uint8_t FactBuilder::value_facts(uint32_t at, PyObject* value, uint8_t needs) {
     return kNeedsType | kNeedsItems;
   }
   uint8_t has = 0;
-  const Word version = needs & kNeedsVersion && PyDict_Check(value) ? dict_version_word(value) : nullptr;
-  if (needs != 0 && !is_same_dict(program_.code[at], value, version)) emit_type(value);
+  const bool is_on_its_table = needs & kNeedsVersion && PyDict_CheckExact(value) && is_on_table(value);
+  Word version = nullptr;
+  if (needs & kNeedsVersion && PyDict_Check(value) && !is_on_its_table) version = dict_version_word(value);
+  const bool is_entry = registers_[program_.code[at].base].has & kHasTable;
+  if (needs != 0 && (is_on_its_table || !is_same_dict(program_.code[at], value, version, is_entry))) emit_type(value);
   has |= kNeedsType;
-  if (version != nullptr) {
+  if (is_on_its_table) {
+    table_facts(value);
+    has |= kHasTable;
+  } else if (version != nullptr) {
     emit(FactKind::kDictVersion, version);
     has |= kNeedsVersion;
   }
@@ -193,7 +206,7 @@ uint8_t FactBuilder::value_facts(uint32_t at, PyObject* value, uint8_t needs) {
     emit(FactKind::kLength, cpython::set_size_word(value));
     has |= kNeedsItems;
   }
-  if (needs & kNeedsAttrs && attribute_facts(value)) has |= kNeedsAttrs;
+  if (needs & kNeedsAttrs) has |= attribute_facts(value);
   return has;
 }
 

@@ -48,15 +48,16 @@ PyObject* FactBuilder::read_attribute(Instruction& i, const Register& base) {
   if (PyFunction_Check(object)) {
     if (PyObject* value = read_function_attribute(object, name)) return value;
   }
-  return read_name(object, name, i.arg);
+  return read_name(base, name, i.arg);
 }
 
-PyObject* FactBuilder::read_name(PyObject* object, PyObject* name, cpython::Slot& slot) {
+PyObject* FactBuilder::read_name(const Register& base, PyObject* name, cpython::Slot& slot) {
+  PyObject* object = base.value;
   name = name_to_look_for(object, name);
   PyObject* of_type = _PyType_Lookup(Py_TYPE(object), name);
   if (of_type != nullptr && of_type == class_getter()) return reinterpret_cast<PyObject*>(Py_TYPE(object));
   if (of_type != nullptr && Py_TYPE(of_type) == &PyMemberDescr_Type) return read_member(object, of_type);
-  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return read_property(object, of_type);
+  if (of_type != nullptr && Py_TYPE(of_type) == &PyProperty_Type) return read_property(base, of_type);
   if (PyObject* value = read_class_name(object, of_type)) return value;
   if (of_type != nullptr && (goes_first(of_type) || !type_stays(of_type))) return nullptr;
   if (PyType_Check(object)) {
@@ -66,7 +67,7 @@ PyObject* FactBuilder::read_name(PyObject* object, PyObject* name, cpython::Slot
   }
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kReady) {
-    const cpython::Found found = cpython::find_purely(instance.dict, name, slot);
+    const cpython::Found found = read_instance(base, instance.dict, name, slot);
     if (!found.certain) return nullptr;
     if (found.value != nullptr) return found.value;
   }
@@ -107,7 +108,7 @@ PyObject* FactBuilder::read_class_name(PyObject* type, PyObject* of_metaclass) {
 
 // The value of a property, if it is known what its getter reads. Where a getter reads another property, that one is not
 // followed.
-PyObject* FactBuilder::read_property(PyObject* object, PyObject* property) {
+PyObject* FactBuilder::read_property(const Register& base, PyObject* property) {
   static PyObject* getter_name = PyUnicode_InternFromString("fget");
   PyObject* descriptor = _PyType_Lookup(&PyProperty_Type, getter_name);
   if (descriptor == nullptr || Py_TYPE(descriptor) != &PyMemberDescr_Type) return nullptr;
@@ -117,20 +118,20 @@ PyObject* FactBuilder::read_property(PyObject* object, PyObject* property) {
   emit_type(getter);
   emit(FactKind::kFunctionField, word_at(&reinterpret_cast<PyFunctionObject*>(getter)->func_code));
   follows_property_ = true;
-  PyObject* value = read_getter(object, reinterpret_cast<PyFunctionObject*>(getter), *hook);
+  PyObject* value = read_getter(base, reinterpret_cast<PyFunctionObject*>(getter), *hook);
   follows_property_ = false;
   return value;
 }
 
-PyObject* FactBuilder::read_getter(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
-  if (hook.form == AttributeHook::Form::kAllOf) return read_all_of(object, getter, hook);
+PyObject* FactBuilder::read_getter(const Register& base, PyFunctionObject* getter, const AttributeHook& hook) {
+  if (hook.form == AttributeHook::Form::kAllOf) return read_all_of(base, getter, hook);
   cpython::Slot nowhere = cpython::kNoSlot;
-  return hook.form == AttributeHook::Form::kReturns ? read_name(object, hook.names[0], nowhere) : nullptr;
+  return hook.form == AttributeHook::Form::kReturns ? read_name(base, hook.names[0], nowhere) : nullptr;
 }
 
 // What `all` says of an attribute of every item, where each is True or False itself. There are facts on the getter's
 // globals, too: another function that is made at its address may run the same code with other globals.
-PyObject* FactBuilder::read_all_of(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook) {
+PyObject* FactBuilder::read_all_of(const Register& base, PyFunctionObject* getter, const AttributeHook& hook) {
   constexpr Py_ssize_t kMostItems = 1000;
   const Word globals = dict_version_word(getter->func_globals), builtins = dict_version_word(getter->func_builtins);
   if (globals == nullptr || builtins == nullptr || !finds_builtin(getter, "all") || !finds_builtin(getter, "len")) {
@@ -141,7 +142,7 @@ PyObject* FactBuilder::read_all_of(PyObject* object, PyFunctionObject* getter, c
   emit(FactKind::kDictVersion, globals);
   emit(FactKind::kDictVersion, builtins);
   cpython::Slot nowhere = cpython::kNoSlot;
-  PyObject* list = read_name(object, hook.names[0], nowhere);
+  PyObject* list = read_name(base, hook.names[0], nowhere);
   if (list == nullptr || !PyList_CheckExact(list) || PyList_GET_SIZE(list) > kMostItems) return nullptr;
   emit_type(list);
   emit(FactKind::kLength, cpython::size_word(list));
@@ -151,9 +152,10 @@ PyObject* FactBuilder::read_all_of(PyObject* object, PyFunctionObject* getter, c
     PyObject* item = PyList_GET_ITEM(list, at);
     emit(FactKind::kItem, cpython::item_word(list, static_cast<uint32_t>(at)));
     emit_type(item);
-    if (!attribute_facts(item)) return nullptr;
+    const uint8_t has = attribute_facts(item);
+    if (!(has & kNeedsAttrs)) return nullptr;
     nowhere = cpython::kNoSlot;
-    PyObject* value = read_name(item, hook.names[1], nowhere);
+    PyObject* value = read_name({item, Knows::kFacts, has}, hook.names[1], nowhere);
     if (value == nullptr || !PyBool_Check(value)) return nullptr;
     if (value == Py_False) all = Py_False;
   }
@@ -192,14 +194,14 @@ PyObject* FactBuilder::read_member(PyObject* object, PyObject* descriptor) {
   return none_if_empty ? Py_None : nullptr;
 }
 
-// What decides getattr(value, ...) apart from the value of the attribute.
-bool FactBuilder::attribute_facts(PyObject* value) {
+// What decides getattr(value, ...) apart from the value of the attribute. Gives kNeedsAttrs if there are such facts.
+uint8_t FactBuilder::attribute_facts(PyObject* value) {
   PyTypeObject* type = Py_TYPE(value);
   const Word version = cpython::type_version_word(type);
-  if (version == nullptr) return false;
+  if (version == nullptr) return 0;
   emit(FactKind::kTypeVersion, version);
-  if (PyType_Check(value)) return class_attribute_facts(reinterpret_cast<PyTypeObject*>(value));
-  if (!cpython::plain_attribute_access(type) && !hook_facts(value)) return false;
+  if (PyType_Check(value)) return class_attribute_facts(reinterpret_cast<PyTypeObject*>(value)) ? kNeedsAttrs : 0;
+  if (!cpython::plain_attribute_access(type) && !hook_facts(value)) return 0;
   return instance_facts(value);
 }
 
@@ -210,18 +212,25 @@ bool FactBuilder::class_attribute_facts(PyTypeObject* type) {
   return true;
 }
 
-bool FactBuilder::instance_facts(PyObject* value) {
+uint8_t FactBuilder::instance_facts(PyObject* value) {
   const cpython::InstanceDict instance = cpython::instance_dict(value);
   const Word holder = cpython::dict_word(value);
-  if (instance.state == DictState::kNotMade) return true;
-  if (instance.state == DictState::kOther) return false;
-  if (holder == nullptr) return instance.state == DictState::kNone && Py_TYPE(value)->tp_dictoffset == 0;
+  if (instance.state == DictState::kNotMade) return kNeedsAttrs;
+  if (instance.state == DictState::kOther) return 0;
+  if (holder == nullptr) {
+    return instance.state == DictState::kNone && Py_TYPE(value)->tp_dictoffset == 0 ? kNeedsAttrs : 0;
+  }
   emit(FactKind::kInstanceDict, holder);
-  if (instance.state == DictState::kNone) return true;
+  if (instance.state == DictState::kNone) return kNeedsAttrs;
+  if (is_instance_on_table(value, instance.dict)) {
+    emit_type(instance.dict);
+    table_facts(instance.dict);
+    return kNeedsAttrs | kHasTable;
+  }
   const Word entries = dict_version_word(instance.dict);
-  if (entries == nullptr) return false;
+  if (entries == nullptr) return 0;
   emit(FactKind::kDictVersion, entries);
-  return true;
+  return kNeedsAttrs;
 }
 
 // Facts on each __getattribute__: its code, its class, and where it looks `super` up. Then facts on the dict of names.
@@ -253,10 +262,10 @@ bool FactBuilder::absence_facts(PyObject* object, PyObject* name, const Register
   if (getattr == nullptr && type->tp_getattro != PyObject_GenericGetAttr && !Hooks(object).known) return false;
   name = name_to_look_for(object, name);
   if (_PyType_Lookup(type, name) != nullptr) return false;
-  if (getattr != nullptr && !getattr_absence_facts(object, getattr, name)) return false;
+  if (getattr != nullptr && !getattr_absence_facts(base, getattr, name)) return false;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kNone) return true;
-  if (instance.state == DictState::kReady) return cpython::lacks_purely(instance.dict, name);
+  if (instance.state == DictState::kReady) return read_instance(base, instance.dict, name).is_absent();
   const cpython::InlineSlot inlined = cpython::inline_slot(object, name);
   if (inlined.slot == nullptr) return false;
   emit(FactKind::kInlineValues, inlined.holder);
@@ -265,7 +274,8 @@ bool FactBuilder::absence_facts(PyObject* object, PyObject* name, const Register
 }
 
 // Whether a __getattr__ does not find the name either.
-bool FactBuilder::getattr_absence_facts(PyObject* object, PyObject* getattr, PyObject* name) {
+bool FactBuilder::getattr_absence_facts(const Register& base, PyObject* getattr, PyObject* name) {
+  PyObject* object = base.value;
   const AttributeHook* hook = attribute_hook(getattr);
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (hook == nullptr || hook->form != AttributeHook::Form::kLooksIn) return false;
@@ -273,10 +283,11 @@ bool FactBuilder::getattr_absence_facts(PyObject* object, PyObject* getattr, PyO
   if (!cpython::shows_instance_dict(object)) return false;
   emit(FactKind::kFunctionField, word_at(&reinterpret_cast<PyFunctionObject*>(getattr)->func_code));
   for (PyObject* where : hook->names) {
-    const cpython::Found found = cpython::find_purely(instance.dict, where);
+    const cpython::Found found = read_instance(base, instance.dict, where);
     if (!found.certain) return false;
     if (found.value == nullptr) continue;
     if (!PyDict_CheckExact(found.value) || !cpython::lacks_purely(found.value, name)) return false;
+    if (base.has & kHasTable) emit_type(found.value);
     const Word version = dict_version_word(found.value);
     if (version == nullptr) return false;
     emit(FactKind::kDictVersion, version);

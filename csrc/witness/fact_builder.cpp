@@ -204,7 +204,7 @@ void FactBuilder::decide_relations() {
 
 // ---- updating ----------------------------------------------------------------------------------------------------
 
-FactBuilder::Outcome FactBuilder::repair(uint32_t at) {
+FactBuilder::Outcome FactBuilder::repair(uint32_t at, FactKind kind) {
   start_update();
   const Instruction& i = program_.code[at];
   const uint32_t parent = program_.tree[at].parent;
@@ -223,7 +223,9 @@ FactBuilder::Outcome FactBuilder::repair(uint32_t at) {
   if (remember(at, value, remembered.mode)) {
     same ? refresh_children(at) : build(at + 1, program_.tree[at].end);
   }
-  return commit();
+  const Outcome outcome = commit();
+  const bool moves = outcome == Outcome::kDone && kind == FactKind::kDictVersion && dict_keeps_moving(at);
+  return moves ? Outcome::kOther : outcome;
 }
 
 FactBuilder::Outcome FactBuilder::replace(uint32_t anchor, PyObject* value) {

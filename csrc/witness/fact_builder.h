@@ -26,21 +26,26 @@ class FactBuilder {
   enum class Outcome { kDone, kFails, kOther };
 
   explicit FactBuilder(Program& program)
-      : program_(program), anchor_moves_(program.code.size()), registers_(program.size.registers) {}
+      : program_(program),
+        anchor_moves_(program.code.size()),
+        dict_moves_(program.code.size()),
+        registers_(program.size.registers) {}
 
   // Call first: the facts to write, and the evaluator to use.
   void bind(Facts& facts, Evaluation& evaluation) {
     facts_ = &facts;
     evaluation_ = &evaluation;
     work_ = 0;
+    facts_->checks++;
   }
 
   // Writes all facts, from nothing.
   Outcome record(PyObject* locals);
 
-  // A fact of this instruction does not hold. Evaluates the instruction again and, where an accessor now finds another
-  // object, all instructions below it. The facts are changed only when the outcome is kDone.
-  Outcome repair(uint32_t at);
+  // A fact of this instruction, of that kind, does not hold. Evaluates the instruction again and, where an accessor now
+  // finds another object, all instructions below it. The facts are changed only when the outcome is kDone. kOther also
+  // when it is a dict whose version moves on every check: the next record() has facts on its entries.
+  Outcome repair(uint32_t at, FactKind kind);
 
   // An anchor has another value: evaluates all instructions below it again, as repair() does. kOther also when this has
   // now happened kMostMoves times: from then on the accessor is no anchor.
@@ -61,8 +66,11 @@ class FactBuilder {
   struct Register {
     PyObject* value = nullptr;
     Knows state = Knows::kNothing;
-    uint8_t has = 0;  // which Needs facts were found for
+    uint8_t has = 0;  // which Needs facts were found for; and kHasTable
   };
+  // Beside the Needs: there are facts on the table of the dict, or of the instance dict, and none on its version. What
+  // is read of it has facts of its own.
+  static constexpr uint8_t kHasTable = 128;
   struct Change {
     uint32_t at;
     Fact fact;
@@ -82,17 +90,18 @@ class FactBuilder {
   // What an accessor finds, with facts that say so; null when there are none (accessor_facts.cpp).
   PyObject* read_accessor(uint32_t at, const Register& base);
   PyObject* read_item(Instruction& i, const Register& base);
+  PyObject* read_dict_item(Instruction& i, const Register& base);
   PyObject* read_function_field(Op op, PyObject* object);
   PyObject* read_gradient(PyObject* tensor);
   PyObject* read_weakref(PyObject* reference);
 
   // The same of attributes (attribute_facts.cpp).
   PyObject* read_attribute(Instruction& i, const Register& base);
-  PyObject* read_name(PyObject* object, PyObject* name, cpython::Slot& slot);
+  PyObject* read_name(const Register& base, PyObject* name, cpython::Slot& slot);
   PyObject* read_class_name(PyObject* type, PyObject* of_metaclass);
-  PyObject* read_property(PyObject* object, PyObject* property);
-  PyObject* read_getter(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook);
-  PyObject* read_all_of(PyObject* object, PyFunctionObject* getter, const AttributeHook& hook);
+  PyObject* read_property(const Register& base, PyObject* property);
+  PyObject* read_getter(const Register& base, PyFunctionObject* getter, const AttributeHook& hook);
+  PyObject* read_all_of(const Register& base, PyFunctionObject* getter, const AttributeHook& hook);
   PyObject* read_function_attribute(PyObject* function, PyObject* name);
   PyObject* read_member(PyObject* object, PyObject* descriptor);
   bool type_stays(PyObject* attribute);
@@ -100,15 +109,29 @@ class FactBuilder {
   // Emits the facts about a value that the instructions below it need. Gives the Needs for which there are facts.
   uint8_t value_facts(uint32_t at, PyObject* value, uint8_t needs);
   void keep(uint32_t at, PyObject* value);
-  bool attribute_facts(PyObject* value);
+  uint8_t attribute_facts(PyObject* value);
   bool class_attribute_facts(PyTypeObject* type);
   bool hook_facts(PyObject* value);
-  bool instance_facts(PyObject* value);
+  uint8_t instance_facts(PyObject* value);
+
+  // Dicts that change on every call (dict_facts.cpp).
+  bool is_on_table(PyObject* dict) const { return dict_moves_[current_] && cpython::dict_table(dict).shape != nullptr; }
+  bool is_instance_on_table(PyObject* object, PyObject* dict) const {
+    return cpython::plain_attribute_access(Py_TYPE(object)) && is_on_table(dict);
+  }
+  void table_facts(PyObject* dict);
+  cpython::Found read_entry(PyObject* dict, PyObject* name);
+  cpython::Found read_instance(const Register& base, PyObject* dict, PyObject* name, cpython::Slot& slot);
+  cpython::Found read_instance(const Register& base, PyObject* dict, PyObject* name) {
+    cpython::Slot nowhere = cpython::kNoSlot;
+    return read_instance(base, dict, name, nowhere);
+  }
+  bool dict_keeps_moving(uint32_t at);
 
   // Whether facts, those of the base and those that are emitted here, keep the answer of a guard (guard_facts.cpp).
   bool guard_facts(uint32_t at, const Register& base);
   bool absence_facts(PyObject* object, PyObject* name, const Register& base);
-  bool getattr_absence_facts(PyObject* object, PyObject* getattr, PyObject* name);
+  bool getattr_absence_facts(const Register& base, PyObject* getattr, PyObject* name);
   bool marking_facts(uint32_t at, PyObject* object, PyObject* name);
   bool tensor_facts(uint32_t at, PyObject* object);
   bool ambient_facts(const Instruction& i);
@@ -138,6 +161,7 @@ class FactBuilder {
 
   Program& program_;
   std::vector<uint8_t> anchor_moves_;  // by instruction: how often an anchor was another object
+  std::vector<bool> dict_moves_;       // by instruction: whether a dict was found whose version moves on every check
   Facts* facts_ = nullptr;
   Evaluation* evaluation_ = nullptr;
   std::vector<Register> registers_;

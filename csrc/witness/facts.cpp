@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 #include <tuple>
+#include <utility>
 
 namespace unified_guards {
 
@@ -54,6 +55,21 @@ void Facts::sort_tensors() {
   if (count != 0) runs.push_back(static_cast<uint32_t>(count));
   tensors = std::move(sorted);
   tensor_owners = std::move(sorted_owners);
+}
+
+bool Facts::moves_again(uint32_t at) {
+  for (DictMoved& moved : dict_moved) {
+    if (moved.at == at) return std::exchange(moved.check, checks) + 1 == checks;
+  }
+  dict_moved.push_back({at, checks});
+  return false;
+}
+
+bool Facts::has(uint32_t at, FactKind kind) const {
+  for (size_t fact = remembered[at].first; fact < count() && owners[fact] == at; fact++) {
+    if (kinds[fact] == kind) return true;
+  }
+  return false;
 }
 
 }  // namespace unified_guards

@@ -34,6 +34,9 @@ static_assert(sizeof(Fact) == 16);
   X(kType, "type")                                 /* ob_type of an object      */ \
   X(kTypeVersion, "type version")                  /* of a class and its bases  */ \
   X(kDictVersion, "dict version")                  /* tag or watcher's counter  */ \
+  X(kDictTable, "dict table")                      /* where a dict's keys are   */ \
+  X(kDictEntry, "dict entry")                      /* one key and its value     */ \
+  X(kDictSearch, "dict search")                    /* that finds no such key    */ \
   X(kInstanceDict, "instance dict")                /* where the object keeps it */ \
   X(kInlineValues, "inline values")                /* the array of them         */ \
   X(kInlineValue, "inline value")                  /* one of them               */ \
@@ -164,6 +167,12 @@ class Kept {
   std::vector<std::pair<uint32_t, PyObject*>> values_;
 };
 
+// In which check the version of a dict that an instruction reads was last found to have moved.
+struct DictMoved {
+  uint32_t at;     // the instruction
+  uint64_t check;  // as Facts::checks counts
+};
+
 // The facts about one root.
 struct Facts {
   static constexpr size_t kAhead = 24, kTensorsAhead = 12;
@@ -181,6 +190,8 @@ struct Facts {
   KnownTypes types;
   Kept kept;
   SeenTable unique;  // objects with facts, in a group of UNIQUE in which others are live
+  uint64_t checks = 0;
+  std::vector<DictMoved> dict_moved;
 
   size_t count() const { return owners.size(); }
   size_t tensor_count() const { return tensor_owners.size(); }
@@ -189,12 +200,19 @@ struct Facts {
   void finish();
   void sort_tensors();
 
+  // Notes that the version of a dict of instruction `at` has moved. True if it had moved in the check before this one,
+  // too.
+  bool moves_again(uint32_t at);
+
+  // Whether instruction `at` has a fact of this kind.
+  bool has(uint32_t at, FactKind kind) const;
+
   size_t bytes() const {
     return facts.capacity() * sizeof(Fact) + kinds.capacity() +
            (owners.capacity() + tensor_owners.capacity() + runs.capacity()) * sizeof(uint32_t) +
            tensors.capacity() * sizeof(TensorFact) + likenesses.capacity() * sizeof(Likeness) +
            remembered.capacity() * sizeof(Remembered) + found.capacity() * sizeof(PyObject*) + unique.bytes() +
-           kept.bytes() + types.bytes();
+           dict_moved.capacity() * sizeof(DictMoved) + kept.bytes() + types.bytes();
   }
 };
 

@@ -45,12 +45,15 @@ bool FactBuilder::guard_facts(uint32_t at, const Register& base) {
       return base.has & kNeedsItems && (PyList_CheckExact(value) || PyTuple_CheckExact(value) ||
                                         PySet_CheckExact(value) || PyUnicode_CheckExact(value));
     case Op::DICT_LENGTH:
+      if (base.has & kHasTable) emit(FactKind::kLength, cpython::used_word(value));
+      return base.has & (kNeedsVersion | kHasTable);
     case Op::DICT_VERSION: return base.has & kNeedsVersion;
     case Op::KEYS:
     case Op::MAPPING_KEYS:
       return base.has & kNeedsVersion && PyDict_CheckExact(value) && keys_compare_purely(value, i.object);
     case Op::DICT_CONTAINS:
       if (!PyDict_Check(value)) return true;
+      if (base.has & kHasTable) return read_entry(value, i.object).certain;
       return base.has & kNeedsVersion && cpython::is_plain(i.object) && cpython::has_plain_keys(value);
     case Op::NO_ATTR: return absence_facts(value, i.object, base);
     case Op::DIM_MARKING:

@@ -144,7 +144,7 @@ Verdict Witness::facts_hold(FactBuilder& builder) {
     if (*facts[at].word == facts[at].expected) [[likely]]
       continue;
     facts_moved.note(facts_.kinds[at]);
-    const Verdict verdict = verdict_of(builder.repair(facts_.owners[at]));
+    const Verdict verdict = verdict_of(builder.repair(facts_.owners[at], facts_.kinds[at]));
     if (verdict != Verdict::kHolds) return verdict;
   }
   return Verdict::kHolds;

@@ -93,7 +93,7 @@ def test_a_fresh_tensor_argument_costs_nothing_that_is_remembered() -> None:
 
 
 @NEEDS_VERSIONS
-def test_a_counter_on_a_module_repairs_its_own_dict_alone() -> None:
+def test_a_module_that_changes_now_and_then_has_its_own_dict_repaired_alone() -> None:
     parts = [Thing(flag=True, calls=0) for _ in range(40)]
     guards = [equals(item("flag", item(f"part{i}")), True) for i in range(40)]
     thing: Any = Thing(**{f"part{i}": part for i, part in enumerate(parts)})
@@ -103,6 +103,7 @@ def test_a_counter_on_a_module_repairs_its_own_dict_alone() -> None:
     for _ in range(10):
         parts[7].calls += 1
         assert held_by(made, {"x": thing})
+        assert held_by(made, {"x": thing})  # one that changes on every call: test_moving_dicts.py
     after = made.witness
     assert after is not None
     assert after["repaired"] == before["repaired"] + 10
