@@ -225,7 +225,7 @@ uint8_t FactBuilder::instance_facts(PyObject* value) {
   if (is_instance_on_table(value, instance.dict)) {
     emit_type(instance.dict);
     table_facts(instance.dict);
-    return kNeedsAttrs | kHasTable;
+    return kNeedsAttrs | kHasInstanceTable;
   }
   const Word entries = dict_version_word(instance.dict);
   if (entries == nullptr) return 0;
@@ -287,7 +287,7 @@ bool FactBuilder::getattr_absence_facts(const Register& base, PyObject* getattr,
     if (!found.certain) return false;
     if (found.value == nullptr) continue;
     if (!PyDict_CheckExact(found.value) || !cpython::lacks_purely(found.value, name)) return false;
-    if (base.has & kHasTable) emit_type(found.value);
+    if (base.has & kHasInstanceTable) emit_type(found.value);
     const Word version = dict_version_word(found.value);
     if (version == nullptr) return false;
     emit(FactKind::kDictVersion, version);

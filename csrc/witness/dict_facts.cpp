@@ -34,18 +34,18 @@ cpython::Found FactBuilder::read_entry(PyObject* dict, PyObject* name) {
 
 // The same of the instance dict of an object.
 cpython::Found FactBuilder::read_instance(const Register& base, PyObject* dict, PyObject* name, cpython::Slot& slot) {
-  return base.has & kHasTable ? read_entry(dict, name) : cpython::find_purely(dict, name, slot);
+  return base.has & kHasInstanceTable ? read_entry(dict, name) : cpython::find_purely(dict, name, slot);
 }
 
 // Whether the version of the dict that an accessor found, or of the instance dict of what it found, moves on every
 // check, and there can be facts on the table of that dict instead. If so, the next record() of any root has them; also
 // for other accessors that lead to a dict which has just moved, since most often that is the same dict.
 bool FactBuilder::dict_keeps_moving(uint32_t at) {
-  if (!facts_->moves_again(at) || facts_->has(at, FactKind::kDictTable)) return false;
+  if (facts_->note_dict_moved(at) < kMostMoves || facts_->has(at, FactKind::kDictTable)) return false;
   PyObject* value = facts_->found[at];
   const cpython::InstanceDict instance = cpython::instance_dict(value);
   for (const DictMoved& moved : facts_->dict_moved) {
-    if (moved.check + 1 >= facts_->checks) dict_moves_[moved.at] = true;
+    if (moved.check + 1 >= facts_->checks && moved.in_a_row + 1 >= kMostMoves) dict_moves_[moved.at] = true;
   }
   current_ = at;
   return PyDict_CheckExact(value)

@@ -66,11 +66,11 @@ class FactBuilder {
   struct Register {
     PyObject* value = nullptr;
     Knows state = Knows::kNothing;
-    uint8_t has = 0;  // which Needs facts were found for; and kHasTable
+    uint8_t has = 0;  // which Needs facts were found for; and the two below
   };
-  // Beside the Needs: there are facts on the table of the dict, or of the instance dict, and none on its version. What
-  // is read of it has facts of its own.
-  static constexpr uint8_t kHasTable = 128;
+  // Beside the Needs: there are facts on the table of the dict itself, or of the instance dict, and none on its
+  // version. What is read of that dict has facts of its own.
+  static constexpr uint8_t kHasTable = 64, kHasInstanceTable = 128;
   struct Change {
     uint32_t at;
     Fact fact;
@@ -143,7 +143,8 @@ class FactBuilder {
   size_t emitted() const { return updating_ ? changes_.size() - change_from_ : facts_->facts.size() - from_; }
   void drop_emitted();
   bool end(uint32_t at);
-  // An anchor that was another object this often is a new one on every call: no facts begin there.
+  // An anchor that was another object this often is a new one on every call: no facts begin there. A dict that has
+  // changed in so many checks in a row changes on every call.
   static constexpr uint8_t kMostMoves = 3;
 
   bool other() {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <numeric>
 #include <tuple>
-#include <utility>
 
 namespace unified_guards {
 
@@ -57,12 +56,15 @@ void Facts::sort_tensors() {
   tensor_owners = std::move(sorted_owners);
 }
 
-bool Facts::moves_again(uint32_t at) {
+uint32_t Facts::note_dict_moved(uint32_t at) {
   for (DictMoved& moved : dict_moved) {
-    if (moved.at == at) return std::exchange(moved.check, checks) + 1 == checks;
+    if (moved.at != at) continue;
+    if (moved.check != checks) moved.in_a_row = moved.check + 1 == checks ? moved.in_a_row + 1 : 1;
+    moved.check = checks;
+    return moved.in_a_row;
   }
-  dict_moved.push_back({at, checks});
-  return false;
+  dict_moved.push_back({at, 1, checks});
+  return 1;
 }
 
 bool Facts::has(uint32_t at, FactKind kind) const {

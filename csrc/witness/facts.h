@@ -169,8 +169,9 @@ class Kept {
 
 // In which check the version of a dict that an instruction reads was last found to have moved.
 struct DictMoved {
-  uint32_t at;     // the instruction
-  uint64_t check;  // as Facts::checks counts
+  uint32_t at;        // the instruction
+  uint32_t in_a_row;  // in how many checks one after the other
+  uint64_t check;     // as Facts::checks counts
 };
 
 // The facts about one root.
@@ -200,9 +201,8 @@ struct Facts {
   void finish();
   void sort_tensors();
 
-  // Notes that the version of a dict of instruction `at` has moved. True if it had moved in the check before this one,
-  // too.
-  bool moves_again(uint32_t at);
+  // Notes that the version of a dict of instruction `at` has moved. Gives in how many checks in a row it has.
+  uint32_t note_dict_moved(uint32_t at);
 
   // Whether instruction `at` has a fact of this kind.
   bool has(uint32_t at, FactKind kind) const;

@@ -215,6 +215,17 @@ class Moved:
         for family, name in (("layer", "flag"), ("thing", "own"), ("inline", "a")):
             root = Source.frame().child(Access.LOCAL, "self").child(Access.ATTR, name)
             yield functools.partial(getattr(world, f"{family}_locals"), 0), guard(Test.EXISTS, (root,))
+        # Of dicts that change with every call.
+        for family, name in (("layer", "flag"), ("thing", "own")):
+            one = Source.frame().child(Access.LOCAL, "self")
+            stirred = functools.partial(getattr(world, f"{family}_locals"), 1)
+            yield stirred, guard(Test.EXISTS, (one.child(Access.ATTR, name),))
+            yield stirred, guard(Test.NO_ATTR, (one,), ("extra",))
+        for name in ("number", "real", "items", "inner"):
+            yield space, guard(Test.EXISTS, (at("stirred").child(Access.DICT_ITEM, name),))
+        yield space, guard(Test.TYPE_IS, (at("stirred").child(Access.DICT_ITEM, "inner"),), (id(dict), "dict"))
+        yield space, guard(Test.DICT_LENGTH, (at("stirred"),), (len(world.space.stirred),))
+        yield space, guard(Test.DICT_CONTAINS, (at("stirred"),), ("absent", False))
 
     def _add(self, f_locals: Callable[[], Locals], guards: list[Guard]) -> None:
         made = [engine.native(lower(GuardSet([(item, Provenance("fuzz"))]))) for item in guards]

@@ -212,7 +212,7 @@ class Episode:
             self._build(sets, compiled, learn)
 
     def _build(self, sets: int, compiled: Callable[[World], list[Frame]] | None, learn: bool) -> None:
-        self.world = World()
+        self.world = World(stirs_scope=self.seed % 2 == 1)
         self.known: dict[str, list[list[Source]]] = {}
         self.names: list[str] = []  # of the row that each change belongs to
         self.changes: list[Change] = []

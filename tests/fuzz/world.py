@@ -461,8 +461,22 @@ def make_functions() -> types.SimpleNamespace:
     return types.SimpleNamespace(helper=helper, other=other, bare=bare)
 
 
+#: An entry that changes with every call; no guard asks for it.
+STIRRED = "_is_called"
+
+
+def stir(entries: Any) -> None:
+    if isinstance(entries, dict):  # what an object has for a __dict__ may be anything
+        dict.__setitem__(entries, STIRRED, not dict.get(entries, STIRRED))
+
+
 class World:
     """All guarded objects.
+
+    Half of the layers and things have a dict that changes with every call, and so has one dict of the space.
+
+    Args:
+        stirs_scope: the globals change with every call, too.
 
     Attributes:
         traps: what the user code that guards run is armed with.
@@ -473,7 +487,8 @@ class World:
         inputs: what a call passes beside its root; every call gets a dict of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stirs_scope: bool = False) -> None:
+        self.stirs_scope = stirs_scope
         self.traps = Traps()
         self.entered: list[Any] = []  # the modes that the thread is in
         self.changed_kinds: dict[str, None] = {}  # of the tensors of every kind, those that are not as they were
@@ -493,6 +508,9 @@ class World:
         self.kept: dict[str, Any] = {"target": target}
         self.scope: dict[str, Any] = {"number": 3, "items": [1, 2], "step": 0, "helper": self.functions.helper}
         self.scope["ref"] = weakref.ref(target)
+        for one in (*self.layers, *self.things):
+            stir(vars(one))
+        stir(self.scope)
         self.scope["layer_ref"] = weakref.ref(self.layers[0])
         self.space.ref = weakref.ref(self.things[0])
         self.inputs: dict[str, Any] = {"x": torch.ones(2, 3), "n": 5, "text": "mode", "real": 1.5}
@@ -517,6 +535,7 @@ class World:
         space.queue = collections.deque([1, 2])
         space.octets = b"octets"
         space.empty = {}
+        space.stirred = {"number": 3, "items": [1, 2], "real": 0.5, "inner": {"k": 1}, "text": "t", STIRRED: False}
         space.sly_keys = {made.Sly(1): "one"}
 
     def _objects(self) -> None:
@@ -702,11 +721,18 @@ class World:
 
     # -- locals of a call: a fresh dict each time, as Dynamo passes ----------------------------------------------------
 
+    def _call(self, stirred: Any) -> None:
+        stir(stirred)
+        if self.stirs_scope:
+            stir(self.scope)
+
     def layer_locals(self, at: int) -> dict[str, Any]:
+        self._call(getattr(self.layers[at], "__dict__", None) if at % 2 else None)
         return {"self": self.layers[at], **self.inputs, "kwargs": dict(self.kwargs)}
 
     def thing_locals(self, at: int) -> dict[str, Any]:
         thing, given = self.things[at], self.inputs
+        self._call(getattr(thing, "__dict__", None) if at % 2 else None)
         given = {"self": thing, **given, "args": (given.get("n"), given.get("x"))}
         try:
             given["fn"] = thing.method
@@ -718,6 +744,7 @@ class World:
         return {"n": self.inputs.get("n"), "self": self.inlines[at]}
 
     def space_locals(self, at: int) -> dict[str, Any]:
+        self._call(self.space.stirred)
         steps, spans = iter((1, 2, 3)), iter(range(1, 9, 2))
         for _ in range(self.advanced):
             next(steps), next(spans)

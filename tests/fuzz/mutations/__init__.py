@@ -25,6 +25,7 @@ KINDS = (
     "user_answers",
     "memory",
     "thread_state",
+    "entries",
 )
 
 for kind in KINDS:
