@@ -356,7 +356,7 @@ def test_another_dict_at_the_same_address_is_noticed(subject: Subject) -> None:
     entries["part"] = {"deep": True}
     made = moving(checker(equals(entry("deep", read("part")), True)), shown, entries)
     where, again = id(entries["part"]), 0
-    makers: list[Callable[[], Any]] = [lambda: {"deep": False}, lambda: [], lambda: {"deep": 1}, dict]
+    makers: list[Callable[[], Any]] = [lambda: {"deep": False}, list, lambda: {"deep": 1}, dict]
     for step in range(80):
         entries["part"] = None
         entries["part"] = makers[step % 4]()

@@ -79,12 +79,12 @@ def entries_that_come(w: World) -> Iterator[Change]:
 def entries_by_another_key(w: World) -> Iterator[Change]:
     """A key that is equal to the name, and another object, or no exact string."""
 
-    def rekeyed(make: Callable[[str], str], value: Callable[[], Any], entries: Entries, name: str) -> None:
+    def rekeyed(make: Callable[[str], str], anew: bool, entries: Entries, name: str) -> None:
         before = entries.pop(name, None)
-        entries[make(name)] = value() if value is number else before
+        entries[make(name)] = number() if anew else before
 
-    kept: Callable[[], Any] = lambda: None  # noqa: E731
-    yield from _each(w, *(functools.partial(rekeyed, make, value) for make in (_spelt, Key) for value in (kept, number)))
+    kinds = ((make, anew) for make in (_spelt, Key) for anew in (False, True))
+    yield from _each(w, *(functools.partial(rekeyed, make, anew) for make, anew in kinds))
 
 
 @row(2)
@@ -143,7 +143,7 @@ def values_where_one_was_freed(w: World) -> Iterator[Change]:
     for name, makers in {
         "real": (lambda: float("1.5"), lambda: float("0.5")),
         "items": (lambda: [3], lambda: [1, 2], lambda: {"k": 1}),
-        "inner": (lambda: {"k": 2}, lambda: [], lambda: {"k": 1}),
+        "inner": (lambda: {"k": 2}, list, lambda: {"k": 1}),
     }.items():
         yield from in_place(stirred, *(functools.partial(reborn, name, make, stirred) for make in makers))
     yield Change(lambda: stirred["inner"].update(k=number()), refill(stirred["inner"]))
