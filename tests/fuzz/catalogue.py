@@ -208,8 +208,11 @@ class Moved:
         sources += [scratch.child(Access.LIST_ITEM, number).child(Access.GRAD) for number in range(4)]
         sources += [at("mortal", name).child(Access.FUNC_DEFAULTS) for name in ("function", "method")]
         sources += [at("mortal", "ref").child(Access.WEAKREF_CALL), at("mortal", "thing", "a"), at("slotted", "a")]
+        sources.append(at("borrower", "a"))
         for source in sources:
             yield space, guard(Test.EXISTS, (source,))
+        for number in range(2):
+            yield space, guard(Test.NO_ATTR, (scratch.child(Access.LIST_ITEM, number),), ("extra",))
         for item in ambient():
             yield space, item
         for family, name in (("layer", "flag"), ("thing", "own"), ("inline", "a")):

@@ -365,6 +365,40 @@ def test_another_dict_at_the_same_address_is_noticed(subject: Subject) -> None:
     assert again, "the allocator never gave out the same memory"
 
 
+@NEEDS_TABLES
+def test_the_type_of_a_dict_in_an_entry_comes_before_its_version() -> None:
+    """What holds the entry is not believed by its version, so there may be something else at its address."""
+    thing, entries, source = a_dict()
+    entries["part"] = {"deep": True}
+    made = moving(checker(equals(entry("deep", entry("part", source)), True)), {"x": thing}, entries)
+    found = told(made, "fact_kinds")
+    assert found[found.index("dict entry") :] == ["dict entry", "dict entry", "type", "dict version"]
+
+
+def test_another_instance_dict_at_the_same_address_is_noticed() -> None:
+    """Both have the keys that instances share, and each has values of its own."""
+    one = shared()
+    made = moving(checker(equals(attr("flag"), True)), {"x": one}, vars(one))
+    again = 0
+    for _ in range(20):
+        others = [shared() for _ in range(3)]
+        for other in others:
+            other.flag = False
+        where = id(vars(one))
+        one.__dict__ = {}
+        dicts = [vars(other) for other in others]
+        same = [found for found in dicts if id(found) == where]
+        again += len(same)
+        one.__dict__ = (same or dicts)[0]
+        del others, dicts, same
+        assert not holds(made, {"x": one})
+        one.flag = True
+        for _ in range(5):
+            count(vars(one))
+            assert holds(made, {"x": one})
+    assert again, "the allocator never gave out the same memory"
+
+
 def test_a_table_that_is_freed_and_made_again_is_noticed(subject: Subject) -> None:
     """Tables of one size take each other's places in memory."""
     shown, entries, read, _ = subject
