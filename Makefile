@@ -80,8 +80,9 @@ ASAN_PRELOAD = $(shell for library in libasan.so libubsan.so libstdc++.so.6; do 
 # Those that ask the most of the native code.
 ASAN_FIRST := tests/kinds tests/test_checker.py tests/lookup tests/test_siblings.py tests/shape_expressions \
   tests/test_differential.py tests/test_user_code.py tests/witness/test_objects.py tests/test_breaking.py \
-  tests/test_breaking_objects.py tests/test_tensor_kinds.py tests/hostile
-ASAN_TESTS ?= $(ASAN_FIRST) tests/test_behaviour_unified.py tests/test_survives.py tests/test_fuzz.py tests/witness
+  tests/test_breaking_objects.py tests/test_tensor_kinds.py tests/hostile tests/witness/test_moving_dicts.py \
+  tests/calls/test_inputs.py tests/calls/test_reentry.py tests/calls/test_left_behind.py
+ASAN_TESTS ?= $(ASAN_FIRST) tests/test_behaviour_unified.py tests/test_survives.py tests/test_fuzz.py tests/witness tests/calls
 ASAN_FUZZ_STEPS ?= 20000
 # Memory is held back by the sanitizer itself, so tests of how much is held, or given out again, say nothing here; gcc does
 # not run under it, and greenlet copies stacks in which it sees poison. Hostile programs run once, not in all variants.
