@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def autoload() -> None:
     """Installs unified guards once Dynamo has been imported, if ``UNIFIED_GUARDS`` says so."""
-    if os.environ.get("UNIFIED_GUARDS", "") in ("", "0"):
+    if os.environ.get("UNIFIED_GUARDS", "").lower() in ("", "0", "off", "false", "no"):
         return
     try:
         _watch()

@@ -47,6 +47,9 @@ def test_defaults() -> None:
         ("strict", "0", False),
         ("witness", "0", False),
         ("witness", "", False),
+        ("dispatch", "off", False),
+        ("dispatch", "False", False),
+        ("strict", "no", False),
         ("profile", "1", True),
     ],
 )

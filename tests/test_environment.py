@@ -140,7 +140,7 @@ def test_autoload_leaves_dynamo_alone_until_it_is_needed() -> None:
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
-@pytest.mark.parametrize("value", [None, "", "0"])
+@pytest.mark.parametrize("value", [None, "", "0", "off"])
 def test_autoload_does_nothing_when_unset(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNIFIED_GUARDS", raising=False)
     if value is not None:

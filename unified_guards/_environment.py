@@ -33,8 +33,8 @@ NOT_BUILT = Problem(
 
 
 def is_set(name: str, default: str = "") -> bool:
-    """Whether an environment variable switches something on: it is neither empty nor ``0``."""
-    return os.environ.get(name, default) not in ("", "0")
+    """Whether an environment variable switches something on. Empty, ``0``, ``off``, ``false`` and ``no`` do not."""
+    return os.environ.get(name, default).lower() not in ("", "0", "off", "false", "no")
 
 
 def share_to_verify() -> float | Problem:
