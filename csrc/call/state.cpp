@@ -127,11 +127,6 @@ bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback
     PyErr_SetString(PyExc_TypeError, "torch's functions are of another kind than this was written for");
     return false;
   }
-  if (Py_TYPE(generations) != &PyType_Type ||
-      !(reinterpret_cast<PyTypeObject*>(generations)->tp_flags & Py_TPFLAGS_HEAPTYPE)) {
-    PyErr_SetString(PyExc_TypeError, "torch counts generations in something else than a class of its own");
-    return false;
-  }
   State next;
   for (Py_ssize_t at = 0; at < PyList_GET_SIZE(flags); at++) {
     if (!add_flag(next.flags, PyList_GET_ITEM(flags, at))) return false;
@@ -142,6 +137,8 @@ bool learn_state(PyObject* flags, PyObject* get_callback, PyObject* set_callback
   next.get_callback = Py_NewRef(get_callback);
   next.set_callback = Py_NewRef(set_callback);
   next.generations = Py_NewRef(generations);
+  next.is_counted_by_class = Py_TYPE(generations) == &PyType_Type &&
+                             (reinterpret_cast<PyTypeObject*>(generations)->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0;
   next.undo_layers = Py_NewRef(undo_layers);
   if (set_frame_count != Py_None) next.set_frame_count = Py_NewRef(set_frame_count);
   State::now = std::move(next);
@@ -181,10 +178,16 @@ Why why_long() {
 bool count_generation() {
   static PyObject* const one = PyLong_FromLong(1);
   static PyObject* name = nullptr;
-  auto* tracker = reinterpret_cast<PyTypeObject*>(State::now.generations);
-  PyObject* before = cpython::own_attribute(tracker, interned(&name, "generation"));
+  PyObject* tracker = State::now.generations;
+  if (!State::now.is_counted_by_class) {  // from torch 2.15 on, by an object
+    const Ref before(PyObject_GetAttr(tracker, interned(&name, "generation")));
+    const Ref after(before ? PyNumber_Add(before.get(), one) : nullptr);
+    return after && PyObject_SetAttr(tracker, name, after.get()) == 0;
+  }
+  auto* type = reinterpret_cast<PyTypeObject*>(tracker);
+  PyObject* before = cpython::own_attribute(type, interned(&name, "generation"));
   const Ref after(before != nullptr ? PyNumber_Add(before, one) : nullptr);
-  return after && cpython::set_own_attribute(tracker, name, after.get());
+  return after && cpython::set_own_attribute(type, name, after.get());
 }
 
 bool set_callback(PyObject* callback) {

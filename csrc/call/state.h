@@ -71,7 +71,8 @@ struct State {
   PyObject* set_callback = nullptr;
   PyObject* set_frame_count = nullptr;  // null where torch does not count
   PyObject* undo_layers = nullptr;      // pops functorch's levels down to a depth
-  PyObject* generations = nullptr;      // the class GenerationTracker
+  PyObject* generations = nullptr;      // GenerationTracker, a class up to torch 2.14
+  bool is_counted_by_class = false;     // it is one
   std::vector<Flag> flags;
 
   static State now;
