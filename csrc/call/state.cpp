@@ -179,7 +179,7 @@ bool count_generation() {
   static PyObject* const one = PyLong_FromLong(1);
   static PyObject* name = nullptr;
   PyObject* tracker = State::now.generations;
-  if (!State::now.is_counted_by_class) {  // from torch 2.15 on, by an object
+  if (!State::now.is_counted_by_class) {
     const Ref before(PyObject_GetAttr(tracker, interned(&name, "generation")));
     const Ref after(before ? PyNumber_Add(before.get(), one) : nullptr);
     return after && PyObject_SetAttr(tracker, name, after.get()) == 0;

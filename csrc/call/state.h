@@ -71,8 +71,8 @@ struct State {
   PyObject* set_callback = nullptr;
   PyObject* set_frame_count = nullptr;  // null where torch does not count
   PyObject* undo_layers = nullptr;      // pops functorch's levels down to a depth
-  PyObject* generations = nullptr;      // GenerationTracker, a class up to torch 2.14
-  bool is_counted_by_class = false;     // it is one
+  PyObject* generations = nullptr;      // GenerationTracker: a class in torch 2.13, an object in 2.15
+  bool is_counted_by_class = false;     // it is a class
   std::vector<Flag> flags;
 
   static State now;
