@@ -87,10 +87,9 @@ bool FactBuilder::marking_facts(uint32_t at, PyObject* object, PyObject* name) {
     fact->type_version = type->tp_version_tag;
     fact->is_bare = entries == nullptr;
     if (fact->is_bare) return true;
-  } else {
-    emit_type(object);
-    emit(FactKind::kTypeVersion, version);
   }
+  emit_type(object);  // a TensorFact is compared after what is read here
+  if (!is_its) emit(FactKind::kTypeVersion, version);
   emit(FactKind::kInstanceDict, holder);
   if (entries != nullptr) emit(FactKind::kDictVersion, entries);
   return true;

@@ -176,16 +176,14 @@ Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const Te
   facts_moved.note(FactKind::kTensor);
   const TensorSpec& spec = program.tensors[fact.spec];
   const int64_t* dims = program.dims.data() + spec.dims;
-  bool matches = Py_TYPE(fact.tensor) == spec.type;
-  const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
-  if (matches) {
-    if (!reads_in_place(implementation).likeness()) return Verdict::kStale;
-    matches = tensor_matches(spec, dims, fact.tensor, *evaluation.dispatch());
-  }
-  if (!matches) {
+  const auto fails = [&] {
     evaluation.fail(facts_.tensor_owners[static_cast<size_t>(&fact - facts_.tensors.data())]);
     return Verdict::kFails;
-  }
+  };
+  if (Py_TYPE(fact.tensor) != spec.type) return fails();  // there may be no tensor any more at that address
+  const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
+  if (!reads_in_place(implementation).likeness()) return Verdict::kStale;
+  if (!tensor_matches(spec, dims, fact.tensor, *evaluation.dispatch())) return fails();
   if (fact.is_bare && *cpython::dict_word(fact.tensor) != 0) return Verdict::kStale;
   facts_.likenesses[fact.spec] = likeness_of(implementation);
   return Verdict::kHolds;
