@@ -60,11 +60,16 @@ std::shared_ptr<Record> record_of(Dispatcher& self, const CacheEntry& entry) {
   return nullptr;
 }
 
-// Whether the entry of a record fits. A no of the observer's is taken, as torch's lookup takes it.
-bool fits(const Record& record, PyObject* locals, bool& raised) {
+// Whether the entry of a record fits; what its check has found is taken. A no of the observer's is taken, as torch's
+// lookup takes it.
+bool fits(const Record& record, PyObject* locals, Inputs& inputs, bool& raised) {
   Checker& checker = *record.checker;
-  if (!checker.is_observed()) return checker.check(locals);
-  const bool hit = checker.check_timed(locals);
+  inputs.clear();  // before the check: the end of what an earlier check has found may run code
+  const bool is_observed = checker.is_observed();
+  const bool hit = is_observed ? checker.check_timed(locals) : checker.check(locals);
+  // At once: while an observer runs, other threads may check other roots, and free what was found.
+  if (record.plan != nullptr) record.plan->take(checker, inputs);
+  if (!is_observed) return hit;
   const Ref answer(checker.tell_observer(locals, hit));
   raised = !answer;
   return answer.get() == Py_True || (hit && answer && answer.get() != Py_False);
@@ -89,9 +94,8 @@ Decision walk(Dispatcher& self, PyObject* locals, Inputs& inputs) {
     Decision decision{Why::kNone, record};
     // Leaf guards of torch's read the root that made them. Code of a user's in a guard may drop the manager of it.
     const Ref held(Py_NewRef(record->manager));
-    const bool hit = fits(*record, locals, decision.raised);
+    const bool hit = fits(*record, locals, inputs, decision.raised);
     if (decision.raised) return decision;
-    if (hit && record->plan != nullptr) record->plan->take(*record->checker, inputs);
     found = entries_of(self.target.code, self.region);
     if (found.why != Why::kNone) return {found.why, nullptr};
     if (at >= found.entries->size()) return {Why::kMoved, nullptr};

@@ -5,6 +5,7 @@
 
 #include <c10/core/GradMode.h>
 #include <c10/util/SmallVector.h>
+#include <torch/csrc/autograd/python_variable.h>
 
 namespace unified_guards {
 namespace {
@@ -137,20 +138,25 @@ PyObject* Plan::number(const Read& read, PyObject* tensor) const {
 }
 
 // As the bytecode would read it. What can be said without code of a user's is looked up where it was last found.
-PyObject* Plan::value_of(Read& read, PyObject* base) const {
+// `is_pure` becomes false where code of a user's may have run.
+PyObject* Plan::value_of(Read& read, PyObject* base, bool& is_pure) const {
   switch (read.kind) {
     case Kind::kGlobal: return global(read.key);
     case Kind::kAttribute: {
       const PureAttribute found = attribute_purely(base, read.key, read.slot);
-      if (!found.certain || found.value == nullptr) return PyObject_GetAttr(base, read.key);
-      return found.is_new ? found.value : Py_NewRef(found.value);
+      if (found.certain && found.value != nullptr) return found.is_new ? found.value : Py_NewRef(found.value);
+      is_pure = false;
+      return PyObject_GetAttr(base, read.key);
     }
     case Kind::kItem: {
-      if (!PyDict_CheckExact(base)) return PyObject_GetItem(base, read.key);
-      const cpython::Found found = cpython::find_purely(base, read.key, read.slot);
-      return found.certain && found.value != nullptr ? Py_NewRef(found.value) : PyObject_GetItem(base, read.key);
+      const bool is_dict = PyDict_CheckExact(base);
+      const cpython::Found found =
+          is_dict ? cpython::find_purely(base, read.key, read.slot) : cpython::Found{false, nullptr};
+      if (found.certain && found.value != nullptr) return Py_NewRef(found.value);
+      is_pure = is_pure && (PyTuple_CheckExact(base) || PyList_CheckExact(base));
+      return PyObject_GetItem(base, read.key);
     }
-    default: return number(read, base);
+    default: is_pure = is_pure && THPVariable_CheckExact(base); return number(read, base);
   }
 }
 
@@ -223,41 +229,65 @@ PyObject* Plan::as_bytecode_takes_them(PyObject* outputs) const {
 }
 
 void Plan::take(const Checker& checker, Inputs& inputs) {
-  inputs.clear();
+  if (is_gathering_) return;  // a call in the middle of a read: its own inputs are all read
   inputs.make_room(inputs_.size());
   const size_t count = vouched_.count();
   inputs.are_taken = vouched_.take(checker, inputs);
   if (vouched_.count() != count) mark_reads();
 }
 
-// Reads in the order in which Dynamo's code does.
+// Reads in the order in which Dynamo's code does. Where code of a user's may have run, nothing behind it is skipped:
+// that code may have replaced what the check has found.
 bool Plan::read(Registers& registers, bool skips, bool is_learning) {
   for (size_t at = 0; at < reads_.size(); at++) {
-    Read& read = reads_[at];
-    if (skips && !read.is_needed) continue;
-    PyObject* base = read.kind == Kind::kGlobal ? nullptr : registers[read.base];
-    if (is_learning && read.is_vouched_for && base != nullptr) {
-      vouched_.learn(base, read.kind == Kind::kAttribute ? read.key : nullptr);
-    }
-    if (!registers.set(at, value_of(read, base))) return false;
+    if (skips && !reads_[at].is_needed) continue;
+    if (!read_one(registers, at, skips, is_learning)) return false;
   }
   return true;
+}
+
+bool Plan::read_one(Registers& registers, size_t at, bool& is_pure, bool is_learning) {
+  Read& read = reads_[at];
+  PyObject* base = nullptr;
+  if (read.kind != Kind::kGlobal) {
+    // It was skipped, before code of a user's ran.
+    if (registers[read.base] == nullptr && !read_one(registers, read.base - locals_, is_pure, is_learning))
+      return false;
+    base = registers[read.base];
+  }
+  if (is_learning && read.is_vouched_for && base != nullptr) {
+    vouched_.learn(base, read.kind == Kind::kAttribute ? read.key : nullptr);
+  }
+  return registers.set(at, value_of(read, base, is_pure));
 }
 
 // Fills in what the check has not found.
 bool Plan::gather(const BoundLocals& bound, Inputs& inputs) {
   if (inputs.are_complete) return true;
+  const bool is_nested = is_gathering_;
+  if (is_nested) inputs.clear();
+  is_gathering_ = true;
+  const bool is_done = gather_alone(bound, inputs);
+  is_gathering_ = is_nested;
+  return is_done;
+}
+
+// Alone: no call in the middle of a read changes meanwhile which reads are needed.
+bool Plan::gather_alone(const BoundLocals& bound, Inputs& inputs) {
   inputs.make_room(inputs_.size());
   const bool is_learning = inputs.are_taken && !vouched_.is_known();
   const bool skips = inputs.are_taken && !is_learning;
-  taken_ = skips ? vouched_.count() : 0;
   if (is_learning) vouched_.begin_to_learn();
   Registers registers(bound, reads_.size());
   if (!read(registers, skips, is_learning)) return false;
   bool are_same = true;
+  taken_ = 0;
   for (size_t at = 0; at < inputs_.size(); at++) {
-    if (skips && vouched_.is_vouched(at)) continue;
     PyObject* value = registers[inputs_[at]];
+    if (value == nullptr) {
+      taken_++;
+      continue;
+    }
     are_same = are_same && (inputs[at] == nullptr || inputs[at] == value);
     inputs.set(at, value);
   }

@@ -73,8 +73,10 @@ class Plan {
   void mark_reads();
   void mark(uint32_t reg, bool Read::* as);
   bool read(Registers& registers, bool skips, bool is_learning);
+  bool read_one(Registers& registers, size_t at, bool& is_pure, bool is_learning);
   bool gather(const BoundLocals& bound, Inputs& inputs);
-  PyObject* value_of(Read& read, PyObject* base) const;
+  bool gather_alone(const BoundLocals& bound, Inputs& inputs);
+  PyObject* value_of(Read& read, PyObject* base, bool& is_pure) const;
   PyObject* global(PyObject* name) const;
   PyObject* call(const Inputs& inputs) const;
   PyObject* handed_over(PyObject* outputs, const Inputs& inputs) const;
@@ -88,6 +90,7 @@ class Plan {
   std::vector<Read> reads_;
   std::vector<uint32_t> inputs_;  // the registers of what the graph is given, and then of what is kept
   size_t locals_ = 0, graph_inputs_ = 0;
+  bool is_gathering_ = false;
   bool has_rest_ = false;  // code is left to run after the graph
   Vouched vouched_;
   size_t taken_ = 0;

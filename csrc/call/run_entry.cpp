@@ -129,6 +129,8 @@ PyObject* run_record(const Dispatcher& self, Record& record, const BoundLocals& 
 
 PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bound, Inputs& inputs) {
   const Dispatcher& self = dispatcher_of(dispatcher);
+  // Torch may drop the entry meanwhile. The globals that Dynamo has made for its code go with the code.
+  const Ref code(Py_NewRef(record.code));
   const Surroundings surroundings(self.is_fullgraph);
   PyObject* result = run_record(self, record, bound, inputs);
   if (result != nullptr) return result;

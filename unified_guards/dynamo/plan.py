@@ -538,7 +538,8 @@ def _rest_of(
         options["co_flags"] &= ~_KINDS_OF_PARAMETERS
 
     try:
-        return transform_code_object(code, cut)[0], tuple(kept.values())
+        # A copy: torch remembers the codes that it took apart, and what Dynamo has made for a code lives as long as it.
+        return transform_code_object(code.replace(), cut)[0], tuple(kept.values())
     except (AssertionError, KeyError, ValueError) as error:  # torch cannot assemble it
         raise NotPlain(str(error)) from error
 
