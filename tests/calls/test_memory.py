@@ -86,10 +86,14 @@ def state():
 for work, times in ((hits, 50_000), (graph_breaks, 5_000), (misses, 5_000), (raises, 10_000)):
     for _ in range(times // 5):
         work()
-    blocks, memory = state()
-    for _ in range(times):
-        work()
-    more, larger = state()
+    # What is made once, whenever that is, is in one round; what calls leave behind is in each.
+    for _ in range(3):
+        blocks, memory = state()
+        for _ in range(times):
+            work()
+        more, larger = state()
+        if more - blocks < 300 and larger - memory < 4 << 20:
+            break
     assert more - blocks < 300, f"{work.__name__}: {more - blocks} objects more"
     assert larger - memory < 4 << 20, f"{work.__name__}: {larger - memory} bytes more"
 print("calls", unified_guards.stats().short_ways)
