@@ -52,6 +52,12 @@ def nothing() -> None:
     pass
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else reads sizes: not torch's tree, where checks are compared, and no comparison of plans."""
+    monkeypatch.setattr(config, "verify", 0.0)
+
+
 def scaled() -> tuple[Scaled, Any]:
     module = Scaled()
     compiled = torch.compile(Scaled.forward, backend="eager", dynamic=True)
@@ -63,7 +69,7 @@ def scaled() -> tuple[Scaled, Any]:
 # -- code of a user's between the check and the graph ------------------------------------------------------------------
 
 
-def test_a_parameter_that_a_read_before_it_replaces_is_read_after_that() -> None:
+def test_a_parameter_that_a_read_before_it_replaces_is_read_after_that(alone: None) -> None:
     module, compiled = scaled()
 
     def replace() -> None:
@@ -78,7 +84,7 @@ def test_a_parameter_that_a_read_before_it_replaces_is_read_after_that() -> None
     assert torch.equal(found.as_subclass(torch.Tensor), ones(4) * 1 * 4 * 5)
 
 
-def test_a_plan_that_learns_in_the_middle_of_its_own_reads() -> None:
+def test_a_plan_that_learns_in_the_middle_of_its_own_reads(alone: None) -> None:
     module, compiled = scaled()
     other = Scaled()
     for _ in range(4):
@@ -86,8 +92,7 @@ def test_a_plan_that_learns_in_the_middle_of_its_own_reads() -> None:
         compiled(module, asks(4))
 
     def calls() -> None:
-        vars_of = vars
-        Scaled._parameters = property(lambda self: vars_of(self)["_parameters"])  # type: ignore[assignment]
+        Scaled._parameters = property(lambda self: vars(self)["_parameters"])  # type: ignore[assignment]
         for _ in range(12):
             compiled(other, asks(4))
         del Scaled._parameters
