@@ -62,6 +62,7 @@ class Checker {
   // what a passing check gathered, when it is wanted.
   bool check(PyObject* locals, PyObject** gathered = nullptr) {
     ruled_out_by_ = nullptr;
+    passed_by_ = nullptr;
     for (Discriminator* one = discriminators_.get(); one != nullptr; one = one->next.get()) {
       if (one->rules_out(locals)) return rule_out(one);
     }
