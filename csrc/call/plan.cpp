@@ -33,14 +33,14 @@ def unpack(outputs, count):
 // What was bound, borrowed, and what is read, owned.
 class Registers {
  public:
-  Registers(const BoundLocals& bound, size_t reads)
-      : values_(bound.values.begin(), bound.values.end()), borrowed_(values_.size()) {
-    values_.resize(borrowed_ + reads, nullptr);
-  }
+  explicit Registers(const BoundLocals& bound)
+      : values_(bound.values.begin(), bound.values.end()), borrowed_(values_.size()) {}
   Registers(const Registers&) = delete;
   ~Registers() {
     for (size_t at = borrowed_; at < values_.size(); at++) Py_XDECREF(values_[at]);
   }
+
+  void make_room(size_t reads) { values_.resize(borrowed_ + reads, nullptr); }
 
   // Takes a new reference; false where it is null.
   bool set(size_t read, PyObject* value) { return (values_[borrowed_ + read] = value) != nullptr; }
@@ -97,6 +97,14 @@ void Plan::mark_reads() {
   for (Read& read : reads_) read.is_vouched_for = read.is_needed = false;
   for (size_t at = 0; at < inputs_.size(); at++) {
     mark(inputs_[at], vouched_.is_vouched(at) ? &Read::is_vouched_for : &Read::is_needed);
+  }
+  needed_reads_.clear();
+  for (uint32_t at = 0; at < reads_.size(); at++) {
+    if (reads_[at].is_needed) needed_reads_.push_back(at);
+  }
+  read_inputs_.clear();
+  for (uint32_t at = 0; at < inputs_.size(); at++) {
+    if (!vouched_.is_vouched(at)) read_inputs_.push_back(at);
   }
 }
 
@@ -238,10 +246,17 @@ void Plan::take(const Checker& checker, Inputs& inputs) {
 
 // Reads in the order in which Dynamo's code does. Where code of a user's may have run, nothing behind it is skipped:
 // that code may have replaced what the check has found.
-bool Plan::read(Registers& registers, bool skips, bool is_learning) {
-  for (size_t at = 0; at < reads_.size(); at++) {
-    if (skips && !reads_[at].is_needed) continue;
-    if (!read_one(registers, at, skips, is_learning)) return false;
+bool Plan::read(Registers& registers, bool& skips, bool is_learning) {
+  size_t next = 0;
+  if (skips) registers.make_room(needed_reads_.empty() ? 0 : needed_reads_.back() + 1u);
+  for (size_t at = 0; skips && at < needed_reads_.size(); at++) {
+    if (!read_one(registers, needed_reads_[at], skips, is_learning)) return false;
+    next = needed_reads_[at] + 1u;
+  }
+  if (skips) return true;
+  registers.make_room(reads_.size());
+  for (; next < reads_.size(); next++) {
+    if (!read_one(registers, next, skips, is_learning)) return false;
   }
   return true;
 }
@@ -276,10 +291,25 @@ bool Plan::gather(const BoundLocals& bound, Inputs& inputs) {
 bool Plan::gather_alone(const BoundLocals& bound, Inputs& inputs) {
   inputs.make_room(inputs_.size());
   const bool is_learning = inputs.are_taken && !vouched_.is_known();
-  const bool skips = inputs.are_taken && !is_learning;
+  bool skips = inputs.are_taken && !is_learning;
   if (is_learning) vouched_.begin_to_learn();
-  Registers registers(bound, reads_.size());
+  Registers registers(bound);
   if (!read(registers, skips, is_learning)) return false;
+  if (skips) {
+    for (const uint32_t at : read_inputs_) inputs.set(at, registers[inputs_[at]]);
+    taken_ = vouched_.count();
+  } else {
+    const bool are_same = fill(registers, inputs);
+    if (is_learning) vouched_.end_to_learn(are_same);
+    if (is_learning && vouched_.count() == 0) mark_reads();
+  }
+  inputs.are_complete = true;
+  return true;
+}
+
+// Fills in all that was read. What was not was taken, before code of a user's ran. Gives whether what was read is also
+// what was taken.
+bool Plan::fill(const Registers& registers, Inputs& inputs) {
   bool are_same = true;
   taken_ = 0;
   for (size_t at = 0; at < inputs_.size(); at++) {
@@ -291,10 +321,7 @@ bool Plan::gather_alone(const BoundLocals& bound, Inputs& inputs) {
     are_same = are_same && (inputs[at] == nullptr || inputs[at] == value);
     inputs.set(at, value);
   }
-  if (is_learning) vouched_.end_to_learn(are_same);
-  if (is_learning && vouched_.count() == 0) mark_reads();
-  inputs.are_complete = true;
-  return true;
+  return are_same;
 }
 
 PyObject* Plan::gathered(const BoundLocals& bound, Inputs& inputs) {

@@ -72,10 +72,11 @@ class Plan {
   bool add_read(PyObject* read, size_t registers);
   void mark_reads();
   void mark(uint32_t reg, bool Read::* as);
-  bool read(Registers& registers, bool skips, bool is_learning);
+  bool read(Registers& registers, bool& skips, bool is_learning);
   bool read_one(Registers& registers, size_t at, bool& is_pure, bool is_learning);
   bool gather(const BoundLocals& bound, Inputs& inputs);
   bool gather_alone(const BoundLocals& bound, Inputs& inputs);
+  bool fill(const Registers& registers, Inputs& inputs);
   PyObject* value_of(Read& read, PyObject* base, bool& is_pure) const;
   PyObject* global(PyObject* name) const;
   PyObject* call(const Inputs& inputs) const;
@@ -88,6 +89,7 @@ class Plan {
   PyObject* globals_;
   Graph graph_;
   std::vector<Read> reads_;
+  std::vector<uint32_t> needed_reads_, read_inputs_;  // what is left to do where all that is vouched for was taken
   std::vector<uint32_t> inputs_;  // the registers of what the graph is given, and then of what is kept
   size_t locals_ = 0, graph_inputs_ = 0;
   bool is_gathering_ = false;

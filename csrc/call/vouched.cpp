@@ -16,8 +16,8 @@ constexpr int kMostFailures = 8;
 void Vouched::set(const Program& program, const std::vector<int64_t>& rows) {
   is_vouched_.assign(rows.size(), false);
   for (size_t at = 0; at < rows.size(); at++) {
-    const auto found = std::find(program.origins.begin(), program.origins.end(), rows[at]);
-    if (rows[at] < 0 || found == program.origins.end()) continue;
+    const auto found = std::lower_bound(program.origins.begin(), program.origins.end(), rows[at]);
+    if (found == program.origins.end() || *found != rows[at]) continue;
     is_vouched_[at] = true;
     inputs_.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(found - program.origins.begin())});
   }
