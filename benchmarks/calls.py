@@ -27,7 +27,8 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from benchmarks import ROOT
 from unified_guards.bench.runner import child_environment, environment, markdown
 from unified_guards.dynamo.graphs import graph_of
-from unified_guards.dynamo.plan import Global, Local, NotPlain, Read, plan_of
+from unified_guards.dynamo.plan import plan_of
+from unified_guards.dynamo.symbols import Global, Local, NotPlain, Read
 
 CONTENDERS = {"torch": {}, "long way": {"UNIFIED_GUARDS_DISPATCH": "0"}, "unified": {}}
 Nothing = Callable[[], Any]

@@ -28,7 +28,7 @@ class Comparison:
     """
 
     def __init__(self, judge: Judge, function: types.FunctionType, graph: str, way: tuple[Any, ...]) -> None:
-        """Of the plan ``way`` (``Dispatcher._plan_of``) for a function whose code is Dynamo's and whose graph is the
+        """Of the plan ``way`` (``Dispatcher._way_of``) for a function whose code is Dynamo's and whose graph is the
         global of that name."""
         plan, _, rest = way
         *_, self._steps, self._unpacked, _ = plan

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 import types
 import weakref
 from collections.abc import Callable
@@ -35,11 +34,13 @@ from torch.nn.modules import module as modules
 
 from unified_guards import _C, config
 from unified_guards.dynamo import compat
+from unified_guards.dynamo.bytecode import JUMP_IF_FALSE, JUMP_IF_TRUE, TRY_IS_TABLE
 from unified_guards.dynamo.comparison import Comparison
 from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
-from unified_guards.dynamo.plan import Global, Local, NotPlain, Plan, plan_of
+from unified_guards.dynamo.plan import Plan, plan_of
 from unified_guards.dynamo.single_flight import AskAgain, look_again
+from unified_guards.dynamo.symbols import Global, Local, NotPlain
 from unified_guards.dynamo.vouched import rows_of
 from unified_guards.entry import Entry
 from unified_guards.verify import Judge
@@ -70,16 +71,14 @@ class Dispatcher(_C.Dispatcher):
             self._add(manager, code, None, None, "kForeign")
         else:
             manager.tell(self)
-            way = self._plan_of(code, manager.entry) or self._function_of(code)
-            comparison = self._comparison_of(manager.entry.judge, code, way)
+            plan = _planned(code)
+            way = None if plan is None else self._way_of(plan, manager.entry)
+            way = way or self._function_of(code)
+            comparison = self._comparison_of(manager.entry.judge, code, plan, way)
             self._add(manager, code, manager.entry.checker, way, "kNone" if way is not None else "kCode", comparison)
 
-    def _plan_of(self, code: types.CodeType, entry: Entry) -> tuple[Any, ...] | None:
+    def _way_of(self, plan: Plan, entry: Entry) -> tuple[Any, ...] | None:
         """(plan, the rows of the entry's program that read what its inputs are, the function that is left to run)."""
-        try:
-            plan = plan_of(code)
-        except NotPlain:
-            return None
         graph = graph_of(self._function.__globals__.get(plan.graph))
         rest = None if plan.rest is None else self._function_of(plan.rest)
         if graph is None or (rest is None) is not (plan.rest is None):
@@ -96,15 +95,17 @@ class Dispatcher(_C.Dispatcher):
         torch._C._dynamo.eval_frame.set_code_exec_strategy(code, strategy)
         return types.FunctionType(code, function.__globals__, function.__name__, None, function.__closure__)
 
-    def _comparison_of(self, judge: Judge | None, code: types.CodeType, way: Any) -> Comparison | None:
+    def _comparison_of(
+        self, judge: Judge | None, code: types.CodeType, plan: Plan | None, way: Any
+    ) -> Comparison | None:
         """What compares hits with what Dynamo's code does; None where nobody asks, or where that code runs anyway."""
         function = self._function
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        if judge is None or not isinstance(way, tuple) or not cells.keys() >= set(code.co_freevars):
+        if judge is None or plan is None or not isinstance(way, tuple) or not cells.keys() >= set(code.co_freevars):
             return None
         closure = tuple(cells[name] for name in code.co_freevars)
         dynamos = types.FunctionType(code, function.__globals__, function.__name__, None, closure)
-        return Comparison(judge, dynamos, plan_of(code).graph, way)
+        return Comparison(judge, dynamos, plan.graph, way)
 
     def _rescue(self, error: BaseException) -> None:
         """As torch's wrapper does with what leaves the compiled code."""
@@ -118,6 +119,13 @@ class Dispatcher(_C.Dispatcher):
             raise error.with_traceback(None) from error.__cause__
         if isinstance(error, ShortenTraceback):
             raise error.remove_dynamo_frames() from None
+
+
+def _planned(code: types.CodeType) -> Plan | None:
+    try:
+        return plan_of(code)
+    except NotPlain:
+        return None
 
 
 def _same_backend(one: Any, other: Any) -> bool:
@@ -166,7 +174,7 @@ def _gated(code: types.CodeType, arguments: tuple[str, ...], begins_anew: bool =
             *(create_instruction("LOAD_FAST", argval=name) for name in arguments),
             *create_call_function(len(arguments), False),
             *_tests_for_long_way(),
-            create_instruction(_JUMP_IF_TRUE, target=drop),
+            create_instruction(JUMP_IF_TRUE, target=drop),
             create_instruction("RETURN_VALUE"),
             drop,
         ]
@@ -186,7 +194,7 @@ def _asks_again(start: Instruction, body: list[Instruction]) -> list[Instruction
     handling = [
         create_instruction("LOAD_CONST", argval=AskAgain),
         create_instruction("CHECK_EXC_MATCH"),
-        create_instruction(_JUMP_IF_FALSE, target=raises_on),
+        create_instruction(JUMP_IF_FALSE, target=raises_on),
         create_instruction("POP_TOP"),
         create_instruction("POP_EXCEPT"),
         create_jump_absolute(start),
@@ -209,10 +217,6 @@ def _call(instructions: list[Instruction]) -> Instruction:
 def _tests_for_long_way() -> list[Instruction]:
     """Whether the topmost object says that the way is long; the object stays."""
     return [create_dup_top(), create_instruction("LOAD_CONST", argval=_C.LONG_WAY), create_instruction("IS_OP", arg=0)]
-
-
-_JUMP = "POP_JUMP_FORWARD_IF" if sys.version_info[:2] == (3, 11) else "POP_JUMP_IF"
-_JUMP_IF_TRUE, _JUMP_IF_FALSE = f"{_JUMP}_TRUE", f"{_JUMP}_FALSE"
 
 
 def _with_gate(shared: types.CodeType, gate: Any) -> types.CodeType:
@@ -249,7 +253,7 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
     if compat.is_known_module_call(torch_frames.OptimizedModule.__call__.__code__):
         call = torch_frames.OptimizedModule.__call__
         _give_gate(call, _with_gate(_gated(call.__code__, ("self", "args", "kwargs")), _C.module_gate))
-    if _CATCHES and compat.is_known_callback(convert_frame.CatchErrorsWrapper.__call__.__code__):
+    if TRY_IS_TABLE and compat.is_known_callback(convert_frame.CatchErrorsWrapper.__call__.__code__):
         for kind in (convert_frame.ConvertFrame, convert_frame.ConvertFrameAssert):
             convert = kind.__call__
             _give_gate(convert, _with_gate(_gated(convert.__code__, ("frame",)), look_again))
@@ -260,8 +264,6 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
 
 #: What has a gate while gates are open, beside the wrappers.
 _TORCHS_OWN = (torch_frames.OptimizedModule, convert_frame.ConvertFrame, convert_frame.ConvertFrameAssert)
-#: Whether a ``try`` is a table beside the code.
-_CATCHES = sys.version_info >= (3, 11)
 
 
 def _give_gate(wrapper: types.FunctionType, gated: types.CodeType) -> None:
@@ -365,7 +367,7 @@ def _attach(context: Any, wrapper: types.FunctionType) -> None:
     made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
     vars(wrapper)[_ATTRIBUTE] = made
     made._serve(wrapper)
-    _give_gate(wrapper, _with_gate(_gated(wrapper.__code__, ("args", "kwargs"), _CATCHES), _C.Gate(made)))
+    _give_gate(wrapper, _with_gate(_gated(wrapper.__code__, ("args", "kwargs"), TRY_IS_TABLE), _C.Gate(made)))
 
 
 def _enters_plainly(context: Any) -> bool:

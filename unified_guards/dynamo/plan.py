@@ -7,34 +7,33 @@ dispatcher follows it (``csrc/call``). The bytecode is run here on symbols, not 
 
 from __future__ import annotations
 
-import dataclasses
 import dis
 import itertools
-import sys
 import types
 from collections.abc import Callable
 from dis import Instruction
 from typing import Any, NamedTuple
 
-from torch._dynamo.bytecode_transformation import Instruction as Bytecode
-from torch._dynamo.bytecode_transformation import (
-    create_call_method,
-    create_instruction,
-    create_load_method,
-    transform_code_object,
-)
-
 from unified_guards import _C
+from unified_guards.dynamo.bytecode import pop_function, pushes_null, with_null
+from unified_guards.dynamo.rest import CALLS, AtCall, rest_of
+from unified_guards.dynamo.symbols import (
+    Constant,
+    Global,
+    Items,
+    Local,
+    NotPlain,
+    Output,
+    Read,
+    Table,
+    parameters_of,
+)
 
 _UTILS = "__import_torch_dot__dynamo_dot_utils"
 #: Of torch/_dynamo/utils.py: they tell a profiler when the inputs are gathered, and do nothing where nobody profiles.
 _MARKS = frozenset({"record_pregraph_bytecode_enter", "record_pregraph_bytecode_exit"})
 #: Also of torch/_dynamo/utils.py: they call a method of a tensor for what is symbolic in a graph.
 _NUMBERS = {"call_size": "size", "call_stride": "stride", "call_storage_offset": "storage_offset"}
-
-
-class NotPlain(Exception):
-    """The code does something that a plan cannot say."""
 
 
 class Plan(NamedTuple):
@@ -59,67 +58,6 @@ class Plan(NamedTuple):
     kept: tuple[Local | Global | Read, ...] = ()
 
 
-# The symbols. They are no tuples: a global with the name of a local would be equal to it.
-
-
-@dataclasses.dataclass(frozen=True)
-class Local:
-    """A local as the frame begins with it."""
-
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Global:
-    """A global of the function."""
-
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Read:
-    """An attribute, an item with a constant key, or a number of a tensor.
-
-    Attributes:
-        base: what it is read from.
-        key: the name of the attribute, the key of the item, or the dimension; None for a storage offset.
-        kind: "attribute", "item", or the method of the tensor.
-    """
-
-    base: Local | Global | Read
-    key: Any
-    kind: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Constant:
-    """A constant of the code."""
-
-    value: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """What the graph returns, or the item of it at an index."""
-
-    at: int | None = None
-
-
-class Items(list[Any]):
-    """A list or tuple that the code builds. Not compared by value: the code may add to one that it has twice."""
-
-    def __init__(self, kind: type, items: list[Any]) -> None:
-        super().__init__(items)
-        self.kind = kind
-
-
-class Table(NamedTuple):
-    """A dict that the code builds with constant keys."""
-
-    keys: tuple[Any, ...]
-    values: list[Any]
-
-
 _NULL = Constant(None)
 #: Whether somebody profiles: from 2.15 on the code asks before it calls the marks. Then no call goes the short way.
 _PROFILER = Read(Global("__import_torch_dot_autograd_dot_profiler"), "_is_profiler_enabled", "attribute")
@@ -136,36 +74,18 @@ _TESTS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-class _AtCall(NamedTuple):
-    """Where the graph is called.
-
-    Attributes:
-        offset: of the instruction.
-        calls: how many calls stand in the code up to it.
-        stack: what lies below the outputs.
-        locals: what is in the locals.
-    """
-
-    offset: int
-    calls: int
-    stack: list[Any]
-    locals: dict[str, Any]
-
-
 class _Symbolic:
     """One run over the code of an entry."""
 
     def __init__(self, code: types.CodeType) -> None:
-        count = code.co_argcount + code.co_kwonlyargcount
-        count += bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)
-        self.parameters = code.co_varnames[:count]
+        self.parameters = tuple(itertools.chain(*parameters_of(code)))
         self.locals: dict[str, Any] = {name: Local(name) for name in self.parameters}
         self.free = frozenset(code.co_freevars)
         self.stack: list[Any] = []
         self.graph: str | None = None
         self.unpacked = -1
         self.inputs: tuple[Local | Global | Read, ...] = ()
-        self.at_call: _AtCall | None = None
+        self.at_call: AtCall | None = None
 
     def run(self, instructions: list[Instruction]) -> Any:
         """What the code returns. Jumps go forward, so this ends."""
@@ -188,8 +108,8 @@ class _Symbolic:
             knew = self.graph
             step(self, each)
             if self.graph != knew:
-                calls = sum(step.opname in _CALLS for step in instructions[:at])
-                self.at_call = _AtCall(each.offset, calls, self.stack[:-1], dict(self.locals))
+                calls = sum(step.opname in CALLS for step in instructions[:at])
+                self.at_call = AtCall(calls, instructions[at:], self.stack[:-1], dict(self.locals))
         raise NotPlain("no return")
 
     def jumps(self, each: Instruction) -> bool:
@@ -212,14 +132,7 @@ class _Symbolic:
     def call(self, count: int) -> None:
         """A call by position: below the arguments lie the callable and a null, or on top of each other as of 3.13."""
         arguments = self.pop(count)
-        if sys.version_info >= (3, 13):
-            self.stack.pop()
-            function = self.stack.pop()
-        else:
-            function = self.stack.pop()
-            if sys.version_info >= (3, 11):
-                self.stack.pop()
-        self.stack.append(self.result(function, arguments))
+        self.stack.append(self.result(pop_function(self.stack), arguments))
 
     def result(self, function: Any, arguments: list[Any]) -> Any:
         if isinstance(function, Read) and function.base == Global(_UTILS) and function.key in _MARKS:
@@ -237,11 +150,8 @@ class _Symbolic:
 
 
 def _load_global(self: _Symbolic, each: Instruction) -> None:
-    if sys.version_info >= (3, 11) and each.arg is not None and each.arg & 1:
-        both = [_NULL, Global(each.argval)]
-        self.stack += both if sys.version_info < (3, 13) else both[::-1]
-    else:
-        self.stack.append(Global(each.argval))
+    found = Global(each.argval)
+    self.stack += with_null(found, _NULL) if pushes_null(each) else [found]
 
 
 def _load_attribute(self: _Symbolic, each: Instruction) -> None:
@@ -251,10 +161,7 @@ def _load_attribute(self: _Symbolic, each: Instruction) -> None:
     found: Any = Read(base, each.argval, "attribute")
     if found == _PROFILER:
         found = Constant(False)
-    if each.opname == "LOAD_METHOD" or (sys.version_info >= (3, 12) and each.arg is not None and each.arg & 1):
-        self.stack += [_NULL, found] if sys.version_info < (3, 13) else [found, _NULL]
-    else:
-        self.stack.append(found)
+    self.stack += with_null(found, _NULL) if pushes_null(each) else [found]
 
 
 def _load_fast(self: _Symbolic, each: Instruction) -> None:
@@ -368,15 +275,13 @@ _OPERATORS: list[tuple[str, str]] = getattr(dis, "_nb_ops", [])
 #: The number of the operator that takes an item, from Python 3.14 on.
 _SUBSCRIPT = next((at for at, (name, _) in enumerate(_OPERATORS) if name == "NB_SUBSCR"), -1)
 
-_CALLS = ("CALL", "CALL_FUNCTION", "CALL_METHOD")
-
 _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
     **dict.fromkeys(("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS"), lambda self, each: None),
     **dict.fromkeys(("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attribute),
     **dict.fromkeys(("LOAD_CONST", "LOAD_SMALL_INT"), lambda self, each: self.stack.append(Constant(each.argval))),
-    **dict.fromkeys(_CALLS, lambda self, each: self.call(each.arg or 0)),
+    **dict.fromkeys(CALLS, lambda self, each: self.call(each.arg or 0)),
     **dict.fromkeys(("BINARY_SUBSCR", "BINARY_OP"), _subscript),
     **dict.fromkeys(("BUILD_MAP", "BUILD_CONST_KEY_MAP"), _build_map),
     **dict.fromkeys(("ROT_TWO", "ROT_THREE", "ROT_FOUR", "ROT_N"), _rotate),
@@ -450,118 +355,16 @@ def plan_of(code: types.CodeType) -> Plan:
     try:
         rebuild.add(symbolic.run(list(dis.get_instructions(code))))
     except NotPlain:
-        if symbolic.at_call is None:
+        if symbolic.at_call is None or symbolic.graph is None:
             raise
-        return _up_to_the_graph(code, symbolic, symbolic.at_call)
+        rest, kept = rest_of(code, symbolic.parameters, symbolic.at_call)
+        reads = _in_order((*symbolic.inputs, *kept))
+        return Plan(symbolic.graph, reads, symbolic.inputs, [], rest=rest, kept=kept)
     except (IndexError, AttributeError, TypeError) as error:  # an instruction is used as no version of Python uses it
         raise NotPlain(str(error)) from error
     if symbolic.graph is None:
         raise NotPlain("no graph")
     return Plan(symbolic.graph, _in_order(symbolic.inputs), symbolic.inputs, rebuild.steps, symbolic.unpacked)
-
-
-# -- code that does more than to build a result ------------------------------------------------------------------------
-
-
-def _up_to_the_graph(code: types.CodeType, symbolic: _Symbolic, at_call: _AtCall) -> Plan:
-    """A plan that calls the graph; the rest of the code then runs as Dynamo wrote it."""
-    assert symbolic.graph is not None
-    if at_call.stack:
-        raise NotPlain("something below the outputs of the graph")
-    found = _rest_of(code, symbolic, at_call)
-    if found is None:
-        raise NotPlain("code after the graph that cannot stand alone")
-    rest, kept = found
-    return Plan(symbolic.graph, _in_order((*symbolic.inputs, *kept)), symbolic.inputs, [], -1, rest, kept)
-
-
-#: The parameter of the rest of a code: a list of what is handed over. The code takes all of it out, so that nothing
-#: is kept alive longer than Dynamo's own code keeps it.
-_HANDED = "___unified_guards_handed"
-_KINDS_OF_PARAMETERS = 0x04 | 0x08  # CO_VARARGS, CO_VARKEYWORDS
-#: What a frame begins with.
-_BEGINNINGS = frozenset({"MAKE_CELL", "COPY_FREE_VARS", "RESUME"})
-
-
-def _rest_of(
-    code: types.CodeType, symbolic: _Symbolic, at_call: _AtCall
-) -> tuple[types.CodeType, tuple[Local | Global | Read, ...]] | None:
-    """The code from behind the call of the graph on, and what it is given beside the outputs; None where it needs more.
-
-    Its parameters are those of the code, all by position, and last a list: of the outputs, and of the values that the
-    code had put into locals for later.
-    """
-    kept: dict[str, Local | Global | Read] = {}
-    constants: dict[str, Constant] = {}
-    dropped = _dropped_first(code, at_call.offset) - set(symbolic.parameters)
-    used = _locals_after(code, at_call.offset)
-    for name, value in at_call.locals.items():
-        if name not in used or name in dropped or value == Local(name):
-            continue
-        if isinstance(value, Constant):
-            constants[name] = value
-        elif isinstance(value, Local | Global | Read):
-            kept[name] = value
-        else:
-            return None
-    if any(name in used and name not in at_call.locals for name in symbolic.parameters):
-        return None  # it was deleted, or became a cell
-
-    def cut(instructions: list[Bytecode], options: dict[str, Any]) -> None:
-        # Offsets are others by now.
-        call = [at for at, each in enumerate(instructions) if each.opname in _CALLS][at_call.calls - 1]
-        beginning = [each for each in instructions[:call] if each.opname in _BEGINNINGS]
-        start = [
-            *(step for name in reversed(kept) for step in (*_take(), create_instruction("STORE_FAST", argval=name))),
-            *(
-                step
-                for name, constant in constants.items()
-                for step in (
-                    create_instruction("LOAD_CONST", argval=constant.value),
-                    create_instruction("STORE_FAST", argval=name),
-                )
-            ),
-            *_take(),
-        ]
-        for each in start:
-            each.starts_line, each.positions = instructions[call].starts_line, instructions[call].positions
-        after = instructions[call + 1 :]
-        while after[0].opname == "DELETE_FAST" and after[0].argval in dropped:
-            del after[0]
-        if any(each.target is not None and each.target not in after for each in after):
-            raise NotPlain("a jump to what comes before the graph")
-        instructions[:] = [*beginning, *start, *after]
-        count = len(symbolic.parameters)
-        names = options["co_varnames"]
-        options["co_varnames"] = (*names[:count], _HANDED, *names[count:])
-        options["co_argcount"], options["co_posonlyargcount"], options["co_kwonlyargcount"] = count + 1, 0, 0
-        options["co_flags"] &= ~_KINDS_OF_PARAMETERS
-
-    try:
-        # A copy: torch remembers the codes that it took apart, and what Dynamo has made for a code lives as long as it.
-        return transform_code_object(code.replace(), cut)[0], tuple(kept.values())
-    except (AssertionError, KeyError, ValueError) as error:  # torch cannot assemble it
-        raise NotPlain(str(error)) from error
-
-
-def _take() -> list[Bytecode]:
-    """Takes the last of what is handed over."""
-    return [create_instruction("LOAD_FAST", argval=_HANDED), create_load_method("pop"), *create_call_method(0)]
-
-
-def _dropped_first(code: types.CodeType, offset: int) -> set[str]:
-    """The locals that are deleted right behind an offset. Dynamo's code keeps there what it has read more than once."""
-    after = (each for each in dis.get_instructions(code) if each.offset > offset)
-    return {each.argval for each in itertools.takewhile(lambda each: each.opname == "DELETE_FAST", after)}
-
-
-def _locals_after(code: types.CodeType, offset: int) -> set[str]:
-    """The locals that the instructions behind an offset name."""
-    found: set[str] = set()
-    for each in dis.get_instructions(code):
-        if each.offset > offset and "_FAST" in each.opname:
-            found.update(each.argval if isinstance(each.argval, tuple) else (each.argval,))
-    return found
 
 
 def _in_order(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

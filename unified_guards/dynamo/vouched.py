@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterable
 from typing import Any
 
-from unified_guards.dynamo.plan import Global, Local, Read
+from unified_guards.dynamo.symbols import Global, Local, Read, parameters_of
 from unified_guards.entry import Entry
 from unified_guards.guards.ir import Access, Source, Test
 
@@ -48,10 +48,7 @@ class _Reader:
         self.known: dict[Source, Symbol | None] = {}
         self.typed: set[Source] = set()
         self.keys: dict[Source, str] = {}
-        code = function.__code__
-        count = code.co_argcount + code.co_kwonlyargcount
-        # The interpreter makes these itself.
-        self.built = code.co_varnames[count : count + bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)]
+        self.made = parameters_of(function.__code__).made
         for item in entry.checked:
             (source, *others) = item.sources or (None,)
             if source is None or others:
@@ -90,8 +87,8 @@ class _Reader:
     def _read(self, base: Source, key: Any, kind: str) -> Read | None:
         """A read behind a base whose class is guarded."""
         found = self.symbol(base)
-        is_built = isinstance(found, Local) and found.name in self.built
-        if found is None or type(key) not in (int, str) or not (is_built or base in self.typed):
+        is_made = isinstance(found, Local) and found.name in self.made
+        if found is None or type(key) not in (int, str) or not (is_made or base in self.typed):
             return None
         return Read(found, key, kind)
 

@@ -1,0 +1,36 @@
+"""In what the bytecode of the supported interpreters differs. No other module on Python's side asks for the version."""
+
+from __future__ import annotations
+
+import sys
+from dis import Instruction
+from typing import Any
+
+#: Whether a ``try`` is a table beside the code.
+TRY_IS_TABLE = sys.version_info >= (3, 11)
+_JUMP = "POP_JUMP_FORWARD_IF" if sys.version_info[:2] == (3, 11) else "POP_JUMP_IF"
+JUMP_IF_TRUE, JUMP_IF_FALSE = f"{_JUMP}_TRUE", f"{_JUMP}_FALSE"
+
+
+def pushes_null(each: Instruction) -> bool:
+    """Whether an instruction that loads something to be called also pushes a null."""
+    if each.opname == "LOAD_METHOD":
+        return True
+    first = {"LOAD_GLOBAL": (3, 11), "LOAD_ATTR": (3, 12)}[each.opname]
+    return sys.version_info >= first and each.arg is not None and bool(each.arg & 1)
+
+
+def with_null(function: Any, null: Any) -> list[Any]:
+    """What is to be called and its null, the lower one first."""
+    return [function, null] if sys.version_info >= (3, 13) else [null, function]
+
+
+def pop_function(stack: list[Any]) -> Any:
+    """What is called, when its arguments are off the stack. Its null goes, too, where the interpreter has one."""
+    if sys.version_info >= (3, 13):
+        stack.pop()
+        return stack.pop()
+    function = stack.pop()
+    if sys.version_info >= (3, 11):
+        stack.pop()
+    return function
