@@ -72,9 +72,9 @@ class Dispatcher(_C.Dispatcher):
         else:
             manager.tell(self)
             plan = _planned(code)
-            way = None if plan is None else self._way_of(plan, manager.entry)
-            way = way or self._function_of(code)
-            comparison = self._comparison_of(manager.entry.judge, code, plan, way)
+            planned = None if plan is None else self._way_of(plan, manager.entry)
+            way = planned or self._function_of(code)
+            comparison = self._comparison_of(manager.entry.judge, code, plan, planned)
             self._add(manager, code, manager.entry.checker, way, "kNone" if way is not None else "kCode", comparison)
 
     def _way_of(self, plan: Plan, entry: Entry) -> tuple[Any, ...] | None:
@@ -101,7 +101,7 @@ class Dispatcher(_C.Dispatcher):
         """What compares hits with what Dynamo's code does; None where nobody asks, or where that code runs anyway."""
         function = self._function
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
-        if judge is None or plan is None or not isinstance(way, tuple) or not cells.keys() >= set(code.co_freevars):
+        if judge is None or plan is None or way is None or not cells.keys() >= set(code.co_freevars):
             return None
         closure = tuple(cells[name] for name in code.co_freevars)
         dynamos = types.FunctionType(code, function.__globals__, function.__name__, None, closure)
