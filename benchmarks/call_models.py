@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,11 +22,10 @@ from typing import Any, NamedTuple
 import torch
 import torch._dynamo
 
-from benchmarks import ROOT
-from unified_guards.bench.runner import child_environment, environment, markdown
+from benchmarks import interleaved
 from unified_guards.bench.workloads import qwen3, tokens
 
-CONTENDERS = {"torch": {}, "unified": {}}
+CONTENDERS = ("torch", "unified")
 HOT = 300
 
 
@@ -216,12 +214,7 @@ def _child(contender: str, name: str, steps: int) -> None:
 
 
 def _run(contender: str, name: str, steps: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.call_models", name, "--child", contender, f"--steps={steps}"]
-    surroundings = child_environment() | CONTENDERS[contender]
-    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{name}, {contender} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] = interleaved.run_child("call_models", [name, "--child", contender, f"--steps={steps}"], {})
     return found
 
 
@@ -257,28 +250,17 @@ def main() -> None:
         return
     rows = []
     for name in arguments.cases or CASES:
-        rounds: dict[str, list[dict[str, float]]] = {who: [] for who in CONTENDERS}
-        for number in range(arguments.rounds):
-            for who in list(CONTENDERS) if number % 2 == 0 else list(CONTENDERS)[::-1]:
-                rounds[who].append(_run(who, name, arguments.steps))
+        rounds = interleaved.in_turn(
+            CONTENDERS, arguments.rounds, lambda who, name=name: _run(who, name, arguments.steps)
+        )
         rows.append(_row(name, rounds))
         print(rows[-1], file=sys.stderr, flush=True)
-    facts = environment()
-    machine = "torch {torch}, Python {python}, {cpu}, {cores} cores, one thread, {date}. Medians.".format(**facts)
-    version = ".".join(torch.__version__.split(".")[:2])
-    text = [
-        "# Calls of models, without their graphs",
-        "",
-        f"`python -m benchmarks.call_models --rounds {arguments.rounds} --steps {arguments.steps}`  ",
-        machine,
-        "",
-        " ".join((__doc__ or "").split("\n\n")[2].split()),
-        "",
-        markdown(list(HEADER), rows),
-    ]
+    command = f"python -m benchmarks.call_models --rounds {arguments.rounds} --steps {arguments.steps}"
+    about = [" ".join((__doc__ or "").split("\n\n")[2].split())]
+    text = interleaved.page("Calls of models, without their graphs", command, about, HEADER, rows)
     if not arguments.cases:
-        (ROOT / "benchmarks" / "results" / f"call-models-torch{version}-cpu.md").write_text("\n".join(text) + "\n")
-    print("\n".join(text))
+        interleaved.write("call-models", text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -24,8 +22,7 @@ import torch
 import torch._dynamo
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
-from benchmarks import ROOT
-from unified_guards.bench.runner import child_environment, environment, markdown
+from benchmarks import interleaved
 from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.plan import plan_of
 from unified_guards.dynamo.symbols import Global, Local, NotPlain, Read
@@ -249,12 +246,8 @@ def _child(contender: str, seconds: float) -> None:
 
 
 def _run(contender: str, seconds: float) -> dict[str, dict[str, float]]:
-    command = [sys.executable, "-m", "benchmarks.calls", "--child", contender, f"--seconds={seconds}"]
-    surroundings = child_environment() | CONTENDERS[contender]
-    done = subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{contender} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    options = ["--child", contender, f"--seconds={seconds}"]
+    found: dict[str, dict[str, float]] = interleaved.run_child("calls", options, CONTENDERS[contender])
     return found
 
 
@@ -289,27 +282,15 @@ def main() -> None:
     if arguments.child:
         _child(arguments.child, arguments.seconds)
         return
-    rounds: dict[str, list[dict[str, dict[str, float]]]] = {who: [] for who in CONTENDERS}
-    for number in range(arguments.rounds):
-        for who in list(CONTENDERS) if number % 2 == 0 else list(CONTENDERS)[::-1]:
-            rounds[who].append(_run(who, arguments.seconds))
-    facts = environment()
-    machine = "torch {torch}, Python {python}, {cpu}, {cores} cores, one thread, {date}. Medians.".format(**facts)
-    version = ".".join(torch.__version__.split(".")[:2])
-    text = [
-        "# Whole calls",
-        "",
-        f"`python -m benchmarks.calls --rounds {arguments.rounds} --seconds {arguments.seconds}`  ",
-        machine,
-        "",
+    rounds = interleaved.in_turn(CONTENDERS, arguments.rounds, lambda who: _run(who, arguments.seconds))
+    command = f"python -m benchmarks.calls --rounds {arguments.rounds} --seconds {arguments.seconds}"
+    about = [
         " ".join((__doc__ or "").split("\n\n")[2].split()),
         "*Unified, long way*: with `UNIFIED_GUARDS_DISPATCH=0`, every call goes through torch's wrapper.",
-        "",
-        markdown(list(HEADER), list(_rows(rounds))),
     ]
-    out = ROOT / "benchmarks" / "results" / f"calls-torch{version}-cpu.md"
-    out.write_text("\n".join(text) + "\n")
-    print("\n".join(text))
+    text = interleaved.page("Whole calls", command, about, HEADER, list(_rows(rounds)))
+    interleaved.write("calls", text)
+    print(text)
 
 
 if __name__ == "__main__":
