@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import inspect
 import re
 import types
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 
@@ -197,6 +198,21 @@ def shape_env_changed(shape_env: Any) -> None:
         if hasattr(shape_env, counter):
             setattr(shape_env, counter, getattr(shape_env, counter) + 1)
     shape_env._prev_cache_key = shape_env._get_key()
+
+
+def object_protocol() -> Any:
+    """Torch's module on operations of Python's; an empty one where there is none."""
+    try:
+        return importlib.import_module("torch._dynamo.variables.object_protocol")
+    except ImportError:
+        return types.ModuleType("object_protocol")
+
+
+def end_graph(what: str, where: str) -> NoReturn:
+    """Has Dynamo end the graph here, or raise where the whole function must be one graph."""
+    from torch._dynamo.exc import unimplemented
+
+    unimplemented(gb_type=what, context=where, explanation="No guard can hold on to it.", hints=[])
 
 
 def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:

@@ -24,7 +24,7 @@ from unified_guards import _C, config, verify
 from unified_guards.dynamo import compat, dispatch, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.provenance import Watch, collecting
-from unified_guards.dynamo.strict import reads
+from unified_guards.dynamo.strict import breaks, reads
 from unified_guards.dynamo.strict.backend_call import noting_calls
 from unified_guards.dynamo.tap import Tap, recording
 from unified_guards.dynamo.unify import finish
@@ -86,6 +86,7 @@ class _Installation:
         name = "call_user_compiler"
         self.put(OutputGraph, name, noting_calls(vars(OutputGraph)[name], _is_strict))
         reads.watch(self.put, _is_strict)
+        breaks.watch(self.put, _is_strict)
         dispatch.watch_wrappers(self.put)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))

@@ -88,7 +88,8 @@ class Known(NamedTuple):
     live: Live
     code: types.CodeType  # of the frame
     f_globals: dict[str, Any]  # of the frame
-    traced: frozenset[int]  # addresses of the code objects that Dynamo inlined in it
+    codes: tuple[types.CodeType, ...]  # that of the frame, and those that Dynamo inlined in it
+    traced: frozenset[int]  # addresses of the latter
     tensors: dict[str, Any]  # that torch guards, by torch's names of their sources
     call: Call | None
     mutated: list[bool] | None  # of the inputs of `call`, as far as is known; None when none is

@@ -1,0 +1,110 @@
+"""What Dynamo reads and no guard can hold on to: with ``install(strict=True)`` it ends the graph there.
+
+The rest of the frame runs as Python runs it, which is right by construction; with ``fullgraph=True`` Dynamo raises, and
+says why. Entry point: :func:`watch`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch._dynamo.variables.base import VariableTracker
+from torch._dynamo.variables.builtin import BuiltinVariable
+from torch._dynamo.variables.misc import RandomVariable
+from torch._dynamo.variables.tensor import SymNodeVariable, TensorVariable, UntypedStorageVariable
+
+from unified_guards.dynamo import compat
+
+#: What a tensor is a view of, how often it was written to, its hooks, its address: running code changes them, or Dynamo
+#: has something else in their place.
+_OF_TENSORS = frozenset(
+    {
+        "_base",
+        "_version",
+        "_cdata",
+        "_grad",
+        "_grad_fn",
+        "_has_symbolic_sizes_strides",
+        "_backward_hooks",
+        "_post_accumulate_grad_hooks",
+    }
+)
+
+
+def _random_call(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """A generator of Python's that draws has another state afterwards, and Dynamo draws while it traces."""
+
+    @functools.wraps(original)
+    def call_method(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and self.source is not None:
+            compat.end_graph("strict: a random.Random object is used", f"{self.source.name}.{name}")
+        return original(self, tx, name, *args, **kwargs)
+
+    return call_method
+
+
+def _tensor_attribute(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def read(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and name in _OF_TENSORS:
+            compat.end_graph(f"strict: {name} of a tensor is read", str(self))
+        return original(self, tx, name, *args, **kwargs)
+
+    return read
+
+
+def _size_of_storage(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """The memory of an input has a guard (``state.py``). That of a view made in the graph may be an input's, or not."""
+
+    @functools.wraps(original)
+    def call(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and self.from_tensor.source is None and args[:1] != ("resize_",):
+            compat.end_graph("strict: the memory of a tensor is read", str(self))
+        return original(self, tx, *args, **kwargs)
+
+    return call
+
+
+def _class_of_a_symbol(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """``n.__class__`` of a number that became a symbol is the class of the number, as ``type(n)`` is."""
+
+    @functools.wraps(original)
+    def read(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and name == "__class__" and isinstance(self, SymNodeVariable):
+            return VariableTracker.build(tx, self.python_type())
+        return original(self, tx, name, *args, **kwargs)
+
+    return read
+
+
+def _comparison(ask: Callable[[Any, Any], bool], original: Callable[..., Any], wanted: Callable[[], bool]) -> Any:
+    """Dynamo asks no metaclass about a constant. Where the metaclass says otherwise, Python has to ask."""
+
+    @functools.wraps(original)
+    def compare(self: Any, tx: Any, value: Any, kinds: Any) -> Any:
+        found = original(self, tx, value, kinds)
+        if wanted() and all(each.is_python_constant() for each in (value, kinds, found)):
+            given, classes = value.as_python_constant(), kinds.as_python_constant()
+            if ask(given, classes) is not found.as_python_constant():
+                compat.end_graph("strict: a metaclass answers for its instances", str(kinds))
+        return found
+
+    return compare
+
+
+def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> None:
+    """Ends graphs while ``wanted`` says so. ``put`` is ``setattr`` that remembers what was there."""
+    makers: list[tuple[Any, str, Callable[..., Any]]] = [
+        (RandomVariable, "call_method", _random_call),
+        (UntypedStorageVariable, "call_method", _size_of_storage),
+        (UntypedStorageVariable, "method_size", _size_of_storage),
+        (BuiltinVariable, "call_isinstance", functools.partial(_comparison, isinstance)),
+        (BuiltinVariable, "call_issubclass", functools.partial(_comparison, issubclass)),
+    ]
+    for name in compat.ATTRIBUTE_LOOKUPS:
+        makers += [(TensorVariable, name, _tensor_attribute), (VariableTracker, name, _class_of_a_symbol)]
+    for owner, name, make in makers:
+        if name in vars(owner):
+            put(owner, name, make(vars(owner)[name], wanted))
