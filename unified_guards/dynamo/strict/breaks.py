@@ -7,18 +7,25 @@ says why. Entry point: :func:`watch`.
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any
 
 from torch._dynamo.variables.base import VariableTracker
 from torch._dynamo.variables.builtin import BuiltinVariable
+from torch._dynamo.variables.lists import BaseListVariable
 from torch._dynamo.variables.misc import RandomVariable
 from torch._dynamo.variables.tensor import SymNodeVariable, TensorVariable, UntypedStorageVariable
+from torch._dynamo.variables.user_defined import UserDefinedClassVariable, UserDefinedObjectVariable
 
 from unified_guards.dynamo import compat
+from unified_guards.guards.memory import bytes_of_storage, storage_of
 
-#: What a tensor is a view of, how often it was written to, its hooks, its address: running code changes them, or Dynamo
-#: has something else in their place.
+#: Where metaclasses are whose ``__call__`` Dynamo knows.
+_KNOWN_METACLASSES = frozenset({"enum", "abc", "torch", "torch.nn.parameter", "torch.autograd.function", "typing"})
+
+#: What a tensor is a view of, how often it was written to, its hooks, its address, where in a graph of autograd's it is:
+#: running code changes them, or Dynamo has something else in their place.
 _OF_TENSORS = frozenset(
     {
         "_base",
@@ -29,6 +36,8 @@ _OF_TENSORS = frozenset(
         "_has_symbolic_sizes_strides",
         "_backward_hooks",
         "_post_accumulate_grad_hooks",
+        "output_nr",
+        "retains_grad",
     }
 )
 
@@ -56,15 +65,25 @@ def _tensor_attribute(original: Callable[..., Any], wanted: Callable[[], bool]) 
 
 
 def _size_of_storage(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
-    """The memory of an input has a guard (``state.py``). That of a view made in the graph may be an input's, or not."""
+    """The memory of an input has a guard (``state.py``). That of a view made in the graph may be an input's, or not; and
+    Dynamo may take the memory for one that is as large as the tensor."""
 
     @functools.wraps(original)
     def call(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-        if wanted() and self.from_tensor.source is None and args[:1] != ("resize_",):
+        found = original(self, tx, *args, **kwargs)
+        if wanted() and args[:1] != ("resize_",) and not _is_as_large(self.from_tensor, found):
             compat.end_graph("strict: the memory of a tensor is read", str(self))
-        return original(self, tx, *args, **kwargs)
+        return found
 
     return call
+
+
+def _is_as_large(tracker: Any, found: Any) -> bool:
+    """Whether the memory of an input is as large as Dynamo says."""
+    given = getattr(tracker.as_proxy().node.meta.get("grapharg"), "example", None)
+    if tracker.source is None or not found.is_python_constant() or storage_of(given) is None:
+        return False
+    return bytes_of_storage(given) == found.as_python_constant()
 
 
 def _class_of_a_symbol(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
@@ -94,12 +113,53 @@ def _comparison(ask: Callable[[Any, Any], bool], original: Callable[..., Any], w
     return compare
 
 
+def _text(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Dynamo calls ``repr`` of an object whose class has no ``__str__``, rather than trace it."""
+
+    @functools.wraps(original)
+    def call_str(self: Any, tx: Any, value: Any) -> Any:
+        given = vars(value).get("value") if wanted() and isinstance(value, UserDefinedObjectVariable) else None
+        if given is not None and type(given).__str__ is object.__str__:
+            compat.end_graph("strict: the text of an object is made", str(value))
+        return original(self, tx, value)
+
+    return call_str
+
+
+def _made(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Dynamo does not call the ``__call__`` of a metaclass."""
+
+    @functools.wraps(original)
+    def call_function(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+        meta = type(self.value)
+        if wanted() and type(meta.__call__) is types.FunctionType and meta.__module__ not in _KNOWN_METACLASSES:
+            compat.end_graph("strict: a metaclass makes the instance", str(self))
+        return original(self, tx, *args, **kwargs)
+
+    return call_function
+
+
+def _contains(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Torch 2.13 finds no constant among symbols."""
+
+    @functools.wraps(original)
+    def contains(self: Any, tx: Any, item: Any) -> Any:
+        if wanted() and item.is_python_constant() and any(isinstance(each, SymNodeVariable) for each in self.items):
+            compat.end_graph("strict: a constant is searched among symbols", str(self))
+        return original(self, tx, item)
+
+    return contains
+
+
 def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> None:
     """Ends graphs while ``wanted`` says so. ``put`` is ``setattr`` that remembers what was there."""
     makers: list[tuple[Any, str, Callable[..., Any]]] = [
         (RandomVariable, "call_method", _random_call),
         (UntypedStorageVariable, "call_method", _size_of_storage),
         (UntypedStorageVariable, "method_size", _size_of_storage),
+        (BuiltinVariable, "call_str", _text),
+        (UserDefinedClassVariable, "call_function", _made),
+        (BaseListVariable, "sq_contains", _contains),
         (BuiltinVariable, "call_isinstance", functools.partial(_comparison, isinstance)),
         (BuiltinVariable, "call_issubclass", functools.partial(_comparison, issubclass)),
     ]

@@ -33,7 +33,7 @@ _FOUND = "an attribute of a class"
 #: items of a container, whose names are no identifiers.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 #: Attributes of a tensor that Dynamo takes for constant, and that its guard does not look at.
-_OF_AUTOGRAD = frozenset({"is_leaf", "output_nr", "retains_grad", "grad_fn", "grad_dtype", "volatile", "name"})
+_OF_AUTOGRAD = frozenset({"is_leaf", "grad_fn", "grad_dtype", "volatile", "name"})
 _PLAIN_TENSORS = (torch.Tensor, nn.Parameter, nn.Buffer)
 
 
@@ -97,6 +97,8 @@ class Lookups:
     def _value(self, asked: Asked) -> Any:
         if asked.value is not MISSING or asked.source is None:
             return asked.value
+        if (tensor := self.known.tensors.get(asked.source.name)) is not None:
+            return tensor
         with contextlib.suppress(Exception):  # it may be a source that has no object, or run code of the user's
             return self.known.resolve(asked.source)
         return MISSING

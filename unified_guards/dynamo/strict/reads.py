@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch._dynamo.side_effects import SideEffects
-from torch._dynamo.symbolic_convert import InstructionTranslatorBase
+from torch._dynamo.source import SkipGuardSource
+from torch._dynamo.symbolic_convert import InliningInstructionTranslator, InstructionTranslatorBase
 from torch._dynamo.variables.base import VariableTracker
 from torch._dynamo.variables.builtin import BuiltinVariable
 from torch._dynamo.variables.dicts import ConstDictVariable
@@ -187,6 +188,24 @@ def _builtin(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callab
     return load
 
 
+def _global(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Torch takes what modules of the standard library have for constant. What can change there has its guards here."""
+
+    @functools.wraps(original)
+    def get_globals_source_and_value(self: Any, name: str) -> Any:
+        module, tracker, source = original(self, name)
+        if wanted() and type(source) is SkipGuardSource and not _stays(self.f_globals.get(name)):
+            source = source.base
+        return module, tracker, source
+
+    return get_globals_source_and_value
+
+
+def _stays(value: Any) -> bool:
+    """Whether nobody is expected to put something else in the place of a global of Python's, or to change it."""
+    return isinstance(value, (*_SIMPLE, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, frozenset))
+
+
 def _comparison(original: Callable[..., Any], wanted: Callable[[], bool], of_classes: bool) -> Callable[..., Any]:
     @functools.wraps(original)
     def compare(self: Any, tx: Any, value: Any, kinds: Any) -> Any:
@@ -238,12 +257,24 @@ def _special_call(original: Callable[..., Any], wanted: Callable[[], bool]) -> C
 def _note_operand(tracker: Any) -> None:
     with contextlib.suppress(NotImplementedError):
         _note_special(tracker.python_type())
+    if isinstance(value := vars(tracker).get("value"), type):
+        _note_special(value)
 
 
 def _note_special(kind: type) -> None:
     context = TracingContext.try_get()
     if context is not None:
         _reads.setdefault(context, Reads()).specials.setdefault(id(kind), kind)
+
+
+def _asked_whether_callable(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call_callable(self: Any, tx: Any, value: Any) -> Any:
+        if wanted() and (tracker := _realized(value)) is not None:
+            _note_operand(tracker)
+        return original(self, tx, value)
+
+    return call_callable
 
 
 def _stored(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
@@ -315,7 +346,7 @@ def _measured(original: Callable[..., Any], wanted: Callable[[], bool]) -> Calla
     def call(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
         found = original(self, tx, *args, **kwargs)
         source = self.from_tensor.source
-        if wanted() and source is not None and found.is_python_constant():
+        if wanted() and source is not None and args[:1] != ("resize_",):
             _of(tx).storages.setdefault(id(source), source)
         return found
 
@@ -370,6 +401,8 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
         (UntypedStorageVariable, "method_size", _measured),
         (ConstDictVariable, "getitem_const_raise_exception_if_absent", _missed),
         (InstructionTranslatorBase, "load_builtin_from_argval", _builtin),
+        (BuiltinVariable, "call_callable", _asked_whether_callable),
+        (InliningInstructionTranslator, "get_globals_source_and_value", _global),
         (BuiltinVariable, "call_isinstance", functools.partial(_comparison, of_classes=False)),
         (BuiltinVariable, "call_issubclass", functools.partial(_comparison, of_classes=True)),
     ):

@@ -6,7 +6,6 @@ Entry points: :func:`imports`, :func:`folds`, :func:`storages`.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 from collections.abc import Iterator
@@ -36,9 +35,8 @@ def storages(known: Known) -> Iterator[Extra]:
     """That the memory of tensors is as large, where it was measured."""
     places = {id(known.live(item.source)): item.source for item in known.guard_set if item.test is Test.TENSOR}
     for source in known.reads.storages.values():
-        with contextlib.suppress(Exception):  # the source may run code of the user's
-            tensor = known.resolve(source)
+        tensor = known.tensors.get(source.name)
+        if tensor is not None and storage_of(tensor) is not None and id(tensor) in places:
             place = places[id(tensor)]
-            if storage_of(tensor) is not None:
-                size = place.child(Access.CALL1, bytes_of_storage)
-                yield Extra(guard(Test.EQUALS, (size,), (bytes_of_storage(tensor),)), place, "the memory of a tensor")
+            size = place.child(Access.CALL1, bytes_of_storage)
+            yield Extra(guard(Test.EQUALS, (size,), (bytes_of_storage(tensor),)), place, "the memory of a tensor")
