@@ -69,6 +69,7 @@ class Reads:
         builtins: a dict of globals that has no such name, and the name.
         kinds: an object and a class that it was compared with; then whether it was a class itself (``issubclass``).
         specials: classes of objects that took part in an operation of Python's.
+        called: names of functions of Python's that were called.
         made: classes that were called.
         imports: names of modules that were imported.
         folds: functions that were called with constants, and these, where the result is one, too.
@@ -81,6 +82,7 @@ class Reads:
         self.builtins: dict[object, tuple[dict[str, Any], str]] = {}
         self.kinds: dict[object, tuple[Asked, Any, bool]] = {}
         self.specials: dict[int, type] = {}
+        self.called: dict[str, None] = {}
         self.made: dict[int, type] = {}
         self.imports: dict[str, None] = {}
         self.folds: dict[object, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
@@ -267,6 +269,16 @@ def _note_special(kind: type) -> None:
         _reads.setdefault(context, Reads()).specials.setdefault(id(kind), kind)
 
 
+def _called(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call_function(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted():
+            _of(tx).called[getattr(self.fn, "__name__", "")] = None
+        return original(self, tx, *args, **kwargs)
+
+    return call_function
+
+
 def _asked_whether_callable(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call_callable(self: Any, tx: Any, value: Any) -> Any:
@@ -298,16 +310,22 @@ def _made(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[
 
 
 def _imported(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
-    """Dynamo keeps a module that it imported among the globals of the frame, and takes it for the only one."""
+    """Dynamo remembers the first module of a name, and keeps it among the globals of the frame. It is given the one that
+    the import statement has found."""
 
     @functools.wraps(original)
     def import_source(self: Any, module_name: str) -> Any:
-        if wanted() and self.current_instruction.opname.endswith("IMPORT_NAME"):
-            _of(self).imports[module_name] = None
-            alias = f"__import_{module_name.replace('.', '_dot_')}"
-            if self.output.global_scope.get(alias) is not sys.modules.get(module_name):
-                self.output.global_scope.pop(alias, None)
-        return original(self, module_name)
+        if not (wanted() and self.current_instruction.opname.endswith("IMPORT_NAME")):
+            return original(self, module_name)
+        _of(self).imports[module_name] = None
+        alias, scope = f"__import_{module_name.replace('.', '_dot_')}", self.output.global_scope
+        found = sys.modules.get(module_name)
+        if found is None or scope.get(alias) is found:
+            return original(self, module_name)
+        scope.pop(alias, None)
+        source = original(self, module_name)
+        scope[alias] = found
+        return source
 
     return import_source
 
@@ -401,6 +419,7 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
         (UntypedStorageVariable, "method_size", _measured),
         (ConstDictVariable, "getitem_const_raise_exception_if_absent", _missed),
         (InstructionTranslatorBase, "load_builtin_from_argval", _builtin),
+        (BuiltinVariable, "call_function", _called),
         (BuiltinVariable, "call_callable", _asked_whether_callable),
         (InliningInstructionTranslator, "get_globals_source_and_value", _global),
         (BuiltinVariable, "call_isinstance", functools.partial(_comparison, of_classes=False)),

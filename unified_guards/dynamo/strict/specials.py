@@ -114,11 +114,13 @@ def _of_function(name: str) -> tuple[str, ...]:
     return (f"__{plain}__",) if plain in _OWN_NAMES else ()
 
 
-def names_of(code: types.CodeType) -> frozenset[str]:
-    """The special methods that may be looked up while the code runs."""
-    found = [_of_instruction(each) for each in dis.get_instructions(code)]
-    found += [_of_function(name) for name in (*code.co_names, *code.co_freevars)]
-    return frozenset(name for each in found for name in each)
+def _names(known: Known) -> list[str]:
+    """The special methods that may have been looked up while the frame ran."""
+    found = [_of_function(name) for name in known.reads.called]
+    for code in dict.fromkeys(known.codes):
+        found += [_of_instruction(each) for each in dis.get_instructions(code)]
+        found += [_of_function(name) for name in code.co_names]
+    return sorted({name for each in found for name in each})
 
 
 def _is_of_a_user(kind: type) -> bool:
@@ -132,7 +134,7 @@ def specials(known: Known) -> Iterator[Extra]:
     """That the special methods of what took part in operations are found where they were, also if that is nowhere."""
     lookups = Lookups(known)
     kinds = [kind for kind in known.reads.specials.values() if _is_of_a_user(kind)]
-    names = sorted(frozenset().union(*map(names_of, dict.fromkeys(known.codes)))) if kinds else []
+    names = _names(known) if kinds else []
     for kind in kinds:
         yield from lookups.special(kind, names)
     for kind in known.reads.made.values():

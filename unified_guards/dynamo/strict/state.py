@@ -17,7 +17,7 @@ from unified_guards.guards.memory import bytes_of_storage, storage_of
 
 def imports(known: Known) -> Iterator[Extra]:
     """That an import statement would find the same module."""
-    modules = Source.frame().child(Access.CONSTANT, sys.modules)
+    modules = Source.frame().child(Access.CONSTANT, sys).child(Access.GENERIC_DICT).child(Access.DICT_ITEM, "modules")
     for name in known.reads.imports:
         if (module := sys.modules.get(name)) is not None:
             place = modules.child(Access.DICT_ITEM, name)
