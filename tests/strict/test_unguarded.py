@@ -74,7 +74,7 @@ def test_a_random_object_draws_as_in_eager() -> None:
         for _ in range(3):
             assert torch.equal(call(torch.ones(2), ours), draw(torch.ones(2), eagers))
         torch._dynamo.reset()
-        with pytest.raises(torch._dynamo.exc.Unsupported, match="strict: a random.Random object is used"):
+        with pytest.raises(torch._dynamo.exc.Unsupported, match=r"strict: a random\.Random object is used"):
             torch.compile(draw, backend="eager", fullgraph=True)(torch.ones(2), ours)
     assert ours.getstate() == eagers.getstate()
 

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import re
 import types
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import torch
@@ -212,7 +213,8 @@ def end_graph(what: str, where: str) -> NoReturn:
     """Has Dynamo end the graph here, or raise where the whole function must be one graph."""
     from torch._dynamo.exc import unimplemented
 
-    unimplemented(gb_type=what, context=where, explanation="No guard can hold on to it.", hints=[])
+    end: Callable[..., NoReturn] = unimplemented
+    end(gb_type=what, context=where, explanation="No guard can hold on to it.", hints=[])
 
 
 def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:

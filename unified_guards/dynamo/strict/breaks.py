@@ -24,8 +24,8 @@ from unified_guards.guards.memory import bytes_of_storage, storage_of
 #: Where metaclasses are whose ``__call__`` Dynamo knows.
 _KNOWN_METACLASSES = frozenset({"enum", "abc", "torch", "torch.nn.parameter", "torch.autograd.function", "typing"})
 
-#: What a tensor is a view of, how often it was written to, its hooks, its address, where in a graph of autograd's it is:
-#: running code changes them, or Dynamo has something else in their place.
+#: What a tensor is a view of, how often it was written to, its hooks, its address, what autograd made it from: running
+#: code changes them, or Dynamo has something else in their place.
 _OF_TENSORS = frozenset(
     {
         "_base",
@@ -65,8 +65,8 @@ def _tensor_attribute(original: Callable[..., Any], wanted: Callable[[], bool]) 
 
 
 def _size_of_storage(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
-    """The memory of an input has a guard (``state.py``). That of a view made in the graph may be an input's, or not; and
-    Dynamo may take the memory for one that is as large as the tensor."""
+    """The memory of an input has a guard (``state.py``). That of a view made in the graph may be an input's, or not;
+    and Dynamo may take the memory for one that is as large as the tensor."""
 
     @functools.wraps(original)
     def call(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +83,7 @@ def _is_as_large(tracker: Any, found: Any) -> bool:
     given = getattr(tracker.as_proxy().node.meta.get("grapharg"), "example", None)
     if tracker.source is None or not found.is_python_constant() or storage_of(given) is None:
         return False
-    return bytes_of_storage(given) == found.as_python_constant()
+    return bool(bytes_of_storage(given) == found.as_python_constant())
 
 
 def _class_of_a_symbol(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
@@ -119,11 +119,15 @@ def _text(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[
     @functools.wraps(original)
     def call_str(self: Any, tx: Any, value: Any) -> Any:
         given = vars(value).get("value") if wanted() and isinstance(value, UserDefinedObjectVariable) else None
-        if given is not None and type(given).__str__ is object.__str__:
+        if given is not None and _has_no_text(type(given)):
             compat.end_graph("strict: the text of an object is made", str(value))
         return original(self, tx, value)
 
     return call_str
+
+
+def _has_no_text(kind: Any) -> bool:
+    return kind.__str__ is object.__str__
 
 
 def _made(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:

@@ -90,9 +90,9 @@ class Lookups:
 
     def special(self, kind: type, names: list[str]) -> Iterator[Extra]:
         """Lookups in a class that pass by the object."""
-        source = self.known_sources.of(kind)
-        for name in names if source is not None else ():
-            yield from self._in_classes(kind, source, name, source, 0)
+        if (source := self.known_sources.of(kind)) is not None:
+            for name in names:
+                yield from self._in_classes(kind, source, name, source, 0)
 
     def _value(self, asked: Asked) -> Any:
         if asked.value is not MISSING or asked.source is None:

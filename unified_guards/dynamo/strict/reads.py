@@ -205,7 +205,9 @@ def _global(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callabl
 
 def _stays(value: Any) -> bool:
     """Whether nobody is expected to put something else in the place of a global of Python's, or to change it."""
-    return isinstance(value, (*_SIMPLE, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, frozenset))
+    return isinstance(
+        value, (*_SIMPLE, type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, frozenset)
+    )
 
 
 def _comparison(original: Callable[..., Any], wanted: Callable[[], bool], of_classes: bool) -> Callable[..., Any]:
@@ -310,8 +312,8 @@ def _made(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[
 
 
 def _imported(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
-    """Dynamo remembers the first module of a name, and keeps it among the globals of the frame. It is given the one that
-    the import statement has found."""
+    """Dynamo remembers the first module of a name, and keeps it among the globals of the frame. It is given the one
+    that the import statement has found."""
 
     @functools.wraps(original)
     def import_source(self: Any, module_name: str) -> Any:
@@ -320,7 +322,7 @@ def _imported(original: Callable[..., Any], wanted: Callable[[], bool]) -> Calla
         _of(self).imports[module_name] = None
         alias, scope = f"__import_{module_name.replace('.', '_dot_')}", self.output.global_scope
         found = sys.modules.get(module_name)
-        if found is None or scope.get(alias) is found:
+        if found is None:
             return original(self, module_name)
         scope.pop(alias, None)
         source = original(self, module_name)

@@ -1,8 +1,8 @@
 """Rule: the special methods that Python looks up without naming them are found where they were found.
 
-``if x`` asks the class of ``x`` for ``__bool__``, then for ``__len__``; a class that has neither may be given one. Which
-classes took part in such operations, ``reads.py`` notes. Which names were looked up, the instructions of the code that
-was traced say, and the functions that it calls by name. Entry point: :func:`specials`.
+``if x`` asks the class of ``x`` for ``__bool__``, then for ``__len__``; a class that has neither may be given one.
+Which classes took part in such operations, ``reads.py`` notes. Which names were looked up, the instructions of the code
+that was traced say, and the functions that it calls. Entry point: :func:`specials`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dis
 import operator
 import sys
-import types
 from collections.abc import Iterator
 
 from unified_guards.dynamo.strict.known import Extra, Known, can_change
@@ -59,9 +58,7 @@ _INSTRUCTIONS: dict[str, tuple[str, ...]] = {
 _ARITHMETIC = (
     *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor"),
 )
-_BY_SYMBOL = dict(
-    zip(("+", "-", "*", "@", "/", "//", "%", "**", "<<", ">>", "&", "|", "^"), _ARITHMETIC, strict=True)
-)
+_BY_SYMBOL = dict(zip(("+", "-", "*", "@", "/", "//", "%", "**", "<<", ">>", "&", "|", "^"), _ARITHMETIC, strict=True))
 
 #: By the name of a function, where it is not the special method's own.
 _FUNCTIONS: dict[str, tuple[str, ...]] = {
