@@ -201,12 +201,13 @@ def shape_env_changed(shape_env: Any) -> None:
     shape_env._prev_cache_key = shape_env._get_key()
 
 
-def object_protocol() -> Any:
-    """Torch's module on operations of Python's; an empty one where there is none."""
-    try:
-        return importlib.import_module("torch._dynamo.variables.object_protocol")
-    except ImportError:
-        return types.ModuleType("object_protocol")
+def slot_queries() -> list[tuple[Any, str]]:
+    """The functions that Dynamo asks which operations a class has (from 2.13; more from 2.15 on): module and name."""
+    found = []
+    for module, name in (("object_protocol", "_get_cached_slots"), ("base", "_tp_type"), ("base", "_compute_slotdefs")):
+        with contextlib.suppress(ImportError):
+            found.append((importlib.import_module(f"torch._dynamo.variables.{module}"), name))
+    return found
 
 
 def end_graph(what: str, where: str) -> NoReturn:

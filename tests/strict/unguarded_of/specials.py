@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from ...harness import TORCH
 from ..unguarded import reads
 
 
@@ -26,6 +27,13 @@ def gets(name: str, value: Any) -> Callable[[Any], None]:
         setattr(held if isinstance(held, type) else type(held), name, value)
 
     return change
+
+
+def _total(items: Any) -> Any:
+    total = 0
+    for item in items:
+        total += item
+    return total
 
 
 def _first_of(items: Any) -> Any:
@@ -71,7 +79,7 @@ reads("getitem_of_a_list", instance_of(list, given=([1],)), lambda held: held[0]
 reads("getitem_of_a_dict", instance_of(dict, given=({0: 1},)), lambda held: held[0], gets("__getitem__", lambda *a: 5))
 reads("missing", instance_of(dict), _missing, gets("__missing__", lambda self, key: 5))
 reads("setitem", instance_of(dict, given=({0: 1},)), _stored, gets("__setitem__", lambda *a: None))
-reads("iter", instance_of(list, given=([1],)), sum, gets("__iter__", lambda self: iter([5])))
+reads("iter", instance_of(list, given=([1],)), _total, gets("__iter__", lambda self: iter([5])))
 reads("unpacked", instance_of(list, given=([1, 2],)), _first_of, gets("__iter__", lambda self: iter([7, 8])))
 reads(
     "reversed",
@@ -121,7 +129,7 @@ reads(
     functools.partial(_kind_of_meta, __instancecheck__=lambda cls, value: True),
     lambda kind: isinstance(1, kind),
     lambda kind: gets("__instancecheck__", lambda cls, value: False)(type(kind)),
-    ends="a metaclass answers for its instances",
+    ends="a metaclass answers for its instances" if TORCH < (2, 15) else None,
 )
 
 LENGTH = [1]

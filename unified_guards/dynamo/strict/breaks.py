@@ -47,7 +47,7 @@ def _random_call(original: Callable[..., Any], wanted: Callable[[], bool]) -> Ca
 
     @functools.wraps(original)
     def call_method(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-        if wanted() and self.source is not None:
+        if isinstance(self, RandomVariable) and self.source is not None and wanted():
             compat.end_graph("strict: a random.Random object is used", f"{self.source.name}.{name}")
         return original(self, tx, name, *args, **kwargs)
 
@@ -69,13 +69,14 @@ def _size_of_storage(original: Callable[..., Any], wanted: Callable[[], bool]) -
     and Dynamo may take the memory for one that is as large as the tensor."""
 
     @functools.wraps(original)
-    def call(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-        found = original(self, tx, *args, **kwargs)
-        if wanted() and args[:1] != ("resize_",) and not _is_as_large(self.from_tensor, found):
+    def call_method(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        found = original(self, tx, name, *args, **kwargs)
+        measured = name == "size" and isinstance(self, UntypedStorageVariable) and wanted()
+        if measured and not _is_as_large(self.from_tensor, found):
             compat.end_graph("strict: the memory of a tensor is read", str(self))
         return found
 
-    return call
+    return call_method
 
 
 def _is_as_large(tracker: Any, found: Any) -> bool:
@@ -158,9 +159,8 @@ def _contains(original: Callable[..., Any], wanted: Callable[[], bool]) -> Calla
 def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> None:
     """Ends graphs while ``wanted`` says so. ``put`` is ``setattr`` that remembers what was there."""
     makers: list[tuple[Any, str, Callable[..., Any]]] = [
-        (RandomVariable, "call_method", _random_call),
-        (UntypedStorageVariable, "call_method", _size_of_storage),
-        (UntypedStorageVariable, "method_size", _size_of_storage),
+        *((owner, "call_method", _random_call) for owner in (VariableTracker, RandomVariable)),
+        *((owner, "call_method", _size_of_storage) for owner in (VariableTracker, UntypedStorageVariable)),
         (BuiltinVariable, "call_str", _text),
         (UserDefinedClassVariable, "call_function", _made),
         (BaseListVariable, "sq_contains", _contains),

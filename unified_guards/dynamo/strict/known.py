@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from unified_guards import _C
-from unified_guards.dynamo.strict.reads import Reads
+from unified_guards.dynamo.strict.reads import Reads, can_change
 from unified_guards.guards.accesses import follow
 from unified_guards.guards.ir import Access, Guard, GuardSet, Source, Test, guard
 from unified_guards.guards.names import name_at
@@ -104,8 +104,6 @@ class Known(NamedTuple):
         return not known
 
 
-_IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
-
 #: What wraps a function in a class, and the attribute that has it.
 WRAPPERS: dict[type, str] = {classmethod: "__func__", staticmethod: "__func__", property: "fget"}
 
@@ -126,11 +124,6 @@ def mro_of(kind: type) -> tuple[type, ...]:
 def own_of(kind: type) -> Mapping[str, Any]:
     found: Mapping[str, Any] = type.__dict__["__dict__"].__get__(kind)
     return found
-
-
-def can_change(kind: type) -> bool:
-    """Whether names can be put into the class itself."""
-    return not kind.__flags__ & _IMMUTABLE_TYPE
 
 
 def same_object(source: Source, value: Any) -> Guard:

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unified_guards.dynamo.strict.known import WRAPPERS, Extra, Known, can_change, mro_of, order_of, own_of, same_value
-from unified_guards.dynamo.strict.reads import Asked
+from unified_guards.dynamo.strict.known import WRAPPERS, Extra, Known, mro_of, order_of, own_of, same_value
+from unified_guards.dynamo.strict.reads import Asked, can_change
 from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.ir import Access, Source, Test, guard
 from unified_guards.guards.names import name_at
@@ -93,6 +93,14 @@ class Lookups:
         if (source := self.known_sources.of(kind)) is not None:
             for name in names:
                 yield from self._in_classes(kind, source, name, source, 0)
+
+    def unbound(self) -> Iterator[Extra]:
+        """That functions which raised when they were called have no other defaults."""
+        for function in self.known.reads.unbound.values():
+            if (source := self.known_sources.of(function)) is not None:
+                for name in ("__code__", "__defaults__", "__kwdefaults__"):
+                    place = source.child(Access.ATTR, name)
+                    yield Extra(same_value(place, getattr(function, name)), source, "the arguments of a function")
 
     def _value(self, asked: Asked) -> Any:
         if asked.value is not MISSING or asked.source is None:
@@ -336,3 +344,4 @@ def attributes(known: Known) -> Iterator[Extra]:
     yield from lookups.attributes()
     yield from lookups.builtins()
     yield from lookups.kinds()
+    yield from lookups.unbound()

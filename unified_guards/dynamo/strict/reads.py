@@ -27,7 +27,7 @@ from torch._dynamo.symbolic_convert import InliningInstructionTranslator, Instru
 from torch._dynamo.variables.base import VariableTracker
 from torch._dynamo.variables.builtin import BuiltinVariable
 from torch._dynamo.variables.dicts import ConstDictVariable
-from torch._dynamo.variables.functions import PolyfilledFunctionVariable
+from torch._dynamo.variables.functions import PolyfilledFunctionVariable, UserFunctionVariable
 from torch._dynamo.variables.lazy import LazyVariableTracker
 from torch._dynamo.variables.tensor import UntypedStorageVariable
 from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
@@ -37,7 +37,13 @@ from torch._guards import TracingContext
 from unified_guards.dynamo import compat
 from unified_guards.guards.accesses import MISSING
 
+_IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 _SIMPLE = (type(None), bool, int, float, complex, str, bytes)
+
+
+def can_change(kind: type) -> bool:
+    """Whether names can be put into the class itself."""
+    return not kind.__flags__ & _IMMUTABLE_TYPE
 
 
 class Asked(NamedTuple):
@@ -73,6 +79,7 @@ class Reads:
         made: classes that were called.
         imports: names of modules that were imported.
         folds: functions that were called with constants, and these, where the result is one, too.
+        unbound: functions that do not take the arguments that they were called with.
         storages: torch's sources of tensors whose memory was measured.
     """
 
@@ -86,6 +93,7 @@ class Reads:
         self.made: dict[int, type] = {}
         self.imports: dict[str, None] = {}
         self.folds: dict[object, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
+        self.unbound: dict[int, types.FunctionType] = {}
         self.storages: dict[int, Any] = {}
 
 
@@ -231,7 +239,7 @@ def _slots(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable
         if not wanted():
             return original(kind)
         _note_special(kind)
-        return ask(kind)
+        return ask(kind) if can_change(kind) else original(kind)
 
     return slots
 
@@ -273,22 +281,16 @@ def _note_special(kind: type) -> None:
 
 def _called(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def call_function(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-        if wanted():
-            _of(tx).called[getattr(self.fn, "__name__", "")] = None
-        return original(self, tx, *args, **kwargs)
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return original(self, tx, args, kwargs)
+        finally:  # by now Dynamo has realized them
+            if wanted():
+                _of(tx).called[getattr(self.fn, "__name__", "")] = None
+                for tracker in filter(None, map(_realized, args)):
+                    _note_operand(tracker)
 
     return call_function
-
-
-def _asked_whether_callable(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def call_callable(self: Any, tx: Any, value: Any) -> Any:
-        if wanted() and (tracker := _realized(value)) is not None:
-            _note_operand(tracker)
-        return original(self, tx, value)
-
-    return call_callable
 
 
 def _stored(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
@@ -363,14 +365,26 @@ def _state_readers() -> frozenset[Callable[..., Any]]:
 
 def _measured(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def call(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
-        found = original(self, tx, *args, **kwargs)
-        source = self.from_tensor.source
-        if wanted() and source is not None and args[:1] != ("resize_",):
+    def call_method(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if name == "size" and isinstance(self, UntypedStorageVariable) and wanted():
+            source = self.from_tensor.source
             _of(tx).storages.setdefault(id(source), source)
-        return found
+        return original(self, tx, name, *args, **kwargs)
 
-    return call
+    return call_method
+
+
+def _bound(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def bind_args(self: Any, parent: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, parent, *args, **kwargs)
+        except Exception:
+            if wanted() and type(self.fn) is types.FunctionType:
+                _of(parent).unbound.setdefault(id(self.fn), self.fn)
+            raise
+
+    return bind_args
 
 
 def _missed(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
@@ -410,22 +424,22 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
             put(cls, name, _operation(own, wanted))
         if "call_method" in vars(cls):
             put(cls, "call_method", _special_call(vars(cls)["call_method"], wanted))
-    for owner, name, make in (
-        (compat.object_protocol(), "_get_cached_slots", _slots),
+    makers: list[tuple[Any, str, Callable[..., Any]]] = [
+        *((module, name, _slots) for module, name in compat.slot_queries()),
         (SideEffects, "store_attr", _stored),
         (UserDefinedClassVariable, "call_function", _made),
         (InstructionTranslatorBase, "import_source", _imported),
         (TorchInGraphFunctionVariable, "call_function", _folded),
         (PolyfilledFunctionVariable, "call_function", _folded),
-        (UntypedStorageVariable, "call_method", _measured),
-        (UntypedStorageVariable, "method_size", _measured),
+        *((owner, "call_method", _measured) for owner in (VariableTracker, UntypedStorageVariable)),
+        (UserFunctionVariable, "bind_args", _bound),
         (ConstDictVariable, "getitem_const_raise_exception_if_absent", _missed),
         (InstructionTranslatorBase, "load_builtin_from_argval", _builtin),
         (BuiltinVariable, "call_function", _called),
-        (BuiltinVariable, "call_callable", _asked_whether_callable),
         (InliningInstructionTranslator, "get_globals_source_and_value", _global),
         (BuiltinVariable, "call_isinstance", functools.partial(_comparison, of_classes=False)),
         (BuiltinVariable, "call_issubclass", functools.partial(_comparison, of_classes=True)),
-    ):
+    ]
+    for owner, name, make in makers:
         if name in vars(owner):
             put(owner, name, make(vars(owner)[name], wanted))

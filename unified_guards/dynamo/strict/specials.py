@@ -12,8 +12,9 @@ import operator
 import sys
 from collections.abc import Iterator
 
-from unified_guards.dynamo.strict.known import Extra, Known, can_change
+from unified_guards.dynamo.strict.known import Extra, Known
 from unified_guards.dynamo.strict.lookups import Lookups
+from unified_guards.dynamo.strict.reads import can_change
 
 _ITERATION = ("__iter__", "__next__", "__getitem__", "__len__", "__length_hint__")
 _COMPARISON = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")

@@ -34,7 +34,7 @@ def folds(known: Known) -> Iterator[Extra]:
 def storages(known: Known) -> Iterator[Extra]:
     """That the memory of tensors is as large, where it was measured."""
     places = {id(known.live(item.source)): item.source for item in known.guard_set if item.test is Test.TENSOR}
-    for source in known.reads.storages.values():
+    for source in filter(None, known.reads.storages.values()):
         tensor = known.tensors.get(source.name)
         if tensor is not None and storage_of(tensor) is not None and id(tensor) in places:
             place = places[id(tensor)]
