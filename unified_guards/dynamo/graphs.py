@@ -18,21 +18,43 @@ from unified_guards import _C
 from unified_guards.dynamo import compat
 
 
+#: Plan in csrc/call/plan.h.
+ONE_BY_ONE, AS_LIST = -1, -2
+
+
 class Graph(NamedTuple):
     """How a compiled graph is called.
 
     Attributes:
         owner: what is called, or whose attribute is.
         attribute: the name of that attribute, read on every call; None where the owner itself is called.
-        outputs: -1 where the inputs are given one by one. Otherwise they are given as one list, with gradients switched
-            off, and this many outputs come back.
+        outputs: ONE_BY_ONE or AS_LIST: how the inputs are given. Otherwise they are given as one list, with gradients
+            switched off, and this many outputs come back.
         left_out: the code of the wrappers that are not called, the innermost first. A traceback names them.
     """
 
     owner: Any
     attribute: str | None = None
-    outputs: int = -1
+    outputs: int = ONE_BY_ONE
     left_out: tuple[types.CodeType, ...] = ()
+
+
+class ListGraph:
+    """What AOTAutograd has made of a graph for an AOT entry point, and Dynamo calls.
+
+    Attributes:
+        forward: as AOTAutograd gives it to Dynamo.
+        compiled: the same, called with one list of inputs.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        cells = _cells_of(forward) if getattr(forward, "__code__", None) is _forward_code() else {}
+        self.forward = forward
+        plain = cells.get("params_buffers_flat") == []
+        self.compiled = cells["compiled_fn"] if plain else lambda inputs: forward(*inputs)
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.compiled(list(inputs))
 
 
 def graph_of(function: Any) -> Graph | None:
@@ -42,6 +64,8 @@ def graph_of(function: Any) -> Graph | None:
     inner = vars(function).get("_torchdynamo_orig_callable")
     if not callable(inner):
         return None
+    if isinstance(inner, ListGraph):
+        return _compiled_by_inductor(inner.forward) or Graph(inner.compiled, None, AS_LIST)
     found = _compiled_by_inductor(inner) or Graph(inner)
     return found._replace(left_out=(*found.left_out, function.__code__))
 
@@ -172,4 +196,4 @@ def _same_code(one: types.CodeType | None, other: types.CodeType) -> bool:
     return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 
-__all__ = ["Graph", "graph_of"]
+__all__ = ["Graph", "ListGraph", "graph_of"]

@@ -54,9 +54,11 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
 
     def __init__(self: Any, f_code: types.CodeType, output_graph: Any, *args: Any, **kwargs: Any) -> None:
         context = getattr(output_graph, "tracing_context", None)
-        if not (is_installed() or context in _marked):
+        if not (is_installed() or context in _marked or _thread.capture is not None):
             original(self, f_code, output_graph, *args, **kwargs)
             return
+        if _thread.capture is not None:
+            _thread.capture(output_graph)
         with _released(context), _collector_paused():
             with recording() as records, collecting(output_graph) as origins:
                 original(self, f_code, output_graph, *args, **kwargs)
@@ -100,10 +102,16 @@ class _Installation:
             setattr(owner, name, value)
 
 
+class _Thread(threading.local):
+    capture: Callable[[Any], None] | None = None
+
+
+_thread = _Thread()
 _lock = threading.RLock()
 _current: _Installation | None = None
 _asked_for = False  # by install()
 _inside = 0  # `with installed()` blocks that are open, in any thread
+_captures = 0  # and `with capturing()` blocks
 _strict_asked_for = False
 _strict_inside = 0
 #: Frames that are being compiled by unified_guards.backend(); each keeps torch patched until its guards are built.
@@ -115,7 +123,7 @@ def _patch_as_wanted() -> None:
     """Patches torch if anybody wants that now, and takes it back if nobody does. The caller has the lock."""
     global _current
     # In a loop: meanwhile the garbage collector may end the mark of a frame, which changes what is wanted.
-    while (wanted := _asked_for or _inside > 0 or _marked_count > 0) is not (_current is not None):
+    while (wanted := _asked_for or _inside > 0 or _captures > 0 or _marked_count > 0) is not (_current is not None):
         if wanted:
             _current = _Installation()
         elif _current is not None:
@@ -164,7 +172,7 @@ def is_installed() -> bool:
 
 
 def _is_strict() -> bool:
-    return _strict_asked_for or _strict_inside > 0 or config.strict
+    return _strict_asked_for or _strict_inside > 0 or config.strict or _thread.capture is not None
 
 
 def _count_marked(count: int) -> None:
@@ -224,7 +232,30 @@ def installed(*, strict: bool = False) -> Iterator[None]:
             _patch_as_wanted()
 
 
+@contextlib.contextmanager
+def capturing(check: Callable[[Any], None]) -> Iterator[None]:
+    """What this thread compiles inside the ``with`` block has its guards lifted, strictly, whether installed or not.
+
+    Args:
+        check: is called with Dynamo's graph of each frame before its guards are built. What it raises ends the
+            compilation.
+    """
+    global _captures
+    with _lock:
+        _captures += 1
+        _patch_as_wanted()
+    before, _thread.capture = _thread.capture, check
+    try:
+        yield
+    finally:
+        _thread.capture = before
+        with _lock:
+            _captures -= 1
+            _patch_as_wanted()
+
+
 __all__ = [
+    "capturing",
     "install",
     "installed",
     "is_installed",

@@ -1,0 +1,260 @@
+"""Captures calls of a function whole, with Dynamo, for the AOT entry points.
+
+The function is called by a trampoline, whose code object is the wrapper's own: torch's cache entries of that code are
+the versions of the wrapper, and nobody else's. Dynamo captures the trampoline with everything that it calls in one
+graph. The entry has Dynamo's guards, those that the compiler of the graph has added, and those of strict mode, lifted
+into one set (``dynamo/unify.py``). Entry points: :class:`Capturer`, :class:`NotCaptured`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import itertools
+import logging
+import os
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch._dynamo.config as dynamo_config
+import torch._dynamo.eval_frame as torch_frames
+from torch._dynamo import convert_frame, exc
+from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from torch._dynamo.side_effects import SideEffects
+from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from unified_guards.aot.compilers import CompilerFailed
+from unified_guards.dynamo import dispatch, install
+from unified_guards.dynamo.backend import backend
+from unified_guards.dynamo.entry import DynamoEntry
+from unified_guards.dynamo.graphs import ListGraph
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
+
+#: A function of Dynamo's graph and its inputs, which are fake. It gives what AOTAutograd gives.
+Lower = Callable[[torch.fx.GraphModule, Sequence[Any]], Callable[..., Any]]
+
+#: One capture at a time: two threads that miss together compile once.
+capture_lock = threading.RLock()
+
+
+class NotCaptured(Exception):
+    """A call cannot be captured whole, and has to be run eagerly. The message says why. Never leaves this package."""
+
+
+class _Stop(BaseException):
+    """Ends a capture before its graph runs."""
+
+
+class _Thread(threading.local):
+    capturing: bool = False
+
+
+_thread = _Thread()
+
+
+class _Graph(ListGraph):
+    """The compiled graph of an entry. While it is captured it does not run."""
+
+    def __call__(self, *inputs: Any) -> Any:
+        if _thread.capturing:
+            raise _Stop
+        return super().__call__(*inputs)
+
+
+# -- the trampoline ----------------------------------------------------------------------------------------------------
+
+_SOURCE = """
+def make(target):
+    def call(*args, **kwargs):
+        return target(*args, **kwargs)
+    return call
+"""
+_numbers = itertools.count()
+
+
+def _trampoline(target: Callable[..., Any], name: str) -> types.FunctionType:
+    """A function that calls the target, with code and globals of its own.
+
+    Its file has no other function: Dynamo keeps what it knows of sizes that change by file, line and name.
+    """
+    scope: dict[str, Any] = {"__builtins__": builtins, "__name__": __name__}
+    exec(compile(_SOURCE, f"<unified_guards: {name} {next(_numbers)}>", "exec"), scope)
+    made: types.FunctionType = scope.pop("make")(target)
+    return made
+
+
+# -- capturing ---------------------------------------------------------------------------------------------------------
+
+#: The limits that count are those of the wrapper, and what fails is told.
+_CONFIG = {
+    "recompile_limit": 1 << 30,
+    "accumulated_recompile_limit": 1 << 30,
+    "fail_on_recompile_limit_hit": False,
+    "suppress_errors": False,
+    "error_on_recompile": False,
+}
+
+
+class Capturer:
+    """Captures calls of one function, and keeps what was captured.
+
+    Attributes:
+        function: the trampoline: it calls the target.
+    """
+
+    def __init__(self, target: Callable[..., Any], lower: Lower, name: str, *, dynamic: bool | None) -> None:
+        self.function = _trampoline(target, name)
+        self.conversions = 0
+        self._lower = lower
+        compiles = backend(self._compile)
+
+        def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+            return compiles(graph, inputs)
+
+        # A function: torch's frame hook asks what it is given for attributes, and must not come upon Python code there.
+        context = torch._dynamo.optimize(compiled, nopython=True, dynamic=dynamic)
+        self._context = context
+        # As OptimizeContext.__call__ does, without what may have been put around it.
+        self._call = torch_frames._TorchDynamoContext.__call__(context, self.function)
+
+    def dispatcher(self) -> dispatch.Dispatcher | None:
+        """What finds the entry that fits a call, and runs it."""
+        return dispatch.dispatcher_for(self._context, self.function)
+
+    def managers(self) -> list[UnifiedGuardManagerWrapper]:
+        """The guard managers of what was captured, the most recently used first."""
+        entries = _debug_get_cache_entry_list(self.function.__code__)
+        return [each.guard_manager for each in entries if isinstance(each.guard_manager, UnifiedGuardManagerWrapper)]
+
+    def entries(self) -> list[DynamoEntry]:
+        """What was captured, the most recently used first."""
+        return [manager.entry for manager in self.managers()]
+
+    def capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DynamoEntry:
+        """Adds the entry for such calls. The function does not run.
+
+        Raises:
+            NotCaptured: the call has to be run eagerly.
+            Exception: whatever a compiler of the user's raises.
+        """
+        before = _debug_get_cache_entry_list(self.function.__code__)
+        try:
+            with self._capturing(), contextlib.suppress(_Stop):
+                self._call(*args, **kwargs)
+        except Exception as error:
+            _raise_compilers_own(error)
+            raise NotCaptured(_reason_of(error)) from error
+        finally:
+            _keep_from_reset(self.function.__code__)
+        after = _debug_get_cache_entry_list(self.function.__code__)
+        made = [entry for entry in after if not any(entry is each for each in before)]
+        if len(made) != 1:
+            raise NotCaptured("Dynamo does not compile it")
+        _keep_from_reset(made[0].code)
+        manager = made[0].guard_manager
+        if not isinstance(manager, UnifiedGuardManagerWrapper):
+            drop(manager)
+            raise NotCaptured("its guards cannot be checked natively")
+        return manager.entry
+
+    def _compile(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        self.conversions += len(inputs)
+        return _Graph(self._lower(graph, inputs))
+
+    @contextlib.contextmanager
+    def _capturing(self) -> Iterator[None]:
+        before, _thread.capturing = _thread.capturing, True
+        hook = torch._C._dynamo.eval_frame.set_eval_frame(None)
+        try:
+            with capture_lock, dynamo_config.patch(**_CONFIG), install.capturing(_refuse_effects):
+                yield
+        finally:
+            torch._C._dynamo.eval_frame.set_eval_frame(hook)
+            _thread.capturing = before
+
+
+def drop(manager: Any) -> None:
+    """Has torch drop the entry of a guard manager."""
+    if manager.cache_entry is not None:
+        manager.extra_state.invalidate(manager.cache_entry, torch._dynamo.guards.DeletedGuardManagerWrapper("dropped"))
+
+
+def _keep_from_reset(code: types.CodeType) -> None:
+    """``torch._dynamo.reset()`` drops what it knows of all code that Dynamo has seen. It leaves this code alone."""
+    for seen in (convert_frame.input_codes, convert_frame.output_codes):
+        seen.seen = [each for each in seen.seen if each() is not code]
+        seen.seen_ids.discard(id(code))
+
+
+# -- what is not captured ----------------------------------------------------------------------------------------------
+
+
+def _refuse_effects(output_graph: Any) -> None:
+    """Whoever writes to what he reads would be captured anew for each call."""
+    effects: SideEffects = output_graph.side_effects
+    for variable in effects.id_to_variable.values():
+        new = isinstance(variable.mutation_type, AttributeMutationNew | ValueMutationNew)
+        if not new and effects.is_modified(variable):
+            raise NotCaptured(f"the function changes {_named(variable)}")
+
+
+def _named(variable: Any) -> str:
+    source = getattr(variable, "source", None)
+    name = "something" if source is None else source.name if isinstance(source.name, str) else source.name()
+    kind = "a container" if isinstance(variable.mutation_type, torch._dynamo.variables.base.ValueMutationExisting) else ""
+    return f"{kind} {name}".strip()
+
+
+def _raise_compilers_own(error: BaseException | None) -> None:
+    """Raises what a compiler of the user's has raised, if that is what went wrong."""
+    while error is not None:
+        if isinstance(error, CompilerFailed) and error.__cause__ is not None:
+            raise error.__cause__
+        error = getattr(error, "inner_exception", None) or error.__cause__
+
+
+_DEPENDS_ON_DATA = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+
+
+def _reason_of(error: BaseException) -> str:
+    """Dynamo's reason in one line, with the line of the program."""
+    if isinstance(error, exc.BackendCompilerFailed):
+        error = error.inner_exception
+    if isinstance(error, NotCaptured):
+        return str(error)
+    at = _line_of(error)
+    kind = getattr(error, "gb_type", None) or ""
+    cause = error.__cause__
+    if kind.startswith("Data") or isinstance(error, _DEPENDS_ON_DATA) or isinstance(cause, _DEPENDS_ON_DATA):
+        return f"the function depends on the values of tensors{at}"
+    said = kind or f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return f"it cannot be captured{at}: {said}"
+
+
+def _line_of(error: BaseException) -> str:
+    frames = [frame for frame in getattr(error, "real_stack", None) or () if _is_users(frame.filename)]
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+
+
+_LIBRARIES = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
+
+
+def _is_users(path: str) -> bool:
+    return not path.startswith(("<", *_LIBRARIES))
+
+
+class _NotOurs(logging.Filter):
+    """Torch says of each recompilation why; of versions of an AOT entry point ``aot/cache.py`` says it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _thread.capturing
+
+
+torch._dynamo.guards.recompiles_log.addFilter(_NotOurs())
+
+__all__ = ["Capturer", "NotCaptured", "capture_lock", "drop"]
