@@ -15,6 +15,7 @@ import torch
 import torch._dynamo.config
 from torch._logging import getArtifactLogger
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import is_fake
 from torch.utils import _pytree as pytree
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -101,6 +102,23 @@ def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor
     return [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
 
 
+def is_in_fake_mode(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a fake mode is active: it sees what the function itself does.
+
+    Raises:
+        RuntimeError: then, and a tensor is real.
+    """
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None:
+        return False
+    for at, tensor in enumerate(_tensors(args, kwargs)):
+        if not is_fake(tensor):
+            raise RuntimeError(
+                f"a fake mode is active and tensor {at} of this call is real ({tuple(tensor.shape)}, {tensor.dtype}). "
+                "Convert it first (fake_mode.from_tensor(x)), or make the call outside of the fake mode."
+            )
+    return True
+
+
 def _users_mode() -> str | None:
     """A mode of the user's sees what is traced, and decides by a state of its own what becomes of it."""
     modes = [torch._C._get_function_stack_at(at) for at in range(torch._C._len_torch_function_stack())]
@@ -162,7 +180,10 @@ class UnifiedCache(_C.Entrance):
 
     def cache_clear(self) -> None:
         """Forgets every version, what is known of dimensions that change, and all counts."""
-        self._capturer = Capturer(self._target, self._compilers.lower, self.name, dynamic=self._dynamic)
+        compilers = self._compilers
+        self._capturer = Capturer(
+            self._target, compilers.lower, self.name, dynamic=self._dynamic, static=compilers.num_params_buffers
+        )
         self._dispatcher = self._capturer.dispatcher()
         if self._dispatcher is not None:
             self._lead_to(self._dispatcher)
@@ -193,7 +214,7 @@ class UnifiedCache(_C.Entrance):
     # -- a miss ----------------------------------------------------------------------------------------------------
 
     def _miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if is_being_traced(args, kwargs):
+        if is_being_traced(args, kwargs) or is_in_fake_mode(args, kwargs):
             return self._target(*args, **kwargs)
         reason = _users_mode() or self._gave_up or self._refused.get(_kind_of(args, kwargs))
         if reason is not None:

@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import types
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.utils import _pytree as pytree
 
 from unified_guards.aot.compilers import CompilerFailed
 from unified_guards.dynamo import dispatch, install
@@ -97,7 +99,55 @@ _CONFIG = {
     "fail_on_recompile_limit_hit": False,
     "suppress_errors": False,
     "error_on_recompile": False,
+    "allow_rnn": True,
 }
+
+
+class _Capture:
+    """One capture: what is asked of Dynamo beside its own way."""
+
+    def __init__(
+        self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: int
+    ) -> None:
+        module = target if isinstance(target, torch.nn.Module) else torch.nn.Module()
+        leaves = pytree.tree_leaves((args, kwargs))
+        order = (*module.parameters(), *module.buffers(), *leaves)
+        self._order = {id(value): at for at, value in reversed(list(enumerate(order)))}
+        self._static = [leaf for leaf in leaves[:static] if isinstance(leaf, torch.Tensor)]
+
+    def check(self, output_graph: Any) -> None:
+        """Refuses a function that writes to what it finds: it would be captured anew for each call."""
+        effects: SideEffects = output_graph.side_effects
+        for variable in effects.id_to_variable.values():
+            new = isinstance(variable.mutation_type, AttributeMutationNew | ValueMutationNew)
+            if not new and effects.is_modified(variable):
+                raise NotCaptured(f"the function changes {_named(variable)}")
+
+    def ordered(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> list[Any]:
+        """Parameters and buffers first, as in torch's ``aot_module``; then arguments; then the rest."""
+        nodes = graph.graph.find_nodes(op="placeholder")
+        last = len(self._order)
+        keys = [self._order.get(id(each), last) if isinstance(each, torch.Tensor) else -1 for each in inputs]
+        order = sorted(range(len(nodes)), key=keys.__getitem__)
+        for at in reversed(order):
+            graph.graph._root.append(nodes[at])
+        return [inputs[at] for at in order]
+
+    @contextlib.contextmanager
+    def marked(self) -> Iterator[None]:
+        """The sizes of the first arguments are constants, if the user says so."""
+        before = [vars(tensor).get(_STATIC) for tensor in self._static]
+        try:
+            for tensor in self._static:
+                setattr(tensor, _STATIC, set(range(tensor.dim())))
+            yield
+        finally:
+            for tensor, value in zip(self._static, before, strict=True):
+                delattr(tensor, _STATIC) if value is None else setattr(tensor, _STATIC, value)
+
+
+#: Of a tensor: the dimensions that ``torch._dynamo.mark_static`` has marked.
+_STATIC = "_dynamo_static_indices"
 
 
 class Capturer:
@@ -105,18 +155,25 @@ class Capturer:
 
     Attributes:
         function: the trampoline: it calls the target.
+        conversions: how many inputs the graphs had that were captured.
     """
 
-    def __init__(self, target: Callable[..., Any], lower: Lower, name: str, *, dynamic: bool | None) -> None:
+    def __init__(
+        self, target: Callable[..., Any], lower: Lower, name: str, *, dynamic: bool | None, static: int = 0
+    ) -> None:
         self.function = _trampoline(target, name)
         self.conversions = 0
+        self._target = target
         self._lower = lower
-        compiles = backend(self._compile)
+        self._static = static
+        # Torch's entries hold what compiles them, where no collector looks: it must not hold the function.
+        held = weakref.ref(self)
+        compiles = backend(lambda graph, inputs: _held(held)._compile(graph, inputs))
 
+        # A function: torch's frame hook asks what it is given for attributes, and must not come upon Python code there.
         def compiled(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
             return compiles(graph, inputs)
 
-        # A function: torch's frame hook asks what it is given for attributes, and must not come upon Python code there.
         context = torch._dynamo.optimize(compiled, nopython=True, dynamic=dynamic)
         self._context = context
         # As OptimizeContext.__call__ does, without what may have been put around it.
@@ -144,7 +201,7 @@ class Capturer:
         """
         before = _debug_get_cache_entry_list(self.function.__code__)
         try:
-            with self._capturing(), contextlib.suppress(_Stop):
+            with self._capturing(_Capture(self._target, args, kwargs, self._static)), contextlib.suppress(_Stop):
                 self._call(*args, **kwargs)
         except Exception as error:
             _raise_compilers_own(error)
@@ -167,15 +224,21 @@ class Capturer:
         return _Graph(self._lower(graph, inputs))
 
     @contextlib.contextmanager
-    def _capturing(self) -> Iterator[None]:
+    def _capturing(self, capture: _Capture) -> Iterator[None]:
         before, _thread.capturing = _thread.capturing, True
         hook = torch._C._dynamo.eval_frame.set_eval_frame(None)
         try:
-            with capture_lock, dynamo_config.patch(**_CONFIG), install.capturing(_refuse_effects):
+            with capture_lock, dynamo_config.patch(**_CONFIG), install.capturing(capture), capture.marked():
                 yield
         finally:
             torch._C._dynamo.eval_frame.set_eval_frame(hook)
             _thread.capturing = before
+
+
+def _held(reference: weakref.ref[Capturer]) -> Capturer:
+    found = reference()
+    assert found is not None  # it is capturing
+    return found
 
 
 def drop(manager: Any) -> None:
@@ -192,15 +255,6 @@ def _keep_from_reset(code: types.CodeType) -> None:
 
 
 # -- what is not captured ----------------------------------------------------------------------------------------------
-
-
-def _refuse_effects(output_graph: Any) -> None:
-    """Whoever writes to what he reads would be captured anew for each call."""
-    effects: SideEffects = output_graph.side_effects
-    for variable in effects.id_to_variable.values():
-        new = isinstance(variable.mutation_type, AttributeMutationNew | ValueMutationNew)
-        if not new and effects.is_modified(variable):
-            raise NotCaptured(f"the function changes {_named(variable)}")
 
 
 def _named(variable: Any) -> str:

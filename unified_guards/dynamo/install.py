@@ -13,8 +13,8 @@ import inspect
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch._dynamo.guards as torch_guards
 from torch._dynamo.output_graph import OutputGraph
@@ -23,7 +23,7 @@ from torch._guards import TracingContext
 from unified_guards import _C, config, verify
 from unified_guards.dynamo import compat, dispatch, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
-from unified_guards.dynamo.provenance import Watch, collecting
+from unified_guards.dynamo.provenance import Watch, collecting, is_barrier
 from unified_guards.dynamo.strict import reads
 from unified_guards.dynamo.strict.backend_call import noting_calls
 from unified_guards.dynamo.tap import Tap, recording
@@ -57,8 +57,6 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
         if not (is_installed() or context in _marked or _thread.capture is not None):
             original(self, f_code, output_graph, *args, **kwargs)
             return
-        if _thread.capture is not None:
-            _thread.capture(output_graph)
         with _released(context), _collector_paused():
             with recording() as records, collecting(output_graph) as origins:
                 original(self, f_code, output_graph, *args, **kwargs)
@@ -77,6 +75,31 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
+def _captured_compile(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``OutputGraph.call_user_compiler``, where a capture may order the inputs of the graph."""
+
+    def call_user_compiler(self: Any, graph: Any, inputs: Any) -> Any:
+        if _thread.capture is not None:
+            inputs = _thread.capture.ordered(graph, inputs)
+        return original(self, graph, inputs)
+
+    is_barrier(call_user_compiler)
+    call_user_compiler.__doc__ = original.__doc__
+    return call_user_compiler
+
+
+def _captured_suffix(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``OutputGraph.codegen_suffix``, which writes the code of what a frame does beside its graph."""
+
+    def codegen_suffix(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if _thread.capture is not None:
+            _thread.capture.check(self)
+        return original(self, *args, **kwargs)
+
+    codegen_suffix.__doc__ = original.__doc__
+    return codegen_suffix
+
+
 class _Installation:
     """What was changed in torch, and how it was before."""
 
@@ -86,7 +109,8 @@ class _Installation:
         self.tap = Tap(self.put)
         self.watch = Watch(self.put)
         name = "call_user_compiler"
-        self.put(OutputGraph, name, noting_calls(vars(OutputGraph)[name], _is_strict))
+        self.put(OutputGraph, name, _captured_compile(noting_calls(vars(OutputGraph)[name], _is_strict)))
+        self.put(OutputGraph, "codegen_suffix", _captured_suffix(vars(OutputGraph)["codegen_suffix"]))
         reads.watch(self.put, _is_strict)
         dispatch.watch_wrappers(self.put)
         manager = torch_guards.CheckFunctionManager
@@ -102,8 +126,18 @@ class _Installation:
             setattr(owner, name, value)
 
 
+class Capture(Protocol):
+    """Who captures frames in a thread."""
+
+    def check(self, output_graph: Any) -> None:
+        """Called when a frame is traced to its end. What this raises ends the compilation."""
+
+    def ordered(self, graph: Any, inputs: Sequence[Any]) -> list[Any]:
+        """The inputs in another order, in which the placeholders of the graph are put, too."""
+
+
 class _Thread(threading.local):
-    capture: Callable[[Any], None] | None = None
+    capture: Capture | None = None
 
 
 _thread = _Thread()
@@ -233,18 +267,13 @@ def installed(*, strict: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def capturing(check: Callable[[Any], None]) -> Iterator[None]:
-    """What this thread compiles inside the ``with`` block has its guards lifted, strictly, whether installed or not.
-
-    Args:
-        check: is called with Dynamo's graph of each frame before its guards are built. What it raises ends the
-            compilation.
-    """
+def capturing(capture: Capture) -> Iterator[None]:
+    """What this thread compiles inside the ``with`` block has its guards lifted, strictly, whether installed or not."""
     global _captures
     with _lock:
         _captures += 1
         _patch_as_wanted()
-    before, _thread.capture = _thread.capture, check
+    before, _thread.capture = _thread.capture, capture
     try:
         yield
     finally:
