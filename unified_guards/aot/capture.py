@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import logging
 import os
+import re
 import threading
 import types
 import weakref
@@ -25,7 +26,10 @@ import torch._dynamo.eval_frame as torch_frames
 from torch._dynamo import convert_frame, exc
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
+from torch._dynamo.source import AttrSource
 from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
+from torch._guards import TracingContext
+from torch._subclasses import FakeTensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
@@ -113,6 +117,7 @@ class _Capture:
         leaves = pytree.tree_leaves((args, kwargs))
         order = (*module.parameters(), *module.buffers(), *leaves)
         self._order = {id(value): at for at, value in reversed(list(enumerate(order)))}
+        self.refused: str | None = None
         self._static = [leaf for leaf in leaves[:static] if isinstance(leaf, torch.Tensor)]
 
     def check(self, output_graph: Any) -> None:
@@ -120,11 +125,18 @@ class _Capture:
         effects: SideEffects = output_graph.side_effects
         for variable in effects.id_to_variable.values():
             new = isinstance(variable.mutation_type, AttributeMutationNew | ValueMutationNew)
-            if not new and effects.is_modified(variable):
-                raise NotCaptured(f"the function changes {_named(variable)}")
+            if not new and effects.is_modified(variable) and not _is_put_back(variable, effects):
+                self._refuse(f"the function changes {_named(variable)}")
 
-    def ordered(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> list[Any]:
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        raise NotCaptured(reason)
+
+    def prepared(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> list[Any]:
         """Parameters and buffers first, as in torch's ``aot_module``; then arguments; then the rest."""
+        for node in graph.graph.nodes:
+            if node.op == "call_function" and _sets_state(node.target):
+                self._refuse(f"the function calls {node.target.__name__}()")
         nodes = graph.graph.find_nodes(op="placeholder")
         last = len(self._order)
         keys = [self._order.get(id(each), last) if isinstance(each, torch.Tensor) else -1 for each in inputs]
@@ -200,12 +212,13 @@ class Capturer:
             Exception: whatever a compiler of the user's raises.
         """
         before = _debug_get_cache_entry_list(self.function.__code__)
+        capture = _Capture(self._target, args, kwargs, self._static)
         try:
-            with self._capturing(_Capture(self._target, args, kwargs, self._static)), contextlib.suppress(_Stop):
+            with self._capturing(capture), contextlib.suppress(_Stop):
                 self._call(*args, **kwargs)
         except Exception as error:
             _raise_compilers_own(error)
-            raise NotCaptured(_reason_of(error)) from error
+            raise NotCaptured(capture.refused or _reason_of(error)) from error
         finally:
             _keep_from_reset(self.function.__code__)
         after = _debug_get_cache_entry_list(self.function.__code__)
@@ -221,7 +234,8 @@ class Capturer:
 
     def _compile(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         self.conversions += len(inputs)
-        return _Graph(self._lower(graph, inputs))
+        with _in_their_own_mode(graph, inputs) as given:
+            return _Graph(self._lower(graph, given))
 
     @contextlib.contextmanager
     def _capturing(self, capture: _Capture) -> Iterator[None]:
@@ -241,6 +255,24 @@ def _held(reference: weakref.ref[Capturer]) -> Capturer:
     return found
 
 
+@contextlib.contextmanager
+def _in_their_own_mode(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Inputs that are fake to begin with, as they came: they are traced further in their own mode."""
+    given = [node.meta["grapharg"].example for node in graph.graph.find_nodes(op="placeholder")]
+    modes = {id(each.fake_mode): each.fake_mode for each in given if isinstance(each, FakeTensor)}
+    if not modes:
+        yield inputs
+        return
+    (mode, *others), context = modes.values(), TracingContext.get()
+    if others or mode.shape_env is not None or not all(isinstance(each, FakeTensor) for each in given):
+        raise NotCaptured("it is called on fake tensors and on others")
+    dynamos, context.fake_mode = context.fake_mode, mode
+    try:
+        yield given
+    finally:
+        context.fake_mode = dynamos
+
+
 def drop(manager: Any) -> None:
     """Has torch drop the entry of a guard manager."""
     if manager.cache_entry is not None:
@@ -255,6 +287,33 @@ def _keep_from_reset(code: types.CodeType) -> None:
 
 
 # -- what is not captured ----------------------------------------------------------------------------------------------
+
+
+def _is_put_back(variable: Any, effects: SideEffects) -> bool:
+    """Whether all attributes that were written have in the end what they had at first."""
+    written = effects.store_attr_mutations.get(variable)
+    before = getattr(getattr(variable, "value", None), "__dict__", None)
+    if not written or type(before) is not dict:
+        return False
+    return all(name in before and _is_what_was(before[name], variable, name, now) for name, now in written.items())
+
+
+def _is_what_was(before: Any, owner: Any, name: str, now: Any) -> bool:
+    now = now.realize()
+    if owner.source is not None and now.source == AttrSource(owner.source, name):
+        return True
+    return now.is_python_constant() and now.as_python_constant() is before
+
+
+#: Functions of torch that set a state for all that follows. Dynamo puts them into the graph, and AOTAutograd leaves
+#: them out of it.
+_SET_STATE = re.compile(r"set_|use_|manual_seed|seed")
+
+
+def _sets_state(function: Any) -> bool:
+    module = getattr(function, "__module__", None) or ""
+    is_public = module == "torch" or module.startswith(("torch.random", "torch.backends", "torch.utils"))
+    return is_public and _SET_STATE.match(getattr(function, "__name__", "")) is not None
 
 
 def _named(variable: Any) -> str:

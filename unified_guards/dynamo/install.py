@@ -80,7 +80,7 @@ def _captured_compile(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def call_user_compiler(self: Any, graph: Any, inputs: Any) -> Any:
         if _thread.capture is not None:
-            inputs = _thread.capture.ordered(graph, inputs)
+            inputs = _thread.capture.prepared(graph, inputs)
         return original(self, graph, inputs)
 
     is_barrier(call_user_compiler)
@@ -132,8 +132,8 @@ class Capture(Protocol):
     def check(self, output_graph: Any) -> None:
         """Called when a frame is traced to its end. What this raises ends the compilation."""
 
-    def ordered(self, graph: Any, inputs: Sequence[Any]) -> list[Any]:
-        """The inputs in another order, in which the placeholders of the graph are put, too."""
+    def prepared(self, graph: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Called before the backend. The inputs in another order, in which the placeholders are put, too."""
 
 
 class _Thread(threading.local):
