@@ -40,6 +40,7 @@ from unified_guards.dynamo.backend import backend
 from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.dynamo.graphs import ListGraph
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
+from unified_guards.errors import Unguardable
 
 #: A function of Dynamo's graph and its inputs, which are fake. It gives what AOTAutograd gives.
 Lower = Callable[[torch.fx.GraphModule, Sequence[Any]], Callable[..., Any]]
@@ -77,6 +78,7 @@ class _Graph(ListGraph):
 _SOURCE = """
 def make(target):
     def call(*args, **kwargs):
+        tuple(kwargs)
         return target(*args, **kwargs)
     return call
 """
@@ -86,7 +88,8 @@ _numbers = itertools.count()
 def _trampoline(target: Callable[..., Any], name: str) -> types.FunctionType:
     """A function that calls the target, with code and globals of its own.
 
-    Its file has no other function: Dynamo keeps what it knows of sizes that change by file, line and name.
+    Its file has no other function: Dynamo keeps what it knows of sizes that change by file, line and name. It goes
+    through the names of keyword arguments, so that Dynamo guards their order.
     """
     scope: dict[str, Any] = {"__builtins__": builtins, "__name__": __name__}
     exec(compile(_SOURCE, f"<unified_guards: {name} {next(_numbers)}>", "exec"), scope)
@@ -338,7 +341,7 @@ def _reason_of(error: BaseException) -> str:
     """Dynamo's reason in one line, with the line of the program."""
     if isinstance(error, exc.BackendCompilerFailed):
         error = error.inner_exception
-    if isinstance(error, NotCaptured):
+    if isinstance(error, NotCaptured | Unguardable):
         return str(error)
     at = _line_of(error)
     kind = getattr(error, "gb_type", None) or ""

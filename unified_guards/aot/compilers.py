@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 from torch._functorch import aot_autograd as torch_aot
+from torch._functorch._aot_autograd.schemas import OutputType
 from torch._functorch.partitioners import default_partition
+from torch._guards import TracingContext
+
+from unified_guards.errors import Unguardable
+from unified_guards.guards.memory import storage_of
 
 #: What torch's ``aot_module_simplified`` takes in this version.
 SIMPLIFIED = inspect.signature(torch_aot.aot_module_simplified).parameters
@@ -48,9 +53,10 @@ class Compilers:
 
         Raises:
             CompilerFailed: a compiler or the partitioner has raised.
+            Unguardable: compiled code would not do what the function does.
             Exception: torch cannot trace the graph.
         """
-        return torch_aot.aot_module_simplified(  # type: ignore[no-any-return]
+        compiled: Callable[..., Any] = torch_aot.aot_module_simplified(
             graph,
             inputs,
             _told(self.with_options(self.fw_compiler)),
@@ -61,6 +67,45 @@ class Compilers:
             _told(self.with_options(self.inference_compiler)),
             **self.config,
         )
+        _refuse_wrong_writes(inputs)
+        return compiled
+
+
+def _refuse_wrong_writes(inputs: Sequence[Any]) -> None:
+    """Where AOTAutograd's code is wrong about inputs that it writes to."""
+    metadata = getattr(TracingContext.get(), "fw_metadata", None)
+    written = () if metadata is None else metadata.input_info
+    if not any(info.mutates_data or info.mutates_metadata for info in written):
+        return
+    if any(map(_is_illegal, written)):
+        raise Unguardable("the function writes to a leaf that requires grad, which eager refuses")
+    # It takes views of memory that inputs share for views of one base; and where strides are symbolic, it applies them
+    # to a copy that has others.
+    alike = _share_memory(inputs)
+    for info in metadata.output_info:
+        if info.output_type in _NO_ALIAS:
+            continue
+        base = inputs[info.base_idx] if info.base_idx is not None and info.base_idx < len(inputs) else None
+        if alike or (isinstance(base, torch.Tensor) and _is_symbolic(base)):
+            raise Unguardable("the function writes to an argument and returns a view of it")
+
+
+_NO_ALIAS = (OutputType.non_alias, OutputType.unsafe_view_alias, OutputType.custom_function_view)
+
+
+def _is_illegal(info: Any) -> bool:
+    hidden = info.mutations_hidden_from_autograd or info.mutations_under_no_grad_or_inference_mode
+    return bool(info.mutates_data and info.requires_grad and info.is_leaf and not hidden)
+
+
+def _share_memory(inputs: Sequence[Any]) -> bool:
+    storages = [storage_of(each) for each in inputs if isinstance(each, torch.Tensor)]
+    known = [each for each in storages if each is not None]
+    return len(set(known)) < len(known)
+
+
+def _is_symbolic(tensor: torch.Tensor) -> bool:
+    return any(not isinstance(number, int) for number in (*tensor.size(), *tensor.stride()))
 
 
 def _told(compiler: Callable[..., Any] | None) -> Any:
