@@ -27,6 +27,7 @@ from torch._dynamo import convert_frame, exc
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import AttrSource
+from torch._dynamo.variables import ConstantVariable
 from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
 from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
@@ -78,7 +79,6 @@ class _Graph(ListGraph):
 _SOURCE = """
 def make(target):
     def call(*args, **kwargs):
-        tuple(kwargs)
         return target(*args, **kwargs)
     return call
 """
@@ -88,8 +88,7 @@ _numbers = itertools.count()
 def _trampoline(target: Callable[..., Any], name: str) -> types.FunctionType:
     """A function that calls the target, with code and globals of its own.
 
-    Its file has no other function: Dynamo keeps what it knows of sizes that change by file, line and name. It goes
-    through the names of keyword arguments, so that Dynamo guards their order.
+    Its file has no other function: Dynamo keeps what it knows of sizes that change by file, line and name.
     """
     scope: dict[str, Any] = {"__builtins__": builtins, "__name__": __name__}
     exec(compile(_SOURCE, f"<unified_guards: {name} {next(_numbers)}>", "exec"), scope)
@@ -305,7 +304,7 @@ def _is_what_was(before: Any, owner: Any, name: str, now: Any) -> bool:
     now = now.realize()
     if owner.source is not None and now.source == AttrSource(owner.source, name):
         return True
-    return now.is_python_constant() and now.as_python_constant() is before
+    return isinstance(now, ConstantVariable) and now.value is before
 
 
 #: Functions of torch that set a state for all that follows. Dynamo puts them into the graph, and AOTAutograd leaves
