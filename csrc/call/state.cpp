@@ -70,14 +70,15 @@ bool is_the_same(Flag& flag, PyObject* found) {
   return true;
 }
 
-// The first flag that is not as expected.
-Why first_flag(std::vector<Flag>& flags) {
+// The first flag that is not as expected. Graph breaks are no business of an AOT entry point.
+Why first_flag(std::vector<Flag>& flags, bool is_own) {
   PyObject* const* dicts = dicts_of_flags(flags);
   if (dicts == nullptr) return Why::kOff;
   for (size_t at = 0; at < flags.size(); at++) {
     Flag& flag = flags[at];
     const cpython::Found found = cpython::find_purely(dicts[at], flag.name, flag.slot);
     if (found.certain && (found.value == nullptr || found.value == flag.expected)) continue;
+    if (is_own && flag.why == Why::kBreaks) continue;
     if (!found.certain || !is_the_same(flag, found.value)) return flag.why;
   }
   return Why::kNone;
@@ -170,7 +171,7 @@ PyObject* current_callback() { return call_directly(State::now.get_callback, nul
 Why why_long(bool is_own) {
   State& state = State::now;
   if (const Why why = is_own ? Why::kNone : why_torchs_long(state); why != Why::kNone) return why;
-  if (const Why why = first_flag(state.flags); why != Why::kNone) return why;
+  if (const Why why = first_flag(state.flags, is_own); why != Why::kNone) return why;
   if (torch::jit::tracer::isTracing()) return Why::kJitTracing;
   if (is_in_functorch()) return Why::kFunctorch;
   // Modes of torch functions are guarded.

@@ -6,15 +6,19 @@ A call goes straight to a dispatcher (csrc/call); Python runs only on a miss. En
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo.config
+import torch._dynamo.eval_frame as torch_frames
+import torch.fx._symbolic_trace
+from torch._guards import TracingContext
 from torch._logging import getArtifactLogger
-from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import is_fake
 from torch.utils import _pytree as pytree
 from torch.utils._device import DeviceContext
@@ -88,29 +92,35 @@ def make_policy(recompile_limit: int | None, on_recompile_limit: str, max_entrie
 
 
 def is_being_traced(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether some other tracer or transform runs this call: it sees through, as through any Python function."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return True
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
-        return True
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FUNCTIONAL) is not None:
-        return True
-    return any(torch._is_functional_tensor(leaf) for leaf in _tensors(args, kwargs))
-
-
-def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-
-
-def is_in_fake_mode(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a fake mode is active: it sees what the function itself does.
+    """Whether some other tracer or transform runs this call: it sees through, as through any Python function.
 
     Raises:
-        RuntimeError: then, and a tensor is real.
+        RuntimeError: a fake mode is active, and a tensor is real.
     """
+    if _is_somebody_tracing():
+        return True
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    return _is_in_fake_mode(tensors) or any(map(torch._is_functional_tensor, tensors))
+
+
+def _is_somebody_tracing() -> bool:
+    keys, mode_of = torch._C._TorchDispatchModeKey, torch._C._get_dispatch_mode
+    return (
+        TracingContext.try_get() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or mode_of(keys.PROXY) is not None
+        or mode_of(keys.FUNCTIONAL) is not None
+        or torch.compiler.is_exporting()
+        or torch.fx._symbolic_trace.is_fx_symbolic_tracing()
+        or torch._C._is_tracing()
+    )
+
+
+def _is_in_fake_mode(tensors: list[torch.Tensor]) -> bool:
+    """Whether a fake mode is active: it sees what the function itself does."""
     if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None:
         return False
-    for at, tensor in enumerate(_tensors(args, kwargs)):
+    for at, tensor in enumerate(tensors):
         if not is_fake(tensor):
             raise RuntimeError(
                 f"a fake mode is active and tensor {at} of this call is real ({tuple(tensor.shape)}, {tensor.dtype}). "
@@ -119,12 +129,14 @@ def is_in_fake_mode(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return True
 
 
-def _users_mode() -> str | None:
-    """A mode of the user's sees what is traced, and decides by a state of its own what becomes of it."""
+def _why_eager() -> str | None:
+    """What of the state of the thread has a call run eagerly: it would see what is traced, or torch is told to."""
+    if torch_frames._stance.stance != "default":
+        return "torch.compiler.set_stance() is in effect"
     modes = [torch._C._get_function_stack_at(at) for at in range(torch._C._len_torch_function_stack())]
     modes += _get_current_dispatch_mode_stack()
     for mode in modes:
-        if not isinstance(mode, DeviceContext | FakeTensorMode):
+        if not isinstance(mode, DeviceContext):
             return f"a mode is active ({type(mode).__qualname__})"
     return None
 
@@ -132,18 +144,6 @@ def _users_mode() -> str | None:
 def _why(entry: DynamoEntry, frame: dict[str, Any]) -> str:
     """What to say of an entry that did not fit."""
     return text_of(entry.failure(entry.checker.last_failure, frame))
-
-
-def _kind_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-    """Calls of one kind are taken for calls that Dynamo fails to capture alike. It need not be so: they run eagerly."""
-    leaves, spec = pytree.tree_flatten((args, kwargs))
-    return spec, tuple(map(_kind_of_leaf, leaves)), torch.is_grad_enabled()
-
-
-def _kind_of_leaf(leaf: Any) -> object:
-    if isinstance(leaf, torch.Tensor):
-        return type(leaf), leaf.dtype, leaf.shape, leaf.requires_grad
-    return (type(leaf), leaf) if isinstance(leaf, bool | str | None) else type(leaf)
 
 
 class UnifiedCache(_C.Entrance):
@@ -185,8 +185,10 @@ class UnifiedCache(_C.Entrance):
             self._target, compilers.lower, self.name, dynamic=self._dynamic, static=compilers.num_params_buffers
         )
         self._dispatcher = self._capturer.dispatcher()
+        self._gate = None
         if self._dispatcher is not None:
             self._lead_to(self._dispatcher)
+            self._gate = _C.Gate(self._dispatcher)
         self._misses = 0
         self._compilations = 0
         self._refused: dict[object, str] = {}
@@ -211,19 +213,53 @@ class UnifiedCache(_C.Entrance):
 
         return report(self)
 
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        """Binds, as a function does that is found in a class."""
+        return self if owner is None else types.MethodType(self, owner)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> UnifiedCache:
+        """A cache of its own, for a copy of the function where that can be copied. Compilers are not copied."""
+        made = memo[id(self)] = UnifiedCache.__new__(UnifiedCache)
+        target = copy.deepcopy(self._target, memo)
+        made.__init__(target, self._compilers, dynamic=self._dynamic, policy=self._policy)  # type: ignore[misc]
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A cache of its own, with nothing in it, that does not know this one's versions."""
+        return _made_again, (self._target, self._compilers, self._dynamic, self._policy)
+
     # -- a miss ----------------------------------------------------------------------------------------------------
 
     def _miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if is_being_traced(args, kwargs) or is_in_fake_mode(args, kwargs):
+        if is_being_traced(args, kwargs):
             return self._target(*args, **kwargs)
-        reason = _users_mode() or self._gave_up or self._refused.get(_kind_of(args, kwargs))
+        reason = _why_eager() or self._gave_up or self._refused.get(self._kind_of(args, kwargs))
         if reason is not None:
             self._run_eagerly(reason)
             return self._target(*args, **kwargs)
         self._misses += 1
         with capture_lock:
             compiled = self._find(args, kwargs) is not None or self._compile(args, kwargs)
-        return self(*args, **kwargs) if compiled else self._target(*args, **kwargs)
+        if not compiled or self._gate is None:
+            return self._target(*args, **kwargs)
+        result = self._gate(args, kwargs)
+        if result is not _C.LONG_WAY:
+            return result
+        self._run_eagerly("it changes what its guards read while they are checked")
+        return self._target(*args, **kwargs)
+
+    def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Calls of one kind are taken to fail alike when they are captured. Where they do not, they run eagerly."""
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        owner = getattr(self._target, "__self__", self._target)
+        state = torch.is_grad_enabled(), getattr(owner, "training", None)
+        return str(spec), tuple(map(self._kind_of_leaf, leaves)), state
+
+    def _kind_of_leaf(self, leaf: Any) -> object:
+        if isinstance(leaf, torch.Tensor):
+            sizes = leaf.shape if self._dynamic is False else leaf.dim()
+            return type(leaf), leaf.dtype, sizes, leaf.requires_grad
+        return (type(leaf), leaf) if type(leaf) in (bool, str, type(None)) else type(leaf)
 
     def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DynamoEntry | None:
         manager = None if self._dispatcher is None else self._dispatcher._find(args, kwargs)
@@ -255,7 +291,7 @@ class UnifiedCache(_C.Entrance):
     def _refuse(self, reason: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Calls like this one are not captured again."""
         self._run_eagerly(reason)
-        self._refused[_kind_of(args, kwargs)] = reason
+        self._refused[self._kind_of(args, kwargs)] = reason
         if len(self._refused) >= self._policy.recompile_limit:
             self._gave_up = reason
             _log.warning("%s runs eagerly from now on, because %s", self.name, reason)
@@ -299,6 +335,12 @@ class UnifiedCache(_C.Entrance):
     def _evict(self) -> None:
         for entry in self._entries()[self._policy.max_entries :]:
             self._drop(entry)
+
+
+def _made_again(
+    target: Callable[..., Any], compilers: Compilers, dynamic: bool | None, policy: Policy
+) -> UnifiedCache:
+    return UnifiedCache(target, compilers, dynamic=dynamic, policy=policy)
 
 
 def _call(self: UnifiedCache, *args: Any, **kwargs: Any) -> Any:

@@ -27,7 +27,7 @@ from torch._dynamo import convert_frame, exc
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import AttrSource
-from torch._dynamo.variables import ConstantVariable
+from torch._dynamo.variables import ConstantVariable, UserDefinedObjectVariable
 from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
 from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
@@ -46,8 +46,9 @@ from unified_guards.errors import Unguardable
 #: A function of Dynamo's graph and its inputs, which are fake. It gives what AOTAutograd gives.
 Lower = Callable[[torch.fx.GraphModule, Sequence[Any]], Callable[..., Any]]
 
-#: One capture at a time: two threads that miss together compile once.
-capture_lock = threading.RLock()
+#: Threads that miss together compile once. It is torch's own lock: what Dynamo's config is patched to during a capture
+#: is nobody else's.
+capture_lock = convert_frame.compile_lock
 
 
 class NotCaptured(Exception):
@@ -294,8 +295,10 @@ def _keep_from_reset(code: types.CodeType) -> None:
 def _is_put_back(variable: Any, effects: SideEffects) -> bool:
     """Whether all attributes that were written have in the end what they had at first."""
     written = effects.store_attr_mutations.get(variable)
-    before = getattr(getattr(variable, "value", None), "__dict__", None)
-    if not written or type(before) is not dict:
+    if not written or type(variable) is not UserDefinedObjectVariable or variable.is_base_vt_modified(effects):
+        return False
+    before = getattr(variable.value, "__dict__", None)
+    if type(before) is not dict:
         return False
     return all(name in before and _is_what_was(before[name], variable, name, now) for name, now in written.items())
 
