@@ -28,6 +28,7 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import AttrSource
 from torch._dynamo.variables import ConstantVariable, UserDefinedObjectVariable
+from torch._dynamo.variables.lists import SizeVariable
 from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
 from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
@@ -161,6 +162,23 @@ class _Capture:
                 delattr(tensor, _STATIC) if value is None else setattr(tensor, _STATIC, value)
 
 
+@contextlib.contextmanager
+def _sizes_mapped() -> Iterator[None]:
+    """``tree_map`` of a torch.Size gives a tuple. Dynamo takes a short cut, and gives a torch.Size."""
+    cuts = {f"call_{each}_branch": getattr(SizeVariable, f"_{each}_fallback", None) for each in _MAPS}
+    known = {name: longer for name, longer in cuts.items() if longer is not None}
+    for name, longer in known.items():
+        setattr(SizeVariable, name, longer)
+    try:
+        yield
+    finally:
+        for name in known:
+            delattr(SizeVariable, name)
+
+
+_MAPS = ("tree_map", "tree_map_with_path")
+
+
 #: Of a tensor: the dimensions that ``torch._dynamo.mark_static`` has marked.
 _STATIC = "_dynamo_static_indices"
 
@@ -245,7 +263,7 @@ class Capturer:
         before, _thread.capturing = _thread.capturing, True
         hook = torch._C._dynamo.eval_frame.set_eval_frame(None)
         try:
-            with capture_lock, dynamo_config.patch(**_CONFIG), install.capturing(capture), capture.marked():
+            with capture_lock, dynamo_config.patch(**_CONFIG), install.capturing(capture), capture.marked(), _sizes_mapped():
                 yield
         finally:
             torch._C._dynamo.eval_frame.set_eval_frame(hook)
