@@ -5,7 +5,6 @@
 #include "call/missed.h"
 #include "call/run_entry.h"
 #include "check/outlive.h"
-#include "cpython/errors.h"
 #include "cpython/ref.h"
 
 #include <utility>
@@ -80,21 +79,6 @@ Decision decide_on(PyObject* object, const BoundLocals& bound, Inputs& inputs) {
   return decision;
 }
 
-// Compiled frames are not counted in its scope. An AOT entry point is none to whom calls it.
-class Uncounted {
- public:
-  explicit Uncounted(int before) : before_(before) {}
-  Uncounted(const Uncounted&) = delete;
-  ~Uncounted() {
-    if (before_ < 0) return;
-    const KeptError kept;
-    exchange_frame_count(before_);
-  }
-
- private:
-  const int before_;
-};
-
 }  // namespace
 
 PyObject* dispatch(PyObject* object, PyObject* args, PyObject* kwargs) {
@@ -107,12 +91,11 @@ PyObject* dispatch(PyObject* object, PyObject* args, PyObject* kwargs) {
   if (!self.signature.bind(bound, self.target.function, self.target.receiver, args, kwargs)) {
     return go_long(self, Why::kArguments);
   }
-  const int frame_count = exchange_frame_count(-1);
-  if (frame_count >= 0 && !self.is_own) {
+  const int frame_count = self.is_own ? -1 : exchange_frame_count(-1);
+  if (frame_count >= 0) {
     exchange_frame_count(frame_count);
     return go_long(self, Why::kFullgraph);
   }
-  const Uncounted uncounted(frame_count);
   const Owned owned(bound);
   Inputs inputs;
   Decision decision = decide_on(object, bound, inputs);

@@ -83,7 +83,7 @@ std::unique_ptr<Plan> make_plan(const Dispatcher& self, PyObject* way);
 // at import.
 PyObject* long_way();
 
-// The result of a call, or long_way(): a new reference, or null with an error set.
+// The result of a call, or long_way(): a new reference, or null with an error set. `kwargs` may be null.
 PyObject* dispatch(PyObject* dispatcher, PyObject* args, PyObject* kwargs);
 
 // The guard manager of the entry that fits a call, None where none does: a new reference, or null with an error set.

@@ -42,21 +42,20 @@ class Unhooked {
 
 PyObject* call_miss(PyObject* object, PyObject* args, PyObject* kwargs) {
   static PyObject* const name = PyUnicode_InternFromString("_miss");
-  return PyObject_CallMethodObjArgs(object, name, args, kwargs, nullptr);
+  const Ref named(kwargs != nullptr ? Py_NewRef(kwargs) : PyDict_New());
+  return named ? PyObject_CallMethodObjArgs(object, name, args, named.get(), nullptr) : nullptr;
 }
 
 PyObject* entrance_call(PyObject* object, PyObject* args, PyObject* kwargs) {
-  const Ref named(kwargs != nullptr ? Py_NewRef(kwargs) : PyDict_New());
-  if (!named) return nullptr;
   // Code of a user's in a guard may drop them.
   const Ref held(Py_NewRef(object)), dispatcher(Py_XNewRef(entrance_of(object).dispatcher));
-  if (!dispatcher) return call_miss(object, args, named.get());
+  if (!dispatcher) return call_miss(object, args, kwargs);
   const Unhooked unhooked;
   if (Py_EnterRecursiveCall(" while calling a compiled function")) return nullptr;
-  Ref result(dispatch(dispatcher.get(), args, named.get()));
+  Ref result(dispatch(dispatcher.get(), args, kwargs));
   Py_LeaveRecursiveCall();
   if (result.get() != long_way()) return result ? Py_NewRef(result.get()) : nullptr;
-  return call_miss(object, args, named.get());
+  return call_miss(object, args, kwargs);
 }
 
 int entrance_clear(PyObject* object) {

@@ -205,10 +205,10 @@ PyObject* Plan::call_without_gradients(PyObject* graph, const Inputs& inputs) co
   const WithoutGradients off;
   const Ref outputs(call_on_list(graph, inputs));
   if (!outputs) return nullptr;
-  const Py_ssize_t found = PyTuple_Check(outputs.get()) || PyList_Check(outputs.get())
-                               ? PySequence_Fast_GET_SIZE(outputs.get())
-                               : PyObject_Length(outputs.get());
-  if (found == graph_.outputs) return Py_NewRef(outputs.get());
+  // What is no list is the only output.
+  const bool are_many = PyTuple_Check(outputs.get()) || PyList_Check(outputs.get());
+  const Py_ssize_t found = are_many ? PySequence_Fast_GET_SIZE(outputs.get()) : 1;
+  if (found == graph_.outputs) return are_many ? Py_NewRef(outputs.get()) : PyTuple_Pack(1, outputs.get());
   if (!PyErr_Occurred()) PyErr_Format(PyExc_AssertionError, "expected %zd outputs, got %zd", graph_.outputs, found);
   return nullptr;
 }

@@ -240,10 +240,11 @@ class UnifiedCache(_C.Entrance):
         self._misses += 1
         with capture_lock:
             compiled = self._find(args, kwargs) is not None or self._compile(args, kwargs)
-        if not compiled or self._gate is None:
+        if not compiled or self._dispatcher is None or self._gate is None:
             return self._target(*args, **kwargs)
         result = self._gate(args, kwargs)
         if result is not _C.LONG_WAY:
+            self._dispatcher._forget()  # of a graph that has run once, more may be left out (dynamo/graphs.py)
             return result
         self._run_eagerly("it changes what its guards read while they are checked")
         return self._target(*args, **kwargs)

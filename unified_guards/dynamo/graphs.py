@@ -65,7 +65,7 @@ def graph_of(function: Any) -> Graph | None:
     if not callable(inner):
         return None
     if isinstance(inner, ListGraph):
-        return _compiled_by_inductor(inner.forward) or Graph(inner.compiled, None, AS_LIST)
+        return _left_alone(inner.forward) or Graph(inner.compiled, None, AS_LIST)
     found = _compiled_by_inductor(inner) or Graph(inner)
     return found._replace(left_out=(*found.left_out, function.__code__))
 
@@ -77,10 +77,20 @@ def _is_disabled(function: types.FunctionType) -> bool:
 
 def _compiled_by_inductor(forward: Any) -> Graph | None:
     """What Inductor has compiled, if it stands alone behind the wrappers of AOTAutograd."""
+    found = _left_alone(forward)
+    return found if found is not None and _is_inductors(found.owner) else None
+
+
+def _is_inductors(compiled: Any) -> bool:
     if "torch._inductor.output_code" not in sys.modules:  # a program without Inductor is spared its import
-        return None
+        return False
     from torch._inductor.output_code import CompiledFxGraph
 
+    return type(compiled) is CompiledFxGraph
+
+
+def _left_alone(forward: Any) -> Graph | None:
+    """What a compiler has made, if it stands alone behind the wrappers of AOTAutograd."""
     if not isinstance(forward, types.FunctionType) or forward.__code__ is not _forward_code():
         return None
     cells = _cells_of(forward)
@@ -91,12 +101,14 @@ def _compiled_by_inductor(forward: Any) -> Graph | None:
         return None
     cells = _cells_of(wrapper)
     compiled, outputs = _unwrapped(cells.get("_inner_compiled_fn")), _outputs_of(wrapper)
-    if outputs is None or type(compiled) is not CompiledFxGraph or cells["_first_invocation_ctx"]._is_first:
+    if outputs is None or not callable(compiled) or cells["_first_invocation_ctx"]._is_first:
         return None
-    attribute, own = _attribute_of(compiled), CompiledFxGraph.__call__.__code__
     written = cells["_codegen_runtime_wrapper"].__code__
     left_out = (written, wrapper.__code__, forward.__code__)
-    return Graph(compiled, attribute, outputs, left_out if attribute is None else (own, *left_out))
+    attribute = _attribute_of(compiled) if _is_inductors(compiled) else None
+    if attribute is None:
+        return Graph(compiled, None, outputs, left_out)
+    return Graph(compiled, attribute, outputs, (type(compiled).__call__.__code__, *left_out))
 
 
 def _unwrapped(function: Any) -> Any:
