@@ -25,7 +25,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from unified_guards import _C
-from unified_guards.aot.capture import Capturer, NotCaptured, capture_lock, drop
+from unified_guards.aot.capture import Capturer, NotCaptured, tracing, drop
 from unified_guards.aot.compilers import Compilers
 from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.entry import text_of
@@ -198,7 +198,7 @@ class UnifiedCache(_C.Entrance):
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compiles the version for these arguments without running it, unless there is one already."""
-        with capture_lock:
+        with tracing:
             if self._find(args, kwargs) is None:
                 self._compile(args, kwargs)
 
@@ -238,7 +238,7 @@ class UnifiedCache(_C.Entrance):
             self._run_eagerly(reason)
             return self._target(*args, **kwargs)
         self._misses += 1
-        with capture_lock:
+        with tracing:
             compiled = self._find(args, kwargs) is not None or self._compile(args, kwargs)
         if not compiled or self._dispatcher is None or self._gate is None:
             return self._target(*args, **kwargs)
@@ -278,9 +278,10 @@ class UnifiedCache(_C.Entrance):
             self._refuse(str(reason), args, kwargs)
             return False
         if self._find(args, kwargs) is not entry:
-            why = _why(entry, frame)
+            missed = entry.checker.last_failure is not None
+            why = f"the function changes what it depends on: {_why(entry, frame)}"
             self._drop(entry)
-            self._refuse(f"the function changes what it depends on: {why}", args, kwargs)
+            self._refuse(why if missed else "the code that Dynamo has made of it cannot be called", args, kwargs)
             return False
         self._compilations += 1
         tally.aot_entries += 1

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import logging
 import os
+import random
 import re
 import threading
 import types
@@ -28,13 +29,15 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import AttrSource
 from torch._dynamo.variables import ConstantVariable, UserDefinedObjectVariable
-from torch._dynamo.variables.lists import SizeVariable
+from torch._dynamo.variables.iter import IteratorVariable
+from torch._dynamo.variables.lists import ListIteratorVariable, SizeVariable
 from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
 from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from unified_guards.aot.compilers import CompilerFailed
 from unified_guards.dynamo import dispatch, install
@@ -49,7 +52,7 @@ Lower = Callable[[torch.fx.GraphModule, Sequence[Any]], Callable[..., Any]]
 
 #: Threads that miss together compile once. It is torch's own lock: what Dynamo's config is patched to during a capture
 #: is nobody else's.
-capture_lock = convert_frame.compile_lock
+tracing = convert_frame.compile_lock
 
 
 class NotCaptured(Exception):
@@ -124,8 +127,11 @@ class _Capture:
         self.refused: str | None = None
         self._static = [leaf for leaf in leaves[:static] if isinstance(leaf, torch.Tensor)]
 
-    def check(self, output_graph: Any) -> None:
-        """Refuses a function that writes to what it finds: it would be captured anew for each call."""
+    def check(self, output_graph: Any, results: Sequence[Any]) -> None:
+        """Refuses a function that writes to what it finds: it would be captured anew for each call. And one that
+        returns an iterator: Dynamo gives one of another class, over what it has computed."""
+        if any(isinstance(each, IteratorVariable | ListIteratorVariable) for each in results):
+            self._refuse("the function returns an iterator")
         effects: SideEffects = output_graph.side_effects
         for variable in effects.id_to_variable.values():
             new = isinstance(variable.mutation_type, AttributeMutationNew | ValueMutationNew)
@@ -141,6 +147,9 @@ class _Capture:
         for node in graph.graph.nodes:
             if node.op == "call_function" and _sets_state(node.target):
                 self._refuse(f"the function calls {node.target.__name__}()")
+        for each in inputs:
+            if isinstance(each, torch.Tensor) and not _is_traced_as_it_is(each):
+                self._refuse(f"a {type(each).__qualname__} is among the inputs, which AOTAutograd takes for a Tensor")
         nodes = graph.graph.find_nodes(op="placeholder")
         last = len(self._order)
         keys = [self._order.get(id(each), last) if isinstance(each, torch.Tensor) else -1 for each in inputs]
@@ -261,12 +270,13 @@ class Capturer:
     @contextlib.contextmanager
     def _capturing(self, capture: _Capture) -> Iterator[None]:
         before, _thread.capturing = _thread.capturing, True
-        hook = torch._C._dynamo.eval_frame.set_eval_frame(None)
+        hook, numbers = torch._C._dynamo.eval_frame.set_eval_frame(None), random.getstate()
         try:
-            with capture_lock, dynamo_config.patch(**_CONFIG), install.capturing(capture), capture.marked(), _sizes_mapped():
+            with tracing, dynamo_config.patch(**_CONFIG), install.capturing(capture), capture.marked(), _sizes_mapped():
                 yield
         finally:
             torch._C._dynamo.eval_frame.set_eval_frame(hook)
+            random.setstate(numbers)  # what the graph needs is drawn before it
             _thread.capturing = before
 
 
@@ -326,6 +336,13 @@ def _is_what_was(before: Any, owner: Any, name: str, now: Any) -> bool:
     if owner.source is not None and now.source == AttrSource(owner.source, name):
         return True
     return isinstance(now, ConstantVariable) and now.value is before
+
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer, FakeTensor)
+
+
+def _is_traced_as_it_is(tensor: torch.Tensor) -> bool:
+    return type(tensor) in _PLAIN or is_traceable_wrapper_subclass(tensor)
 
 
 #: Functions of torch that set a state for all that follows. Dynamo puts them into the graph, and AOTAutograd leaves
@@ -393,4 +410,4 @@ class _NotOurs(logging.Filter):
 
 torch._dynamo.guards.recompiles_log.addFilter(_NotOurs())
 
-__all__ = ["Capturer", "NotCaptured", "capture_lock", "drop"]
+__all__ = ["Capturer", "NotCaptured", "tracing", "drop"]

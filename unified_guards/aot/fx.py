@@ -11,8 +11,7 @@ import torch
 from torch.fx.experimental import proxy_tensor
 
 from unified_guards import _C, verify
-from unified_guards.aot.cache import is_being_traced
-from unified_guards.aot.capture import capture_lock as tracing
+from unified_guards.aot.cache import is_being_traced, tracing
 from unified_guards.aot.entry import AotEntry, Lifted, guard_set_of
 from unified_guards.aot.lifting import Dimensions, Leaf, Role, keep_shared_memory_static
 from unified_guards.aot.shapes import fake_mode_for, make_fake

@@ -91,10 +91,10 @@ def _captured_compile(original: Callable[..., Any]) -> Callable[..., Any]:
 def _captured_suffix(original: Callable[..., Any]) -> Callable[..., Any]:
     """``OutputGraph.codegen_suffix``, which writes the code of what a frame does beside its graph."""
 
-    def codegen_suffix(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def codegen_suffix(self: Any, tx: Any, results: Any, *args: Any, **kwargs: Any) -> Any:
         if _thread.capture is not None:
-            _thread.capture.check(self)
-        return original(self, *args, **kwargs)
+            _thread.capture.check(self, results)
+        return original(self, tx, results, *args, **kwargs)
 
     codegen_suffix.__doc__ = original.__doc__
     return codegen_suffix
@@ -129,7 +129,7 @@ class _Installation:
 class Capture(Protocol):
     """Who captures frames in a thread."""
 
-    def check(self, output_graph: Any) -> None:
+    def check(self, output_graph: Any, results: Sequence[Any]) -> None:
         """Called when a frame is traced to its end. What this raises ends the compilation."""
 
     def prepared(self, graph: Any, inputs: Sequence[Any]) -> list[Any]:
