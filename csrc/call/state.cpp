@@ -30,11 +30,6 @@ PyObject* call_directly(PyObject* function, PyObject* argument) {
   return PyCFunction_GET_FUNCTION(function)(PyCFunction_GET_SELF(function), argument);
 }
 
-bool callback_is_none() {
-  const Ref callback(call_directly(State::now.get_callback, nullptr));
-  return callback.get() == Py_None;
-}
-
 // The dict of this thread's part of a threading.local; null with an error set. The thread owns it as long as it lives.
 PyObject* names_of_thread(PyObject* local) {
   static PyObject* dict_name = nullptr;
@@ -75,14 +70,15 @@ bool is_the_same(Flag& flag, PyObject* found) {
   return true;
 }
 
-// The first flag that is not as expected.
-Why first_flag(std::vector<Flag>& flags) {
+// The first flag that is not as expected. Graph breaks are no business of an AOT entry point.
+Why first_flag(std::vector<Flag>& flags, bool is_own) {
   PyObject* const* dicts = dicts_of_flags(flags);
   if (dicts == nullptr) return Why::kOff;
   for (size_t at = 0; at < flags.size(); at++) {
     Flag& flag = flags[at];
     const cpython::Found found = cpython::find_purely(dicts[at], flag.name, flag.slot);
     if (found.certain && (found.value == nullptr || found.value == flag.expected)) continue;
+    if (is_own && flag.why == Why::kBreaks) continue;
     if (!found.certain || !is_the_same(flag, found.value)) return flag.why;
   }
   return Why::kNone;
@@ -94,9 +90,17 @@ bool is_profiled() {
   return at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION).has_value();
 }
 
-bool is_in_mode() {
-  if (at::impl::PythonTorchFunctionTLS::stack_len() > 0) return true;
+bool is_in_dispatch_mode() {
   return c10::impl::TorchDispatchModeTLS::any_modes_set() || c10::impl::PythonDispatcherTLS::get_state() != nullptr;
+}
+
+bool is_in_mode() { return at::impl::PythonTorchFunctionTLS::stack_len() > 0 || is_in_dispatch_mode(); }
+
+// What a wrapper of torch's looks at, and an AOT entry point does not.
+Why why_torchs_long(const State& state) {
+  if (!state.is_on) return Why::kOff;
+  const Ref callback(current_callback());
+  return callback.get() == Py_None ? Why::kNone : Why::kDynamo;
 }
 
 bool is_c_function(PyObject* object, int flags) {
@@ -162,13 +166,16 @@ bool why_named(const char* name, Why& why) {
   return false;
 }
 
-Why why_long() {
+PyObject* current_callback() { return call_directly(State::now.get_callback, nullptr); }
+
+Why why_long(bool is_own) {
   State& state = State::now;
-  if (!state.is_on) return Why::kOff;
-  if (!callback_is_none()) return Why::kDynamo;
-  if (const Why why = first_flag(state.flags); why != Why::kNone) return why;
+  if (const Why why = is_own ? Why::kNone : why_torchs_long(state); why != Why::kNone) return why;
+  if (const Why why = first_flag(state.flags, is_own); why != Why::kNone) return why;
   if (torch::jit::tracer::isTracing()) return Why::kJitTracing;
   if (is_in_functorch()) return Why::kFunctorch;
+  // Modes of torch functions are guarded.
+  if (is_own) return is_in_dispatch_mode() ? Why::kMode : Why::kNone;
   if (is_in_mode()) return Why::kMode;
   if (state.is_hooked) return Why::kHook;
   if (is_profiled()) return Why::kProfiling;

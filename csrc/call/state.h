@@ -89,8 +89,12 @@ bool learn_flag(PyObject* flag);
 // The reason of that name; false with an error set where there is none.
 bool why_named(const char* name, Why& why);
 
-// The first row that says no; kNone where the short way may be taken.
-Why why_long();
+// The first row that says no; kNone where the short way may be taken. Of calls of an AOT entry point (`is_own`) fewer
+// rows are asked: nobody but us looks at them.
+Why why_long(bool is_own);
+
+// Dynamo's callback for the frame hook in this thread: a new reference.
+PyObject* current_callback();
 
 // As torch's wrapper does on every call: CUDA graphs tell by it that a new step has begun. False with an error set.
 bool count_generation();

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch._functorch.partitioners import default_partition
 from torch._guards import TracingContext
 
 from unified_guards.aot.cache import UnifiedCache, make_policy
-from unified_guards.aot.trace import Compilers
+from unified_guards.aot.compilers import SIMPLIFIED, Compilers
 
 
 def _check_callable(name: str, value: object) -> None:
@@ -93,11 +92,7 @@ def aot_function(
         keep_inference_input_mutations,
         inference_compiler,
         compiler_options,
-        {
-            "enable_log": enable_log,
-            "disable_functionalization": disable_functionalization,
-            "_disable_torch_fn_metadata_mode": _disable_torch_fn_metadata_mode,
-        },
+        {"disable_functionalization": disable_functionalization},
     )
     policy = make_policy(recompile_limit, on_recompile_limit, max_entries)
     return UnifiedCache(fn, compilers, dynamic=dynamic, policy=policy)
@@ -151,9 +146,6 @@ def aot_module(mod: torch.nn.Module, *args: Any, **kwargs: Any) -> AOTModule:
     return AOTModule(mod, aot_function(mod, *args, **kwargs))
 
 
-_SIMPLIFIED = inspect.signature(torch_aot.aot_module_simplified).parameters
-
-
 def aot_module_simplified(
     mod: torch.nn.Module,
     args: Sequence[Any],
@@ -193,8 +185,8 @@ def aot_module_simplified(
         TypeError: a compiler is not callable.
     """
     _check_callable("fw_compiler", fw_compiler)
-    own = {name: value for name, value in options.items() if name in _SIMPLIFIED}
-    rest = {name: value for name, value in options.items() if name not in _SIMPLIFIED}
+    own = {name: value for name, value in options.items() if name in SIMPLIFIED}
+    rest = {name: value for name, value in options.items() if name not in SIMPLIFIED}
     if TracingContext.try_get() is not None:
         compilers = Compilers(fw_compiler, bw_compiler, inference_compiler=inference_compiler, options=rest)
         return torch_aot.aot_module_simplified(  # type: ignore[no-any-return]
