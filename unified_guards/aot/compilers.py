@@ -110,7 +110,7 @@ def _is_symbolic(tensor: torch.Tensor) -> bool:
 
 def _told(compiler: Callable[..., Any] | None) -> Any:
     """The compiler; what it raises is told from what torch raises."""
-    if compiler is None or not inspect.isroutine(compiler) and not isinstance(compiler, functools.partial):
+    if compiler is None or (not inspect.isroutine(compiler) and not isinstance(compiler, functools.partial)):
         return compiler  # an object that torch may ask for more than to be called
 
     @functools.wraps(compiler)

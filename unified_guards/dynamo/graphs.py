@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from unified_guards import _C
 from unified_guards.dynamo import compat
 
-
 #: Plan in csrc/call/plan.h.
 ONE_BY_ONE, AS_LIST = -1, -2
 
