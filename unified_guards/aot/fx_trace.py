@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import contextlib
 import functools
+import re
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch._dynamo.source import RandomValueSource
+from torch._guards import TracingContext
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from unified_guards.aot import cache
 from unified_guards.aot.capture import Capturer, NotCaptured, tracing
 from unified_guards.aot.fx_guards import Version, guards_of
+from unified_guards.dynamo import compat
 from unified_guards.guards.memory import storage_of
 
 MODES = ("real", "fake", "symbolic")
@@ -53,10 +58,29 @@ class _Lowering:
         if any(isinstance(getattr(each, "source", None), RandomValueSource) for each in given):
             raise NotCaptured("the function draws random numbers of Python's")
         self.inputs = [getattr(each, "example", None) for each in given]
-        with _Run(self.table) as run:
+        mode = TracingContext.get().fake_mode
+        with mode or contextlib.nullcontext(), _Run(self.table) as run:
             torch.fx.Interpreter(graph).run(*inputs)
         self.writes = run.writes
         return graph.forward
+
+
+def _raise_functions_own(error: BaseException | None) -> None:
+    """Raises what the function raises while Dynamo runs it, if that is an exception of Python's and can be made."""
+    while error is not None:
+        found = re.match(r"raised exception (\w+)\((.*)\)$", str(error))
+        kind = getattr(builtins, found[1], None) if found else None
+        given = _literals(found[2]) if found else None
+        if isinstance(kind, type) and issubclass(kind, Exception) and given is not None:
+            raise kind(*given) from error
+        error = error.__cause__
+
+
+def _literals(text: str) -> tuple[Any, ...] | None:
+    try:
+        return tuple(ast.literal_eval(f"[{text}]"))
+    except (ValueError, SyntaxError):
+        return None
 
 
 class Tracer:
@@ -84,13 +108,15 @@ class Tracer:
                     raise NotCaptured(reason)
                 return self._trace(name, args, kwargs)
             except NotCaptured as reason:
+                _raise_functions_own(reason.__cause__)
                 raise TypeError(f"make_fx cannot guard what {name} depends on: {reason}") from reason.__cause__
 
     def _trace(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Version:
         symbolic = self.mode == "symbolic"
         lowering = _Lowering(dict(self.table or {}) if symbolic else {})
         capturer = Capturer(self.function, lowering, name, dynamic=symbolic)
-        entry = capturer.capture(args, kwargs)
+        with compat.autograd_is_captured():
+            entry = capturer.capture(args, kwargs)
         (manager,) = capturer.managers()
         frame = {"args": args, "kwargs": kwargs, "target": self.function}
         guard_set, kept = guards_of(entry.guard_set, frame, symbolic=symbolic, writes=lowering.writes)

@@ -210,6 +210,14 @@ def slot_queries() -> list[tuple[Any, str]]:
     return found
 
 
+def autograd_is_captured() -> contextlib.AbstractContextManager[Any]:
+    """While it is entered, Dynamo captures calls of autograd, where it can."""
+    from torch._dynamo import config
+
+    known = hasattr(config, "trace_autograd_ops")
+    return config.patch(trace_autograd_ops=True) if known else contextlib.nullcontext()  # type: ignore[no-any-return]
+
+
 def end_graph(what: str, where: str) -> NoReturn:
     """Has Dynamo end the graph here, or raise where the whole function must be one graph."""
     from torch._dynamo.exc import unimplemented
