@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -123,7 +124,11 @@ class GuardedGraphModule(torch.fx.GraphModule):
         return made
 
     def __reduce__(self) -> Any:
-        return _unpickled, (torch.fx.GraphModule(self, self.graph), self._unified)
+        graph = copy.deepcopy(self.graph)
+        for node in graph.nodes:
+            if isinstance(node.type, str):
+                node.type = None  # torch cannot write down annotations that are strings
+        return _unpickled, (torch.fx.GraphModule(self, graph), self._unified)
 
     def recompile(self) -> Any:
         """As torch's; the call that it generates is put behind the check."""

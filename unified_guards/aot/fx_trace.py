@@ -6,6 +6,7 @@ import ast
 import builtins
 import contextlib
 import functools
+import inspect
 import re
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +63,8 @@ class _Lowering:
         with mode or contextlib.nullcontext(), _Run(self.table) as run:
             torch.fx.Interpreter(graph).run(*inputs)
         self.writes = run.writes
-        return graph.forward
+        forward: Callable[..., Any] = graph.forward
+        return forward
 
 
 def _raise_functions_own(error: BaseException | None) -> None:
@@ -141,16 +143,20 @@ class Tracer:
             return captured(*flat[:count], **dict(zip(names, flat[count:], strict=True)))
 
         given = (*args, *kwargs.values())
-        traced = called if kwargs else functools.wraps(self.function)(called)
+        traced = functools.wraps(self.function)(called) if _takes(self.function, len(given)) and not kwargs else called
         make = proxy_tensor.make_fx(traced, self.table, self.mode, self.allow_real, **self.options)
-        if self.mode != "real":
-            return make(*given)
-        with _generators_kept(given):
-            if not lowering.writes:
+        if not lowering.writes:
+            with _generators_kept(given):
                 return make(*given)
-            copied, copies = _copied(given)
-            with _written_back([each for each in lowering.inputs if id(each) not in copies]):
-                return make(*copied)
+        copied, copies = _copied(given)
+        with _generators_kept(given), _written_back([each for each in lowering.inputs if id(each) not in copies]):
+            return make(*copied)
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Whether torch can name that many arguments after those of the function."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code is not None and code.co_argcount == count and code.co_kwonlyargcount == 0
 
 
 @contextlib.contextmanager

@@ -215,7 +215,7 @@ def autograd_is_captured() -> contextlib.AbstractContextManager[Any]:
     from torch._dynamo import config
 
     known = hasattr(config, "trace_autograd_ops")
-    return config.patch(trace_autograd_ops=True) if known else contextlib.nullcontext()  # type: ignore[no-any-return]
+    return config.patch(trace_autograd_ops=True) if known else contextlib.nullcontext()
 
 
 def end_graph(what: str, where: str) -> NoReturn:
