@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import pytest
 import torch
 
@@ -76,8 +77,9 @@ def test_generators_of_random_numbers_are_not_moved(mode: str) -> None:
 
 def test_random_numbers_of_pythons_are_refused_and_not_drawn() -> None:
     state = random.getstate()
-    with pytest.raises(TypeError, match="random numbers"):
-        traced(lambda x: x * random.randint(1, 5), torch.ones(2))
+    for function in (lambda x: x * random.randint(1, 5), lambda x: (random.randint(1, 5), x * 2)[1]):
+        with pytest.raises(TypeError, match="random numbers"):
+            traced(function, torch.ones(2))
     assert random.getstate() == state
 
 
@@ -130,6 +132,42 @@ def test_an_integer_of_an_object_is_a_constant(mode: str) -> None:
     gm = traced(lambda x, given: x * given.value, torch.ones(2), holder, mode=mode)
     holder.value = 7
     assert not gm.check(torch.ones(2), holder)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_tensor_of_an_object_is_a_constant(mode: str) -> None:
+    class Holder:
+        def __init__(self) -> None:
+            self.weight = torch.full((2,), 5.0)
+
+    holder = Holder()
+    gm = traced(lambda x, given: x * given.weight, torch.ones(2), holder, mode=mode)
+    assert gm(torch.ones(2), holder).tolist() == [5, 5]
+    holder.weight = torch.full((2,), 7.0)
+    assert not gm.check(torch.ones(2), holder)
+
+
+def test_an_array_is_refused() -> None:
+    array = numpy.array([2.0])
+    with pytest.raises(TypeError, match="a tensor is made of"):
+        traced(lambda x: x + torch.from_numpy(array), torch.ones(1))
+    with pytest.raises(TypeError, match="a tensor is made of"):
+        traced(lambda x, given: x + torch.from_numpy(given), torch.ones(1), array)
+
+
+def test_code_that_nobody_has_seen_is_refused() -> None:
+    @torch.compiler.allow_in_graph
+    def hidden(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    with pytest.raises(TypeError, match=r"nobody has seen the code of .*hidden"):
+        traced(lambda x: hidden(x), torch.ones(1))
+
+
+def test_guards_that_never_hold_are_refused() -> None:
+    kind = type("Kind", (), {})
+    with pytest.raises(TypeError, match="it is another each time"):
+        traced(lambda x: x * ("value" in kind.__dict__), torch.ones(1))
 
 
 def test_sizes_of_what_is_found_are_constants() -> None:

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
 
 from unified_guards import _C, config, verify
 from unified_guards.dynamo.strict.known import Live, same_value
 from unified_guards.entry import Entry, Failure
+from unified_guards.errors import Unguardable
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
 from unified_guards.guards.memory import storage_of
 from unified_guards.guards.names import name_at
@@ -109,12 +111,18 @@ def guards_of(found: GuardSet, frame: dict[str, Any], *, symbolic: bool, writes:
 
     Returns:
         The guards, and what they know by address and must not die.
+
+    Raises:
+        Unguardable: a tensor that becomes a constant of the graph is another one each time.
     """
-    live, kept = Live(frame), []
+    live, again, kept = Live(frame), Live(frame), []
     tensors = {item.source: live(item.source) for item in found if item.test is Test.TENSOR}
+    given = {id(leaf) for leaf in pytree.tree_leaves((frame["args"], frame["kwargs"]))}
     added = [*_structure(frame["args"], ARGS), *_structure(frame["kwargs"], KWARGS), *_thread()]
     for source, tensor in tensors.items():
-        if not _is_of_arguments(source):  # it is a constant of the graph
+        if id(tensor) not in given:  # it is a constant of the graph
+            if again(source) is not tensor:
+                raise Unguardable(f"a tensor is made of what {source.base} is")
             kept.append(tensor)
             added.append((guard(Test.IS, (source,), (id(tensor), "that tensor")), "a tensor of the graph"))
             added.append((_exactly(source, tensor), "a tensor of the graph"))

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch._dynamo.source import RandomValueSource
 from torch._guards import TracingContext
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
@@ -23,6 +22,8 @@ from unified_guards.aot import cache
 from unified_guards.aot.capture import Capturer, NotCaptured, tracing
 from unified_guards.aot.fx_guards import Version, guards_of
 from unified_guards.dynamo import compat
+from unified_guards.entry import text_of
+from unified_guards.errors import Unguardable
 from unified_guards.guards.memory import storage_of
 
 MODES = ("real", "fake", "symbolic")
@@ -55,9 +56,9 @@ class _Lowering:
         self.inputs: list[Any] = []
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        if (unseen := _unseen(graph)) is not None:
+            raise NotCaptured(f"nobody has seen the code of {unseen}")
         given = [node.meta.get("grapharg") for node in graph.graph.find_nodes(op="placeholder")]
-        if any(isinstance(getattr(each, "source", None), RandomValueSource) for each in given):
-            raise NotCaptured("the function draws random numbers of Python's")
         self.inputs = [getattr(each, "example", None) for each in given]
         mode = TracingContext.get().fake_mode
         with mode or contextlib.nullcontext(), _Run(self.table) as run:
@@ -65,6 +66,20 @@ class _Lowering:
         self.writes = run.writes
         forward: Callable[..., Any] = graph.forward
         return forward
+
+
+#: In the names of functions that Dynamo makes to draw random numbers of Python's, before a graph is called.
+_RANDOM_NUMBERS = "gen_rand_values"
+
+
+def _unseen(graph: torch.fx.GraphModule) -> str | None:
+    """A function of the user's that Dynamo has put into its graph as it is (``torch.compiler.allow_in_graph``)."""
+    graphs = [each.graph for each in graph.modules() if isinstance(each, torch.fx.GraphModule)]
+    for node in (node for each in graphs for node in each.nodes if node.op == "call_function"):
+        module = getattr(node.target, "__module__", None) or ""
+        if type(node.target) is types.FunctionType and module.partition(".")[0] != "torch":
+            return str(node.target.__qualname__)
+    return None
 
 
 def _raise_functions_own(error: BaseException | None) -> None:
@@ -109,7 +124,7 @@ class Tracer:
                 if (reason := cache._why_eager()) is not None:
                     raise NotCaptured(reason)
                 return self._trace(name, args, kwargs)
-            except NotCaptured as reason:
+            except (NotCaptured, Unguardable) as reason:
                 _raise_functions_own(reason.__cause__)
                 raise TypeError(f"make_fx cannot guard what {name} depends on: {reason}") from reason.__cause__
 
@@ -120,19 +135,18 @@ class Tracer:
         with compat.autograd_is_captured():
             entry = capturer.capture(args, kwargs)
         (manager,) = capturer.managers()
+        if any(_RANDOM_NUMBERS in name for name in manager.cache_entry.code.co_names):
+            raise NotCaptured("the function draws random numbers of Python's")
         frame = {"args": args, "kwargs": kwargs, "target": self.function}
         guard_set, kept = guards_of(entry.guard_set, frame, symbolic=symbolic, writes=lowering.writes)
         code, function = manager.cache_entry.code, capturer.function
         captured = types.FunctionType(code, function.__globals__, name, None, function.__closure__)
         graph = self._graph(captured, args, kwargs, lowering)
-        return Version(
-            guard_set,
-            graph,
-            tuple(kwargs),
-            self.function,
-            lambda: manager.cache_entry is not None,
-            (capturer, kept),
-        )
+        is_current, made = (lambda: manager.cache_entry is not None), (capturer, kept)
+        version = Version(guard_set, graph, tuple(kwargs), self.function, is_current, made)
+        if not version.check(args, kwargs):
+            raise NotCaptured(f"it is another each time: {text_of(version.failure(args, kwargs))}")
+        return version
 
     def _graph(
         self, captured: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], lowering: _Lowering
