@@ -45,7 +45,8 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
 }
 
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "callback", "patches", "own", nullptr};
+  static const char* keywords[] = {"callee",   "forward", "whole", "region", "fullgraph",
+                                   "callback", "patches", "own",   nullptr};
   PyObject *callee = nullptr, *forward = nullptr, *callback = nullptr;
   PyObject* patches = nullptr;
   int whole = 0, fullgraph = 0, own = 0;

@@ -25,7 +25,7 @@ from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from unified_guards import _C
-from unified_guards.aot.capture import Capturer, NotCaptured, tracing, drop
+from unified_guards.aot.capture import Capturer, NotCaptured, drop, tracing
 from unified_guards.aot.compilers import Compilers
 from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.entry import text_of
@@ -339,9 +339,7 @@ class UnifiedCache(_C.Entrance):
             self._drop(entry)
 
 
-def _made_again(
-    target: Callable[..., Any], compilers: Compilers, dynamic: bool | None, policy: Policy
-) -> UnifiedCache:
+def _made_again(target: Callable[..., Any], compilers: Compilers, dynamic: bool | None, policy: Policy) -> UnifiedCache:
     return UnifiedCache(target, compilers, dynamic=dynamic, policy=policy)
 
 
@@ -353,3 +351,5 @@ def _call(self: UnifiedCache, *args: Any, **kwargs: Any) -> Any:
 
 
 _C.show_call(UnifiedCache, _call)
+
+__all__ = ["CacheInfo", "Policy", "Recompile", "UnifiedCache", "is_being_traced", "make_policy", "tracing"]

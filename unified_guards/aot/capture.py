@@ -29,9 +29,9 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import AttrSource
 from torch._dynamo.variables import ConstantVariable, UserDefinedObjectVariable
+from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationExisting, ValueMutationNew
 from torch._dynamo.variables.iter import IteratorVariable
 from torch._dynamo.variables.lists import ListIteratorVariable, SizeVariable
-from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
 from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
@@ -117,9 +117,7 @@ _CONFIG = {
 class _Capture:
     """One capture: what is asked of Dynamo beside its own way."""
 
-    def __init__(
-        self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: int
-    ) -> None:
+    def __init__(self, target: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], static: int) -> None:
         module = target if isinstance(target, torch.nn.Module) else torch.nn.Module()
         leaves = pytree.tree_leaves((args, kwargs))
         order = (*module.parameters(), *module.buffers(), *leaves)
@@ -358,9 +356,8 @@ def _sets_state(function: Any) -> bool:
 
 def _named(variable: Any) -> str:
     source = getattr(variable, "source", None)
-    name = "something" if source is None else source.name if isinstance(source.name, str) else source.name()
-    kind = "a container" if isinstance(variable.mutation_type, torch._dynamo.variables.base.ValueMutationExisting) else ""
-    return f"{kind} {name}".strip()
+    name = "something" if source is None else str(source.name)
+    return f"the container {name}" if isinstance(variable.mutation_type, ValueMutationExisting) else name
 
 
 def _raise_compilers_own(error: BaseException | None) -> None:
@@ -410,4 +407,4 @@ class _NotOurs(logging.Filter):
 
 torch._dynamo.guards.recompiles_log.addFilter(_NotOurs())
 
-__all__ = ["Capturer", "NotCaptured", "tracing", "drop"]
+__all__ = ["Capturer", "NotCaptured", "drop", "tracing"]

@@ -73,7 +73,7 @@ class Compilers:
 
 def _refuse_wrong_writes(inputs: Sequence[Any]) -> None:
     """Where AOTAutograd's code is wrong about inputs that it writes to."""
-    metadata = getattr(TracingContext.get(), "fw_metadata", None)
+    metadata: Any = getattr(TracingContext.get(), "fw_metadata", None)
     written = () if metadata is None else metadata.input_info
     if not any(info.mutates_data or info.mutates_metadata for info in written):
         return
@@ -110,7 +110,7 @@ def _is_symbolic(tensor: torch.Tensor) -> bool:
 
 def _told(compiler: Callable[..., Any] | None) -> Any:
     """The compiler; what it raises is told from what torch raises."""
-    if compiler is None or not inspect.isroutine(compiler) and not isinstance(compiler, functools.partial):
+    if compiler is None or (not inspect.isroutine(compiler) and not isinstance(compiler, functools.partial)):
         return compiler  # an object that torch may ask for more than to be called
 
     @functools.wraps(compiler)

@@ -431,4 +431,4 @@ def counts_of(target: Any) -> tuple[int, dict[str, int]] | None:
     return found.counts if isinstance(found, Dispatcher) else None
 
 
-__all__ = ["Dispatcher", "close", "dispatcher_for", "counts_of", "watch_wrappers"]
+__all__ = ["Dispatcher", "close", "counts_of", "dispatcher_for", "watch_wrappers"]

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from unified_guards import _C
 from unified_guards.dynamo import compat
 
-
 #: Plan in csrc/call/plan.h.
 ONE_BY_ONE, AS_LIST = -1, -2
 
@@ -48,7 +47,8 @@ class ListGraph:
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
-        cells = _cells_of(forward) if getattr(forward, "__code__", None) is _forward_code() else {}
+        known = isinstance(forward, types.FunctionType) and forward.__code__ is _forward_code()
+        cells = _cells_of(forward) if known else {}
         self.forward = forward
         plain = cells.get("params_buffers_flat") == []
         self.compiled = cells["compiled_fn"] if plain else lambda inputs: forward(*inputs)
@@ -136,7 +136,7 @@ def _watch_records() -> None:
     _C.learn_flag(("kHook", vars(debug), "RECORD_GRAPH_EXECUTION", False))
 
 
-def _cells_of(function: types.FunctionType) -> dict[str, Any]:
+def _cells_of(function: Any) -> dict[str, Any]:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     return {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
 
