@@ -125,6 +125,12 @@ class Gate:
     def __init__(self, dispatcher: Dispatcher) -> None: ...
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any: ...  # LONG_WAY, or the result
 
+class FrameGate:
+    """Hands the frame of a cache entry to the entry's plan, which the dispatcher knows."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None: ...
+    def __call__(self, *locals: Any) -> Any: ...  # LONG_WAY, or the result
+
 LONG_WAY: object
 
 def module_gate(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any: ...

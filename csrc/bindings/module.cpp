@@ -2,6 +2,7 @@
 #include "call/dispatcher.h"
 #include "call/dispatcher_type.h"
 #include "call/entries.h"
+#include "call/frame_gate.h"
 #include "call/gates.h"
 #include "call/missed.h"
 #include "call/state.h"
@@ -282,6 +283,7 @@ bool has_other_entries(const py::object& code, int64_t region, const std::vector
 void bind_calls(py::module_& m) {
   m.attr("Dispatcher") = given(make_dispatcher_type());
   m.attr("Gate") = given(make_gate_type());
+  m.attr("FrameGate") = given(make_frame_gate_type());
   m.attr("module_gate") = given(make_module_gate());
   m.attr("LONG_WAY") = given(Py_XNewRef(long_way()));
   m.def("learn_calls", &learn_calls, py::arg("flags"), py::arg("get_callback"), py::arg("set_callback"),

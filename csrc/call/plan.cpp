@@ -236,11 +236,11 @@ PyObject* Plan::as_bytecode_takes_them(PyObject* outputs) const {
   return Py_XNewRef(taken.get());
 }
 
-void Plan::take(const Checker& checker, Inputs& inputs) {
+void Plan::take(const std::vector<PyObject*>* found, Inputs& inputs) {
   if (is_gathering_) return;  // a call in the middle of a read: its own inputs are all read
   inputs.make_room(inputs_.size());
   const size_t count = vouched_.count();
-  inputs.are_taken = vouched_.take(checker, inputs);
+  inputs.are_taken = vouched_.take(found, inputs);
   if (vouched_.count() != count) mark_reads();
 }
 

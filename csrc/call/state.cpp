@@ -163,9 +163,13 @@ bool why_named(const char* name, Why& why) {
 }
 
 Why why_long() {
+  if (!State::now.is_on) return Why::kOff;
+  return callback_is_none() ? why_long_in_frame() : Why::kDynamo;
+}
+
+Why why_long_in_frame() {
   State& state = State::now;
   if (!state.is_on) return Why::kOff;
-  if (!callback_is_none()) return Why::kDynamo;
   if (const Why why = first_flag(state.flags); why != Why::kNone) return why;
   if (torch::jit::tracer::isTracing()) return Why::kJitTracing;
   if (is_in_functorch()) return Why::kFunctorch;
@@ -190,8 +194,10 @@ bool count_generation() {
   return after && cpython::set_own_attribute(type, name, after.get());
 }
 
+PyObject* exchange_callback(PyObject* callback) { return call_directly(State::now.set_callback, callback); }
+
 bool set_callback(PyObject* callback) {
-  const Ref before(call_directly(State::now.set_callback, callback));
+  const Ref before(exchange_callback(callback));
   return static_cast<bool>(before);
 }
 

@@ -92,11 +92,16 @@ bool why_named(const char* name, Why& why);
 // The first row that says no; kNone where the short way may be taken.
 Why why_long();
 
+// The same for a frame that Dynamo's frame hook runs: the hook is on.
+Why why_long_in_frame();
+
 // As torch's wrapper does on every call: CUDA graphs tell by it that a new step has begun. False with an error set.
 bool count_generation();
 
 // Has Dynamo's frame hook call `callback` in this thread; None switches it off. False with an error set.
 bool set_callback(PyObject* callback);
+// The same. Gives the callback that there was: a new reference, or null with an error set.
+PyObject* exchange_callback(PyObject* callback);
 
 // Whether a transform of functorch's is open; and pops what compiled code has left open. No error may be set.
 bool is_in_functorch();
