@@ -109,7 +109,7 @@ class Dispatcher:
     def _entries(self) -> list[tuple[Any, Any, Any]]: ...  # (guard manager, code, backend), in torch's order
     def _serve(self, wrapper: Callable[..., Any]) -> None: ...
     @staticmethod
-    def _totals() -> tuple[int, dict[str, int]]: ...
+    def _totals() -> tuple[tuple[int, dict[str, int]], int]: ...  # counts, and frames in the middle of a call
     @property
     def _names(self) -> tuple[str, ...]: ...
     @property
@@ -130,6 +130,8 @@ class FrameGate:
 
     def __init__(self, dispatcher: Dispatcher) -> None: ...
     def __call__(self, *locals: Any) -> Any: ...  # LONG_WAY, or the result
+    @property
+    def dispatcher(self) -> Dispatcher: ...
 
 LONG_WAY: object
 

@@ -34,6 +34,7 @@ std::optional<PyObject*> follow_plan(Dispatcher& self, PyObject* const* locals, 
   Inputs inputs;
   take_inputs(self, *record, bound, inputs);
   self.shorts++;
+  totals.frames++;
   return run_in_frame(self, *record, bound, inputs);
 }
 
@@ -72,9 +73,9 @@ void frame_gate_dealloc(PyObject* object) {
   Py_DECREF(type);
 }
 
-PyMemberDef kFrameGateMembers[] = {
-    {"__vectorcalloffset__", T_PYSSIZET, offsetof(FrameGate, call), READONLY, nullptr},
-    {nullptr, 0, 0, 0, nullptr}};
+PyMemberDef kFrameGateMembers[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(FrameGate, call), READONLY, nullptr},
+                                   {"dispatcher", T_OBJECT, offsetof(FrameGate, dispatcher), READONLY, nullptr},
+                                   {nullptr, 0, 0, 0, nullptr}};
 
 }  // namespace
 

@@ -147,12 +147,8 @@ PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bou
 
 PyObject* run_in_frame(const Dispatcher& self, Record& record, const BoundLocals& bound, Inputs& inputs) {
   if (!record.plan->gather(bound, inputs)) return nullptr;  // with the hook on: a read may run code of a user's
-  const Ref callback(exchange_callback(Py_None));
-  if (!callback) return nullptr;
-  PyObject* result = run_record(self, callback.get(), record, bound, inputs);
-  const KeptError kept;
-  if (!set_callback(callback.get())) PyErr_Clear();
-  return result;
+  const HookOff off;
+  return off.callback() != nullptr ? run_record(self, off.callback(), record, bound, inputs) : nullptr;
 }
 
 }  // namespace unified_guards

@@ -2,7 +2,7 @@
 #include "call/state.h"
 
 #include "cpython/cpython.h"
-#include "cpython/ref.h"
+#include "cpython/errors.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/record_function.h>
@@ -194,11 +194,17 @@ bool count_generation() {
   return after && cpython::set_own_attribute(type, name, after.get());
 }
 
-PyObject* exchange_callback(PyObject* callback) { return call_directly(State::now.set_callback, callback); }
-
 bool set_callback(PyObject* callback) {
-  const Ref before(exchange_callback(callback));
+  const Ref before(call_directly(State::now.set_callback, callback));
   return static_cast<bool>(before);
+}
+
+HookOff::HookOff() : before_(call_directly(State::now.set_callback, Py_None)) {}
+
+HookOff::~HookOff() {
+  if (!before_) return;
+  const KeptError kept;
+  if (!set_callback(before_.get())) PyErr_Clear();
 }
 
 // The key is included as long as the stack of transforms is not empty.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpython/cpython.h"
+#include "cpython/ref.h"
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -100,8 +101,20 @@ bool count_generation();
 
 // Has Dynamo's frame hook call `callback` in this thread; None switches it off. False with an error set.
 bool set_callback(PyObject* callback);
-// The same. Gives the callback that there was: a new reference, or null with an error set.
-PyObject* exchange_callback(PyObject* callback);
+
+// Dynamo's frame hook is off in its scope.
+class HookOff {
+ public:
+  HookOff();
+  HookOff(const HookOff&) = delete;
+  ~HookOff();
+
+  // The callback that there was; null with an error set where it cannot be had.
+  PyObject* callback() const { return before_.get(); }
+
+ private:
+  Ref before_;
+};
 
 // Whether a transform of functorch's is open; and pops what compiled code has left open. No error may be set.
 bool is_in_functorch();

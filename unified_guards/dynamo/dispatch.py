@@ -26,7 +26,7 @@ from unified_guards import _C, config
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.bytecode import TRY_IS_TABLE
 from unified_guards.dynamo.comparison import Comparison
-from unified_guards.dynamo.gated import gated, gated_frame, own_code, with_gate
+from unified_guards.dynamo.gated import gated, own_code, with_gate
 from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.plan import Plan

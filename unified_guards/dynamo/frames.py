@@ -14,6 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import torch._dynamo.guards as torch_guards
 from torch._dynamo import convert_frame
 from torch._dynamo.utils import CleanupHook, CleanupManager
 
@@ -31,12 +32,6 @@ class _Frame(Dispatcher):
     """Knows one entry, whose frame it serves."""
 
     _is_in_region = False  # the frame is in one already
-
-    def __new__(cls, function: types.FunctionType) -> _Frame:
-        # The callback is the one that there is when the frame runs.
-        return super().__new__(cls, function, None, False, -1, False, None, ())
-
-    def __init__(self, function: types.FunctionType) -> None: ...
 
 
 def watch_frames(put: Callable[[Any, str, Any], None]) -> None:
@@ -67,14 +62,29 @@ def _with_gate(code: types.CodeType, manager: Any) -> types.CodeType:
     if plan is None or scope is None or frame is None:
         return code
     name = f"___unified_guards_frame_{next(_numbers)}"
+    try:
+        made = gated_frame(code, name, frame._names, plan)
+    except (AssertionError, KeyError, TypeError, ValueError):  # torch cannot assemble it
+        return code
     hooks.append(CleanupHook.create(scope, name, _C.FrameGate(frame)))
-    return gated_frame(code, name, frame._names, plan)
+    _register(code, made)
+    return made
+
+
+def _register(code: types.CodeType, made: types.CodeType) -> None:
+    """Torch knows code of its own by identity: it does not compile that, and knows what it was made of."""
+    if code in torch_guards.orig_code_map:
+        torch_guards.orig_code_map[made] = torch_guards.orig_code_map[code]
+    convert_frame.output_codes.add(made)
 
 
 def _frame_of(
     code: types.CodeType, manager: UnifiedGuardManagerWrapper, plan: Plan, scope: dict[str, Any]
 ) -> _Frame | None:
-    frame, entry = _Frame(types.FunctionType(code, scope)), manager.entry
+    # The globals of code of Dynamo's, among them the gate, go when the code dies. So a gate holds only a copy.
+    code, entry = code.replace(), manager.entry
+    # The frame hook is given back the callback that there is when the frame runs.
+    frame = _Frame(types.FunctionType(code, scope), None, False, -1, False, lambda *_: None, ())
     way = frame._way_of(plan, entry)
     if way is None:
         return None

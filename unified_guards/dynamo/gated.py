@@ -80,7 +80,7 @@ def gated_frame(code: types.CodeType, gate: str, arguments: tuple[str, ...], pla
         _place(asked, next(each for each in instructions if each.argval == plan.graph))
         instructions[at:at] = asked
 
-    made: types.CodeType = transform_code_object(code, insert)[0]
+    made: types.CodeType = transform_code_object(code.replace(), insert)[0]  # torch keeps what it has transformed
     return made.replace(co_consts=(*made.co_consts, _Own(code, plan)))
 
 

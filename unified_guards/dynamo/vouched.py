@@ -53,7 +53,7 @@ class _Reader:
             (source, *others) = item.sources or (None,)
             if source is None or others:
                 continue
-            if item.test in (Test.TYPE_IS, Test.IS):  # where it is an object, an accessor compares its class all the same
+            if item.test in (Test.TYPE_IS, Test.IS):  # of one object, the facts about what is read compare the class
                 self.typed.add(source)
             elif item.test is Test.EQUALS and source.access is Access.DICT_KEY_AT and type(item.params[0]) is str:
                 self.keys[source] = item.params[0]
