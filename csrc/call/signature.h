@@ -30,6 +30,9 @@ class Signature {
   // error set, where the call does not fit the signature.
   bool bind(BoundLocals& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args, PyObject* kwargs) const;
 
+  // Takes what a frame begins with, a value for each name. False where there are not as many.
+  bool bind_frame(BoundLocals& bound, PyObject* const* values, size_t count) const;
+
   // Calls a function that has this signature, and no defaults, with what was bound.
   PyObject* call(PyObject* function, const BoundLocals& bound) const;
 
