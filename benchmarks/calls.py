@@ -23,9 +23,9 @@ import torch._dynamo
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from benchmarks import interleaved
+from unified_guards.dynamo.gated import own_code
 from unified_guards.dynamo.graphs import graph_of
-from unified_guards.dynamo.plan import plan_of
-from unified_guards.dynamo.symbols import Global, Local, NotPlain, Read
+from unified_guards.dynamo.symbols import Global, Local, Read
 
 CONTENDERS = {"torch": {}, "long way": {"UNIFIED_GUARDS_DISPATCH": "0"}, "unified": {}}
 Nothing = Callable[[], Any]
@@ -44,9 +44,8 @@ class Case(NamedTuple):
 def graph_alone(function: Any, *bound: Any) -> Nothing | None:
     """A call of the graph of the only cache entry of a function, on what its parameters are bound to."""
     (entry,) = _debug_get_cache_entry_list(function.__code__)
-    try:
-        plan = plan_of(entry.code)
-    except NotPlain:
+    _, plan = own_code(entry.code)
+    if plan is None:
         return None
     names = function.__code__.co_varnames
     values: dict[Any, Any] = {Local(name): value for name, value in zip(names, bound, strict=False)}

@@ -111,7 +111,7 @@ class Dispatcher:
     def _entries(self) -> list[tuple[Any, Any, Any]]: ...  # (guard manager, code, backend), in torch's order
     def _serve(self, wrapper: Callable[..., Any]) -> None: ...
     @staticmethod
-    def _totals() -> tuple[int, dict[str, int]]: ...
+    def _totals() -> tuple[tuple[int, dict[str, int]], int]: ...  # counts, and frames in the middle of a call
     @property
     def _names(self) -> tuple[str, ...]: ...
     @property
@@ -127,6 +127,13 @@ class Gate:
     def __init__(self, dispatcher: Dispatcher) -> None: ...
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any: ...  # LONG_WAY, or the result
 
+class FrameGate:
+    """Hands the frame of a cache entry to the entry's plan, which the dispatcher knows."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None: ...
+    def __call__(self, *locals: Any) -> Any: ...  # LONG_WAY, or the result
+    @property
+    def dispatcher(self) -> Dispatcher: ...
 class Entrance:
     """Hands calls to a Dispatcher; a subclass defines ``_miss(args, kwargs)`` for the rest."""
 

@@ -33,6 +33,7 @@ class Stats:
         overruled: of those, under a share below 1, how many were wrong and took torch's verdict.
         short_ways: calls of compiled functions that went straight to their graph (``dynamo/dispatch.py``).
         long_ways: why other calls went through torch's wrapper, and how many times each.
+        short_frames: frames in the middle of such calls (``dynamo/frames.py``) that went straight to their graph.
     """
 
     frames_lifted: int
@@ -53,6 +54,7 @@ class Stats:
     overruled: int = 0
     short_ways: int = 0
     long_ways: dict[str, int] = dataclasses.field(default_factory=dict)
+    short_frames: int = 0
 
     def __str__(self) -> str:
         left = sum(self.frames_left_to_torch.values())
@@ -65,6 +67,7 @@ class Stats:
             f"{self.witness_recorded} recorded it",
             f"calls: {self.short_ways} went the short way, {sum(self.long_ways.values())} torch's way",
             *(f"  {count} because: {reason}" for reason, count in self.long_ways.items()),
+            f"frames in the middle of calls: {self.short_frames} went the short way",
             *([] if self.witness_off is None else [f"  dicts are evaluated on every check: {self.witness_off}"]),
             *([f"verify: {self.compared} checks compared, {self.overruled} overruled"] if self.compared else []),
             *(f"disagreement: {text}" for text in self.disagreements),
@@ -123,7 +126,7 @@ def stats() -> Stats:
     Counts only grow; take the difference of two snapshots to measure a part of a program.
     """
     checks, hits, misses, callbacks = _C.counts()
-    short_ways, long_ways = _C.Dispatcher._totals()
+    (short_ways, long_ways), short_frames = _C.Dispatcher._totals()
     return Stats(
         tally.lifted,
         dict(tally.reasons),
@@ -141,4 +144,5 @@ def stats() -> Stats:
         overruled=tally.overruled,
         short_ways=short_ways,
         long_ways=long_ways,
+        short_frames=short_frames,
     )

@@ -3,6 +3,7 @@
 #include "call/dispatcher_type.h"
 #include "call/entrance.h"
 #include "call/entries.h"
+#include "call/frame_gate.h"
 #include "call/gates.h"
 #include "call/missed.h"
 #include "call/state.h"
@@ -283,6 +284,7 @@ bool has_other_entries(const py::object& code, int64_t region, const std::vector
 void bind_calls(py::module_& m) {
   m.attr("Dispatcher") = given(make_dispatcher_type());
   m.attr("Gate") = given(make_gate_type());
+  m.attr("FrameGate") = given(make_frame_gate_type());
   m.attr("Entrance") = given(make_entrance_type());
   m.def(
       "show_call",

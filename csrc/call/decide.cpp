@@ -68,7 +68,7 @@ bool fits(const Record& record, PyObject* locals, Inputs& inputs, bool& raised) 
   const bool is_observed = checker.is_observed();
   const bool hit = is_observed ? checker.check_timed(locals) : checker.check(locals);
   // At once: while an observer runs, other threads may check other roots, and free what was found.
-  if (hit && record.plan != nullptr) record.plan->take(checker, inputs);
+  if (hit && record.plan != nullptr) record.plan->take(checker.found_by_facts(), inputs);
   if (!is_observed) return hit;
   const Ref answer(checker.tell_observer(locals, hit));
   raised = !answer;

@@ -85,7 +85,8 @@ PyObject* dispatch(PyObject* object, PyObject* args, PyObject* kwargs) {
   Dispatcher& self = dispatcher_of(object);
   if (Running::some_are_kept) Running::free_what_is_over();
   just_missed.clear();
-  if (const Why why = why_long(self.is_own); why != Why::kNone) return go_long(self, why);
+  const Why why = self.is_own ? why_own_long() : why_long();
+  if (why != Why::kNone) return go_long(self, why);
   if (const Why why = self.target.changed(); why != Why::kNone) return go_long(self, why);
   BoundLocals bound;
   if (!self.signature.bind(bound, self.target.function, self.target.receiver, args, kwargs)) {

@@ -71,6 +71,7 @@ inline Dispatcher& dispatcher_of(PyObject* object) { return *reinterpret_cast<Di
 // The ways that all dispatchers have gone.
 struct Totals {
   uint64_t shorts = 0;
+  uint64_t frames = 0;  // in the middle of a call
   std::array<uint64_t, kWhys> longs{};
 };
 

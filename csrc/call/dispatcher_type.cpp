@@ -45,7 +45,8 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
 }
 
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "callback", "patches", "own", nullptr};
+  static const char* keywords[] = {"callee",   "forward", "whole", "region", "fullgraph",
+                                   "callback", "patches", "own",   nullptr};
   PyObject *callee = nullptr, *forward = nullptr, *callback = nullptr;
   PyObject* patches = nullptr;
   int whole = 0, fullgraph = 0, own = 0;
@@ -256,7 +257,10 @@ PyObject* dispatcher_counts(PyObject* object, void*) {
   return counts_of(self.shorts, self.longs);
 }
 
-PyObject* total_counts_method(PyObject*, PyObject*) { return counts_of(totals.shorts, totals.longs); }
+PyObject* total_counts_method(PyObject*, PyObject*) {
+  const Ref calls(counts_of(totals.shorts, totals.longs));
+  return calls ? Py_BuildValue("OK", calls.get(), static_cast<unsigned long long>(totals.frames)) : nullptr;
+}
 
 PyObject* dispatcher_find(PyObject* object, PyObject* arguments) {
   PyObject *args = nullptr, *kwargs = nullptr;
@@ -272,7 +276,8 @@ PyMethodDef kDispatcherMethods[] = {
     {"_forget_entry", dispatcher_forget_entry, METH_O, "Forgets the entry of a guard manager."},
     {"_entries", dispatcher_entries, METH_NOARGS, "(guard manager, code, backend) of torch's entries, in its order."},
     {"_forget", dispatcher_forget, METH_NOARGS, "Forgets all entries."},
-    {"_totals", total_counts_method, METH_NOARGS | METH_STATIC, "The counts of all dispatchers there have been."},
+    {"_totals", total_counts_method, METH_NOARGS | METH_STATIC,
+     "The counts of all dispatchers there have been, and how many frames in the middle of a call."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef kDispatcherGetters[] = {

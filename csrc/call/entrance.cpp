@@ -4,7 +4,6 @@
 #include "call/dispatcher.h"
 #include "call/dispatcher_type.h"
 #include "cpython/cpython.h"
-#include "cpython/errors.h"
 #include "cpython/ref.h"
 
 #include <structmember.h>
@@ -23,23 +22,6 @@ struct Entrance {
 
 Entrance& entrance_of(PyObject* object) { return *reinterpret_cast<Entrance*>(object); }
 
-// Dynamo's frame hook is off in its scope: what runs is compiled, or runs as it is.
-class Unhooked {
- public:
-  Unhooked() : before_(current_callback()) {
-    if (before_.get() != Py_None && !set_callback(Py_None)) PyErr_Clear();
-  }
-  Unhooked(const Unhooked&) = delete;
-  ~Unhooked() {
-    if (before_.get() == Py_None) return;
-    const KeptError kept;
-    if (!set_callback(before_.get())) PyErr_Clear();
-  }
-
- private:
-  Ref before_;
-};
-
 PyObject* call_miss(PyObject* object, PyObject* args, PyObject* kwargs) {
   static PyObject* const name = PyUnicode_InternFromString("_miss");
   const Ref named(kwargs != nullptr ? Py_NewRef(kwargs) : PyDict_New());
@@ -50,7 +32,8 @@ PyObject* entrance_call(PyObject* object, PyObject* args, PyObject* kwargs) {
   // Code of a user's in a guard may drop them.
   const Ref held(Py_NewRef(object)), dispatcher(Py_XNewRef(entrance_of(object).dispatcher));
   if (!dispatcher) return call_miss(object, args, kwargs);
-  const Unhooked unhooked;
+  const HookOff off;  // what runs is compiled, or runs as it is
+  if (off.callback() == nullptr) return nullptr;
   if (Py_EnterRecursiveCall(" while calling a compiled function")) return nullptr;
   Ref result(dispatch(dispatcher.get(), args, kwargs));
   Py_LeaveRecursiveCall();

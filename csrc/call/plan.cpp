@@ -1,11 +1,14 @@
 // See plan.h.
 #include "call/plan.h"
 
+#include "call/state.h"
 #include "cpython/pure.h"
 
 #include <c10/core/GradMode.h>
 #include <c10/util/SmallVector.h>
 #include <torch/csrc/autograd/python_variable.h>
+
+#include <optional>
 
 namespace unified_guards {
 namespace {
@@ -136,8 +139,10 @@ PyObject* Plan::global(PyObject* name) const {
   return Py_XNewRef(found);
 }
 
-// As torch/_dynamo/utils.py does: the method of the tensor, which a subclass may have replaced.
+// As torch/_dynamo/utils.py does: the method of the tensor, which a subclass may have replaced. It is not compiled.
 PyObject* Plan::number(const Read& read, PyObject* tensor) const {
+  std::optional<HookOff> off;
+  if (!THPVariable_CheckExact(tensor) && off.emplace().callback() == nullptr) return nullptr;
   static PyObject* const size = PyUnicode_InternFromString("size");
   static PyObject* const stride = PyUnicode_InternFromString("stride");
   static PyObject* const offset = PyUnicode_InternFromString("storage_offset");
@@ -241,11 +246,11 @@ PyObject* Plan::as_bytecode_takes_them(PyObject* outputs) const {
   return Py_XNewRef(taken.get());
 }
 
-void Plan::take(const Checker& checker, Inputs& inputs) {
+void Plan::take(const std::vector<PyObject*>* found, Inputs& inputs) {
   if (is_gathering_) return;  // a call in the middle of a read: its own inputs are all read
   inputs.make_room(inputs_.size());
   const size_t count = vouched_.count();
-  inputs.are_taken = vouched_.take(checker, inputs);
+  inputs.are_taken = vouched_.take(found, inputs);
   if (vouched_.count() != count) mark_reads();
 }
 

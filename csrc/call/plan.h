@@ -42,9 +42,12 @@ class Plan {
   // legal.
   bool set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t unpacked, size_t locals, size_t kept);
 
-  // Takes what a check that has just passed has found of the inputs. `rows` are given once (see Vouched).
+  // Takes what a check has found of the inputs (see Vouched). `rows` are given once.
   void vouch(const Program& program, const std::vector<int64_t>& rows);
-  void take(const Checker& checker, Inputs& inputs);
+  void take(const std::vector<PyObject*>* found, Inputs& inputs);
+
+  // Reads now what was not taken. False with an error set. run() does so, too, where it has not been done.
+  bool gather(const BoundLocals& bound, Inputs& inputs);
 
   // Calls the graph on what was taken and on what is read now. The result is a new reference, or null with an error
   // set: what the outputs are built to, or where code is left to run, the list that it is given.
@@ -77,7 +80,6 @@ class Plan {
   void mark(uint32_t reg, bool Read::* as);
   bool read(Registers& registers, bool& skips, bool is_learning);
   bool read_one(Registers& registers, size_t at, bool& is_pure, bool is_learning);
-  bool gather(const BoundLocals& bound, Inputs& inputs);
   bool gather_alone(const BoundLocals& bound, Inputs& inputs);
   bool fill(const Registers& registers, Inputs& inputs);
   PyObject* value_of(Read& read, PyObject* base, bool& is_pure) const;

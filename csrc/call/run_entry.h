@@ -1,4 +1,4 @@
-// Runs what the cache entry was compiled to that fits a call. Entry points: Owned, run_entry().
+// Runs what the cache entry was compiled to that fits a call. Entry points: Owned, run_entry(), run_in_frame().
 #pragma once
 
 #include "call/dispatcher.h"
@@ -25,5 +25,9 @@ class Owned {
 
 // The result of the call: a new reference, or null with the error set that torch's wrapper would raise.
 PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bound, Inputs& inputs);
+
+// The same in a frame that Dynamo's frame hook has found and runs. The record has a plan. The result is a new
+// reference, or null with the error set that left the graph or what runs around it.
+PyObject* run_in_frame(const Dispatcher& self, Record& record, const BoundLocals& bound, Inputs& inputs);
 
 }  // namespace unified_guards

@@ -120,6 +120,14 @@ bool Signature::bind_defaults(BoundLocals& bound, PyFunctionObject* function) co
   return true;
 }
 
+bool Signature::bind_frame(BoundLocals& bound, PyObject* const* values, size_t count) const {
+  if (count != names_.size()) return false;
+  bound.values.append(values, values + count);
+  if (takes_rest_) *bound.rest.out() = Py_NewRef(values[positional_ + keyword_only_]);
+  if (takes_named_) *bound.named.out() = Py_NewRef(values[parameters_ - 1]);
+  return true;
+}
+
 PyObject* Signature::call(PyObject* function, const BoundLocals& bound) const {
   c10::SmallVector<PyObject*, 16> args(bound.values.begin(), bound.values.begin() + positional_);
   for (Py_ssize_t at = 0; bound.rest && at < PyTuple_GET_SIZE(bound.rest.get()); at++) {

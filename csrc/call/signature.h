@@ -26,9 +26,12 @@ class Signature {
   Signature() = default;
   explicit Signature(PyCodeObject* code);
 
-  // Binds the arguments (`kwargs` may be null); `receiver` is put in front of them unless it is null. False, with no error set, where the call
-  // does not fit the signature.
+  // Binds the arguments (`kwargs` may be null); `receiver` is put in front of them unless it is null. False, with no
+  // error set, where the call does not fit the signature.
   bool bind(BoundLocals& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args, PyObject* kwargs) const;
+
+  // Takes what a frame begins with, a value for each name. False where there are not as many.
+  bool bind_frame(BoundLocals& bound, PyObject* const* values, size_t count) const;
 
   // Calls a function that has this signature, and no defaults, with what was bound.
   PyObject* call(PyObject* function, const BoundLocals& bound) const;

@@ -2,7 +2,7 @@
 #include "call/state.h"
 
 #include "cpython/cpython.h"
-#include "cpython/ref.h"
+#include "cpython/errors.h"
 
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/record_function.h>
@@ -96,11 +96,16 @@ bool is_in_dispatch_mode() {
 
 bool is_in_mode() { return at::impl::PythonTorchFunctionTLS::stack_len() > 0 || is_in_dispatch_mode(); }
 
-// What a wrapper of torch's looks at, and an AOT entry point does not.
-Why why_torchs_long(const State& state) {
-  if (!state.is_on) return Why::kOff;
-  const Ref callback(current_callback());
-  return callback.get() == Py_None ? Why::kNone : Why::kDynamo;
+bool callback_is_none() {
+  const Ref callback(call_directly(State::now.get_callback, nullptr));
+  return callback.get() == Py_None;
+}
+
+// Whether somebody traces this call, or transforms it.
+Why why_traced(bool is_own) {
+  if (const Why why = first_flag(State::now.flags, is_own); why != Why::kNone) return why;
+  if (torch::jit::tracer::isTracing()) return Why::kJitTracing;
+  return is_in_functorch() ? Why::kFunctorch : Why::kNone;
 }
 
 bool is_c_function(PyObject* object, int flags) {
@@ -166,20 +171,24 @@ bool why_named(const char* name, Why& why) {
   return false;
 }
 
-PyObject* current_callback() { return call_directly(State::now.get_callback, nullptr); }
+Why why_long() {
+  if (!State::now.is_on) return Why::kOff;
+  return callback_is_none() ? why_long_in_frame() : Why::kDynamo;
+}
 
-Why why_long(bool is_own) {
+Why why_long_in_frame() {
   State& state = State::now;
-  if (const Why why = is_own ? Why::kNone : why_torchs_long(state); why != Why::kNone) return why;
-  if (const Why why = first_flag(state.flags, is_own); why != Why::kNone) return why;
-  if (torch::jit::tracer::isTracing()) return Why::kJitTracing;
-  if (is_in_functorch()) return Why::kFunctorch;
-  // Modes of torch functions are guarded.
-  if (is_own) return is_in_dispatch_mode() ? Why::kMode : Why::kNone;
+  if (!state.is_on) return Why::kOff;
+  if (const Why why = why_traced(/*is_own=*/false); why != Why::kNone) return why;
   if (is_in_mode()) return Why::kMode;
   if (state.is_hooked) return Why::kHook;
   if (is_profiled()) return Why::kProfiling;
   return Why::kNone;
+}
+
+Why why_own_long() {
+  if (const Why why = why_traced(/*is_own=*/true); why != Why::kNone) return why;
+  return is_in_dispatch_mode() ? Why::kMode : Why::kNone;  // modes of torch functions are guarded
 }
 
 bool count_generation() {
@@ -200,6 +209,14 @@ bool count_generation() {
 bool set_callback(PyObject* callback) {
   const Ref before(call_directly(State::now.set_callback, callback));
   return static_cast<bool>(before);
+}
+
+HookOff::HookOff() : before_(call_directly(State::now.set_callback, Py_None)) {}
+
+HookOff::~HookOff() {
+  if (!before_) return;
+  const KeptError kept;
+  if (!set_callback(before_.get())) PyErr_Clear();
 }
 
 // The key is included as long as the stack of transforms is not empty.

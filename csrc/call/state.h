@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpython/cpython.h"
+#include "cpython/ref.h"
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -89,18 +90,34 @@ bool learn_flag(PyObject* flag);
 // The reason of that name; false with an error set where there is none.
 bool why_named(const char* name, Why& why);
 
-// The first row that says no; kNone where the short way may be taken. Of calls of an AOT entry point (`is_own`) fewer
-// rows are asked: nobody but us looks at them.
-Why why_long(bool is_own);
+// The first row that says no; kNone where the short way may be taken.
+Why why_long();
 
-// Dynamo's callback for the frame hook in this thread: a new reference.
-PyObject* current_callback();
+// The same for a frame that Dynamo's frame hook runs: the hook is on.
+Why why_long_in_frame();
+
+// The same for a call of an AOT entry point, around which torch has no wrapper.
+Why why_own_long();
 
 // As torch's wrapper does on every call: CUDA graphs tell by it that a new step has begun. False with an error set.
 bool count_generation();
 
 // Has Dynamo's frame hook call `callback` in this thread; None switches it off. False with an error set.
 bool set_callback(PyObject* callback);
+
+// Dynamo's frame hook is off in its scope.
+class HookOff {
+ public:
+  HookOff();
+  HookOff(const HookOff&) = delete;
+  ~HookOff();
+
+  // The callback that there was; null with an error set where it cannot be had.
+  PyObject* callback() const { return before_.get(); }
+
+ private:
+  Ref before_;
+};
 
 // Whether a transform of functorch's is open; and pops what compiled code has left open. No error may be set.
 bool is_in_functorch();

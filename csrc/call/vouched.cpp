@@ -3,13 +3,26 @@
 
 #include "cpython/pure.h"
 
+#include <torch/csrc/autograd/python_variable.h>
+
 #include <algorithm>
 
 namespace unified_guards {
 namespace {
 
+// Whether the attribute is the gradient of a tensor, read by torch's own descriptor: the accessor of gradients finds
+// it.
+bool is_gradient(PyTypeObject* type, PyObject* name) {
+  if (!THPVariable_CheckTypeExact(type) || PyUnicode_CompareWithASCIIString(name, "grad") != 0) return false;
+  if (!cpython::looks_up_purely(type) || !cpython::plain_attribute_access(type)) return false;
+  PyObject* found = _PyType_Lookup(type, name);
+  return found != nullptr && Py_TYPE(found) == &PyGetSetDescr_Type && cpython::is_built_in(PyDescr_TYPE(found));
+}
+
 // How often what was taken may turn out to be something else, before nothing is taken any more.
 constexpr int kMostFailures = 8;
+// How many inputs ahead an object is fetched into the cache.
+constexpr size_t kAhead = 8;
 
 }  // namespace
 
@@ -23,13 +36,14 @@ void Vouched::set(const Program& program, const std::vector<int64_t>& rows) {
   }
 }
 
-bool Vouched::take(const Checker& checker, Inputs& inputs) {
-  const std::vector<PyObject*>* found = inputs_.empty() ? nullptr : checker.found_by_facts();
-  if (found == nullptr) return false;
+bool Vouched::take(const std::vector<PyObject*>* found, Inputs& inputs) {
+  if (inputs_.empty() || found == nullptr) return false;
   bool has_all = true;
-  for (const Input& input : inputs_) {
-    PyObject* value = (*found)[input.instruction];
-    inputs.set(input.at, value);
+  for (size_t at = 0; at < inputs_.size(); at++) {
+    // The check has not touched the objects themselves.
+    if (at + kAhead < inputs_.size()) __builtin_prefetch((*found)[inputs_[at + kAhead].instruction], 1);
+    PyObject* value = (*found)[inputs_[at].instruction];
+    inputs.set(inputs_[at].at, value);
     has_all = has_all && value != nullptr;
   }
   if (!has_all) drop_evaluated(*found);
@@ -64,7 +78,8 @@ void Vouched::learn(PyObject* base, PyObject* name) {
     return;
   }
   PyTypeObject* type = Py_TYPE(base);
-  is_doubtful_ |= !attributes_are_of_instance(type, name) || cpython::type_version_word(type) == nullptr;
+  const bool is_found = attributes_are_of_instance(type, name) || is_gradient(type, name);
+  is_doubtful_ |= !is_found || cpython::type_version_word(type) == nullptr;
   const bool is_new =
       std::none_of(classes_.begin(), classes_.end(), [type](const Class& known) { return known.type == type; });
   if (is_new && !is_doubtful_) classes_.push_back({type, type->tp_version_tag});

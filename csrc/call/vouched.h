@@ -55,9 +55,9 @@ class Vouched {
   size_t count() const { return inputs_.size(); }
   bool is_vouched(size_t input) const { return input < is_vouched_.size() && is_vouched_[input]; }
 
-  // Hands over what the check that has just passed has found. False where it has not found all, or is not vouched for
-  // any more. Nothing may run between the check and this.
-  bool take(const Checker& checker, Inputs& inputs);
+  // Hands over what a check has found (Checker::found_by_facts(), still_found()). False where that is not all, or
+  // nothing. Nothing may run between the comparison of the facts and this.
+  bool take(const std::vector<PyObject*>* found, Inputs& inputs);
 
   // Whether what was taken is what Dynamo's code would read. Where it is not certain, all is read as that code reads
   // it, between begin_to_learn() and end_to_learn().

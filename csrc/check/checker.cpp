@@ -68,6 +68,13 @@ const std::vector<PyObject*>* Checker::found_by_facts() const {
   return passed_by_ != nullptr ? &passed_by_->facts().found : nullptr;
 }
 
+const std::vector<PyObject*>* Checker::still_found(PyObject* locals) {
+  if (witnesses_ == nullptr || busy_) return nullptr;
+  Evaluation evaluation(program_, scratch_, journal_);
+  const Witness* witness = witnesses_->unmoved(evaluation, locals);
+  return witness != nullptr ? &witness->facts().found : nullptr;
+}
+
 bool Checker::decide_exactly(Scratch& scratch, PyObject* locals, PyObject** gathered) {
   Evaluation evaluation(program_, scratch, journal_);
   return evaluation.run(locals) && hand_out(evaluation, gathered);

@@ -90,6 +90,9 @@ class Checker {
   // By instruction: the object that an accessor found in the last check, borrowed. Null where that check has not passed
   // by what it remembers. One of them is null where its accessor was evaluated. Valid until anything else runs.
   const std::vector<PyObject*>* found_by_facts() const;
+  // The same for locals that a check has passed with, where other code may have run since. Null where something that
+  // the facts are about has moved. It evaluates nothing.
+  const std::vector<PyObject*>* still_found(PyObject* locals);
   Journal& journal() { return journal_; }
   Counts counts() const;
 

@@ -18,6 +18,9 @@ class Roots {
     return false;
   }
 
+  // The same where it is likely the one that was found last.
+  bool find_again(const void* root) { return (at_ < roots_.size() && roots_[at_] == root) || find(root); }
+
   size_t at() const { return at_; }
 
   // Puts `root` at an existing place, or at a new one behind the last.

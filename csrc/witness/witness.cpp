@@ -345,6 +345,13 @@ const Witness* Witnesses::finish(bool exactly, bool hit) {
   return entry->witness.get();
 }
 
+const Witness* Witnesses::unmoved(Evaluation& evaluation, PyObject* locals) {
+  if (!roots_.find_again(program_.root(locals))) return nullptr;
+  Witness* witness = entries_[roots_.at()].witness.get();
+  const bool is_known = witness != nullptr && witness->is_ready();
+  return is_known && witness->nothing_moved(evaluation, locals) ? witness : nullptr;
+}
+
 template <typename Measure>
 size_t Witnesses::sum(Measure of) const {
   size_t sum = 0;

@@ -36,6 +36,8 @@ class Witness {
   Verdict record(FactBuilder& builder, Evaluation& evaluation, PyObject* locals);
 
   bool is_ready() const { return ready_; }
+  // Whether all facts, and the objects at which they begin, are as they were. Evaluates nothing.
+  bool nothing_moved(Evaluation& evaluation, PyObject* locals);
   // Whether most instructions have no facts, so that the exact tier, which fetches ahead, is as good.
   bool is_idle(const Program& program) const;
 
@@ -51,7 +53,6 @@ class Witness {
   Verdict state_holds(Program& program, Evaluation& evaluation);
   Verdict live_holds(Program& program, Evaluation& evaluation, PyObject* locals);
   bool run_live(Evaluation& evaluation, PyObject* locals);
-  bool nothing_moved(Evaluation& evaluation, PyObject* locals);
   void plan(Program& program);
 
   Facts facts_;
@@ -95,6 +96,9 @@ class Witnesses {
   // Call at the end of a check. `exactly` says whether the exact tier decided. What is remembered about the root that
   // was checked; null without, or where the root has died.
   const Witness* finish(bool exactly, bool hit);
+
+  // What is remembered about the root of these locals, where all of it is as it was; null otherwise.
+  const Witness* unmoved(Evaluation& evaluation, PyObject* locals);
 
   // Drops what was remembered for a root that has died, given the weak reference to it.
   void forget(PyObject* reference);

@@ -13,7 +13,7 @@ import torch
 
 import unified_guards
 from unified_guards import _C
-from unified_guards.dynamo import comparison, dispatch, plan
+from unified_guards.dynamo import comparison, gated, plan
 from unified_guards.statistics import tally
 
 from ..harness import assert_same, ones
@@ -41,9 +41,10 @@ def compared(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
 
 
 def compiled(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Compiled for these arguments; the next call is the first hit."""
+    """Compiled for these arguments, without a gate for its frame; the next call is the first hit."""
     made = torch.compile(function, backend="eager", dynamic=False, **options)
-    made(*args)
+    with unified_guards.config.patch(dispatch=False):
+        made(*args)
     return made
 
 
@@ -152,7 +153,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch, **changes: Callable[[Any], Any]) -> N
         made = right(code)
         return made._replace(**{name: change(getattr(made, name)) for name, change in changes.items()})
 
-    monkeypatch.setattr(dispatch, "plan_of", plan_of)
+    monkeypatch.setattr(gated, "plan_of", plan_of)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._inductor.output_code import CompiledFxGraph
 
+from unified_guards.dynamo.gated import own_code
 from unified_guards.dynamo.graphs import Graph, graph_of
 from unified_guards.dynamo.plan import plan_of
 
@@ -21,7 +22,7 @@ def graph(function: Callable[..., Any], *arguments: Any, backend: str = "inducto
     for _ in range(calls):
         compiled(*arguments)
     (entry,) = _debug_get_cache_entry_list(function.__code__)  # type: ignore[attr-defined]
-    return graph_of(function.__globals__[plan_of(entry.code).graph])  # type: ignore[attr-defined]
+    return graph_of(function.__globals__[plan_of(own_code(entry.code)[0]).graph])  # type: ignore[attr-defined]
 
 
 @supported

@@ -351,3 +351,5 @@ def _call(self: UnifiedCache, *args: Any, **kwargs: Any) -> Any:
 
 
 _C.show_call(UnifiedCache, _call)
+
+__all__ = ["CacheInfo", "Policy", "Recompile", "UnifiedCache", "is_being_traced", "make_policy", "tracing"]

@@ -29,7 +29,7 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import AttrSource
 from torch._dynamo.variables import ConstantVariable, UserDefinedObjectVariable
-from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationNew
+from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationExisting, ValueMutationNew
 from torch._dynamo.variables.iter import IteratorVariable
 from torch._dynamo.variables.lists import ListIteratorVariable, SizeVariable
 from torch._guards import TracingContext
@@ -356,11 +356,8 @@ def _sets_state(function: Any) -> bool:
 
 def _named(variable: Any) -> str:
     source = getattr(variable, "source", None)
-    name = "something" if source is None else source.name if isinstance(source.name, str) else source.name()
-    kind = (
-        "a container" if isinstance(variable.mutation_type, torch._dynamo.variables.base.ValueMutationExisting) else ""
-    )
-    return f"{kind} {name}".strip()
+    name = "something" if source is None else str(source.name)
+    return f"the container {name}" if isinstance(variable.mutation_type, ValueMutationExisting) else name
 
 
 def _raise_compilers_own(error: BaseException | None) -> None:

@@ -73,7 +73,7 @@ class Compilers:
 
 def _refuse_wrong_writes(inputs: Sequence[Any]) -> None:
     """Where AOTAutograd's code is wrong about inputs that it writes to."""
-    metadata = getattr(TracingContext.get(), "fw_metadata", None)
+    metadata: Any = getattr(TracingContext.get(), "fw_metadata", None)
     written = () if metadata is None else metadata.input_info
     if not any(info.mutates_data or info.mutates_metadata for info in written):
         return

@@ -19,28 +19,19 @@ from typing import Any
 import torch
 import torch._dynamo.eval_frame as torch_frames
 from torch._dynamo import convert_frame
-from torch._dynamo.bytecode_transformation import (
-    Instruction,
-    InstructionExnTabEntry,
-    add_push_null,
-    create_call_function,
-    create_dup_top,
-    create_instruction,
-    create_jump_absolute,
-    transform_code_object,
-)
 from torch._dynamo.exc import ShortenTraceback, UncapturedHigherOrderOpError, Unsupported, UserError
 from torch.nn.modules import module as modules
 
 from unified_guards import _C, config
 from unified_guards.dynamo import compat
-from unified_guards.dynamo.bytecode import JUMP_IF_FALSE, JUMP_IF_TRUE, TRY_IS_TABLE
+from unified_guards.dynamo.bytecode import TRY_IS_TABLE
 from unified_guards.dynamo.comparison import Comparison
+from unified_guards.dynamo.gated import gated, own_code, with_gate
 from unified_guards.dynamo.graphs import graph_of
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
-from unified_guards.dynamo.plan import Plan, plan_of
-from unified_guards.dynamo.single_flight import AskAgain, look_again
-from unified_guards.dynamo.symbols import Global, Local, NotPlain
+from unified_guards.dynamo.plan import Plan
+from unified_guards.dynamo.single_flight import look_again
+from unified_guards.dynamo.symbols import Global, Local
 from unified_guards.dynamo.vouched import rows_of
 from unified_guards.entry import Entry
 from unified_guards.verify import Judge
@@ -57,6 +48,11 @@ class Dispatcher(_C.Dispatcher):
     backend: Any
     context: Any
 
+    @property
+    def _is_in_region(self) -> bool:
+        """Whether what this code goes on to is compiled in a region of recompilation that has to be entered."""
+        return bool(self.context._isolate_recompiles_id != -1)
+
     def _prepare(self) -> bool:
         """Called where an entry of torch's is not known yet: reads all of them anew. True where that is done."""
         self._forget()
@@ -71,11 +67,12 @@ class Dispatcher(_C.Dispatcher):
             self._add(manager, code, None, None, "kForeign")
         else:
             manager.tell(self)
-            plan = _planned(code)
+            own, plan = own_code(code)
             planned = None if plan is None else self._way_of(plan, manager.entry)
-            way = planned or self._function_of(code)
-            comparison = self._comparison_of(manager.entry.judge, code, plan, planned)
-            self._add(manager, code, manager.entry.checker, way, "kNone" if way is not None else "kCode", comparison)
+            way = planned or self._function_of(own)
+            comparison = self._comparison_of(manager.entry.judge, own, plan, planned)
+            why = "kNone" if way is not None else "kCode"
+            self._add(manager, code, manager.entry.checker, way, why, comparison)
 
     def _way_of(self, plan: Plan, entry: Entry) -> tuple[Any, ...] | None:
         """(plan, the rows of the entry's program that read what its inputs are, the function that is left to run)."""
@@ -88,8 +85,8 @@ class Dispatcher(_C.Dispatcher):
 
     def _function_of(self, code: types.CodeType) -> types.FunctionType | None:
         """The code as a function, to be run with Dynamo watching: it may go on in a frame that is to be compiled."""
-        function, context = self._function, self.context
-        if code.co_freevars != function.__code__.co_freevars or context._isolate_recompiles_id != -1:
+        function = self._function
+        if code.co_freevars != function.__code__.co_freevars or self._is_in_region:
             return None
         strategy = torch._C._dynamo.eval_frame._FrameExecStrategy(_SKIP, _DEFAULT)
         torch._C._dynamo.eval_frame.set_code_exec_strategy(code, strategy)
@@ -121,13 +118,6 @@ class Dispatcher(_C.Dispatcher):
             raise error.remove_dynamo_frames() from None
 
 
-def _planned(code: types.CodeType) -> Plan | None:
-    try:
-        return plan_of(code)
-    except NotPlain:
-        return None
-
-
 def _same_backend(one: Any, other: Any) -> bool:
     """As torch's lookup compares them. Believed from then on: a backend does not change what it is equal to."""
     return type(one) is type(other) and bool(one == other)
@@ -149,78 +139,6 @@ def _numbered(plan: Plan, names: tuple[str, ...]) -> tuple[Any, ...]:
         registers[each] = len(names) + len(reads) - 1
     inputs = [registers[item] for item in (*plan.inputs, *plan.kept)]
     return reads, inputs, plan.rebuild if plan.rest is None else None, plan.unpacked, len(plan.kept)
-
-
-# -- the code of wrappers ----------------------------------------------------------------------------------------------
-
-_GATE = object()  # stands for the gate of a wrapper in the code that all of them share
-
-
-@functools.cache
-def _gated(code: types.CodeType, arguments: tuple[str, ...], begins_anew: bool = False) -> types.CodeType:
-    """The code of a wrapper that asks its gate first. Where the gate says so, it goes on as before.
-
-    Args:
-        code: of the wrapper.
-        arguments: the locals that the gate is given.
-        begins_anew: whether it asks its gate again on :class:`AskAgain`.
-    """
-
-    def insert(instructions: list[Instruction], options: dict[str, Any]) -> None:
-        at = next((at for at, each in enumerate(instructions) if each.opname == "RESUME"), -1) + 1
-        drop = create_instruction("POP_TOP")
-        asked = [
-            *add_push_null([create_instruction("LOAD_CONST", argval=_GATE)]),
-            *(create_instruction("LOAD_FAST", argval=name) for name in arguments),
-            *create_call_function(len(arguments), False),
-            *_tests_for_long_way(),
-            create_instruction(JUMP_IF_TRUE, target=drop),
-            create_instruction("RETURN_VALUE"),
-            drop,
-        ]
-        handler = _asks_again(asked[0], instructions[at:]) if begins_anew else []
-        call = _call(instructions)
-        for each in (*asked, *handler):
-            each.starts_line, each.positions = call.starts_line, call.positions
-        instructions[at:] = [*asked, *instructions[at:], *handler]
-
-    gated: types.CodeType = transform_code_object(code, insert)[0]
-    return gated
-
-
-def _asks_again(start: Instruction, body: list[Instruction]) -> list[Instruction]:
-    """Puts the body into a ``try``. Gives its handler: AskAgain goes to the start, all else is raised on."""
-    handler, raises_on = create_instruction("PUSH_EXC_INFO"), create_instruction("RERAISE", arg=0)
-    handling = [
-        create_instruction("LOAD_CONST", argval=AskAgain),
-        create_instruction("CHECK_EXC_MATCH"),
-        create_instruction(JUMP_IF_FALSE, target=raises_on),
-        create_instruction("POP_TOP"),
-        create_instruction("POP_EXCEPT"),
-        create_jump_absolute(start),
-        raises_on,
-    ]
-    ending = [create_instruction("COPY", arg=3), create_instruction("POP_EXCEPT"), create_instruction("RERAISE", arg=1)]
-    for each in body:
-        if each.exn_tab_entry is None:
-            each.exn_tab_entry = InstructionExnTabEntry(body[0], body[-1], handler, 0, False)
-    for each in handling:
-        each.exn_tab_entry = InstructionExnTabEntry(handling[0], handling[-1], ending[0], 1, True)
-    return [handler, *handling, *ending]
-
-
-def _call(instructions: list[Instruction]) -> Instruction:
-    """Where the wrapper calls the function: a traceback names the line."""
-    return ([each for each in instructions if each.opname == "CALL_FUNCTION_EX"] or instructions)[-1]
-
-
-def _tests_for_long_way() -> list[Instruction]:
-    """Whether the topmost object says that the way is long; the object stays."""
-    return [create_dup_top(), create_instruction("LOAD_CONST", argval=_C.LONG_WAY), create_instruction("IS_OP", arg=0)]
-
-
-def _with_gate(shared: types.CodeType, gate: Any) -> types.CodeType:
-    return shared.replace(co_consts=tuple(gate if value is _GATE else value for value in shared.co_consts))
 
 
 # -- which wrappers ----------------------------------------------------------------------------------------------------
@@ -252,13 +170,13 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
     _watch_hooks(put)
     if compat.is_known_module_call(torch_frames.OptimizedModule.__call__.__code__):
         call = torch_frames.OptimizedModule.__call__
-        _give_gate(call, _with_gate(_gated(call.__code__, ("self", "args", "kwargs")), _C.module_gate))
+        _give_gate(call, with_gate(gated(call.__code__, ("self", "args", "kwargs")), _C.module_gate))
     if TRY_IS_TABLE and compat.is_known_callback(convert_frame.CatchErrorsWrapper.__call__.__code__):
         for kind in (convert_frame.ConvertFrame, convert_frame.ConvertFrameAssert):
             convert = kind.__call__
-            _give_gate(convert, _with_gate(_gated(convert.__code__, ("frame",)), look_again))
-    for wrapper, (_, gated) in list(_open.items()):
-        wrapper.__code__ = gated
+            _give_gate(convert, with_gate(gated(convert.__code__, ("frame",)), look_again))
+    for wrapper, (_, asking) in list(_open.items()):
+        wrapper.__code__ = asking
     _C.dispatch(True)
 
 
@@ -266,16 +184,16 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
 _TORCHS_OWN = (torch_frames.OptimizedModule, convert_frame.ConvertFrame, convert_frame.ConvertFrameAssert)
 
 
-def _give_gate(wrapper: types.FunctionType, gated: types.CodeType) -> None:
-    _open[wrapper] = wrapper.__code__, gated
-    wrapper.__code__ = gated
+def _give_gate(wrapper: types.FunctionType, asking: types.CodeType) -> None:
+    _open[wrapper] = wrapper.__code__, asking
+    wrapper.__code__ = asking
 
 
 def close() -> None:
     """Gives every wrapper its own code back."""
     _C.dispatch(False)
-    for wrapper, (own, gated) in list(_open.items()):
-        if wrapper.__code__ is gated:
+    for wrapper, (own, asking) in list(_open.items()):
+        if wrapper.__code__ is asking:
             wrapper.__code__ = own
     for kind in _TORCHS_OWN:
         _open.pop(kind.__call__, None)
@@ -367,7 +285,7 @@ def _attach(context: Any, wrapper: types.FunctionType) -> None:
     made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
     vars(wrapper)[_ATTRIBUTE] = made
     made._serve(wrapper)
-    _give_gate(wrapper, _with_gate(_gated(wrapper.__code__, ("args", "kwargs"), TRY_IS_TABLE), _C.Gate(made)))
+    _give_gate(wrapper, with_gate(gated(wrapper.__code__, ("args", "kwargs"), TRY_IS_TABLE), _C.Gate(made)))
 
 
 def dispatcher_for(context: Any, function: types.FunctionType) -> Dispatcher | None:

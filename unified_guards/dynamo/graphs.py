@@ -47,7 +47,8 @@ class ListGraph:
     """
 
     def __init__(self, forward: Callable[..., Any]) -> None:
-        cells = _cells_of(forward) if getattr(forward, "__code__", None) is _forward_code() else {}
+        known = isinstance(forward, types.FunctionType) and forward.__code__ is _forward_code()
+        cells = _cells_of(forward) if known else {}
         self.forward = forward
         plain = cells.get("params_buffers_flat") == []
         self.compiled = cells["compiled_fn"] if plain else lambda inputs: forward(*inputs)
@@ -135,7 +136,7 @@ def _watch_records() -> None:
     _C.learn_flag(("kHook", vars(debug), "RECORD_GRAPH_EXECUTION", False))
 
 
-def _cells_of(function: types.FunctionType) -> dict[str, Any]:
+def _cells_of(function: Any) -> dict[str, Any]:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     return {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
 

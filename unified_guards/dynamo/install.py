@@ -21,7 +21,7 @@ from torch._dynamo.output_graph import OutputGraph
 from torch._guards import TracingContext
 
 from unified_guards import _C, config, verify
-from unified_guards.dynamo import compat, dispatch, single_flight
+from unified_guards.dynamo import compat, dispatch, frames, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.provenance import Watch, collecting, is_barrier
 from unified_guards.dynamo.strict import breaks, reads
@@ -114,6 +114,7 @@ class _Installation:
         reads.watch(self.put, _is_strict)
         breaks.watch(self.put, _is_strict)
         dispatch.watch_wrappers(self.put)
+        frames.watch_frames(self.put, lambda: _thread.capture is None)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 

@@ -86,7 +86,7 @@ def rest_of(
     try:
         # A copy: torch remembers the codes that it took apart, and what Dynamo has made for a code lives as long as it.
         return transform_code_object(code.replace(), cut)[0], tuple(kept.values())
-    except (AssertionError, KeyError, ValueError) as error:  # torch cannot assemble it
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # torch cannot assemble it
         raise NotPlain(str(error)) from error
 
 

@@ -53,7 +53,7 @@ class _Reader:
             (source, *others) = item.sources or (None,)
             if source is None or others:
                 continue
-            if item.test is Test.TYPE_IS:
+            if item.test in (Test.TYPE_IS, Test.IS):  # of one object, the facts about what is read compare the class
                 self.typed.add(source)
             elif item.test is Test.EQUALS and source.access is Access.DICT_KEY_AT and type(item.params[0]) is str:
                 self.keys[source] = item.params[0]
@@ -77,6 +77,9 @@ class _Reader:
             return self._read(base.base, source.key, "attribute")
         if source.access in _ATTRIBUTES:
             return self._read(base, source.key, "attribute")
+        if source.access is Access.GRAD:
+            found = self.symbol(base)
+            return None if found is None else Read(found, "grad", "attribute")  # it compares the class itself
         if source.access in _ITEMS:
             return self._read(base, source.key, "item")
         if source.access is Access.DICT_VALUE_AT:
