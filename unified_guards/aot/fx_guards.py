@@ -13,11 +13,12 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from unified_guards import _C, config, verify
+from unified_guards import config, verify
 from unified_guards.dynamo.strict.known import Live, same_value
+from unified_guards.dynamo.strict.memory import tensor_guard
 from unified_guards.entry import Entry, Failure
 from unified_guards.errors import Unguardable
-from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, TensorFacts, Test, guard
+from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
 from unified_guards.guards.memory import storage_of
 from unified_guards.guards.names import name_at
 from unified_guards.lower.rows import make_checker
@@ -125,7 +126,7 @@ def guards_of(found: GuardSet, frame: dict[str, Any], *, symbolic: bool, writes:
                 raise Unguardable(f"a tensor is made of what {source.base} is")
             kept.append(tensor)
             added.append((guard(Test.IS, (source,), (id(tensor), "that tensor")), "a tensor of the graph"))
-            added.append((_exactly(source, tensor), "a tensor of the graph"))
+            added.append((tensor_guard(source, tensor), "a tensor of the graph"))
     added += _numbers(found, live, symbolic)
     if writes:
         added += _storages(tensors)
@@ -179,15 +180,6 @@ def _numbers(found: GuardSet, live: Live, symbolic: bool) -> Iterator[_Reasoned]
         value = live(source)
         if type(value) in (int, float) and not (symbolic and type(value) is int and _is_an_argument(source)):
             yield same_value(source, value), "a number of the graph"
-
-
-def _exactly(source: Source, tensor: torch.Tensor) -> Guard:
-    keys, dtype, device, requires_grad = _C.tensor_facts(tensor, None)
-    kind = type(tensor)
-    names = (name_at(id(kind)), str(tensor.dtype).removeprefix("torch."))
-    sizes, strides = tuple(tensor.size()), tuple(tensor.stride())
-    facts = TensorFacts(id(kind), keys, dtype, device, requires_grad, sizes, strides, False, *names)
-    return guard(Test.TENSOR, (source,), (facts,))
 
 
 def _storages(tensors: dict[Source, torch.Tensor]) -> Iterator[_Reasoned]:
