@@ -191,6 +191,12 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
     ]
 
 
+def has_new_contents(variable: Any, effects: Any) -> bool:
+    """Whether Dynamo has noted that what an object holds has changed, beside its attributes."""
+    asks = getattr(variable, "is_base_vt_modified", None)  # before 2.15
+    return bool(asks(effects)) if asks is not None else bool(getattr(variable.mutation_type, "is_modified", False))
+
+
 def shape_env_changed(shape_env: Any) -> None:
     """Makes a ShapeEnv forget what it computed from the state that it had before (from 2.13 there are two counts)."""
     for counter in ("_version_counter", "_replacements_version_counter"):
