@@ -134,6 +134,7 @@ class FrameGate:
     def __call__(self, *locals: Any) -> Any: ...  # LONG_WAY, or the result
     @property
     def dispatcher(self) -> Dispatcher: ...
+
 class Entrance:
     """Hands calls to a Dispatcher; a subclass defines ``_miss(args, kwargs)`` for the rest."""
 
