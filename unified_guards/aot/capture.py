@@ -103,7 +103,8 @@ def _trampoline(target: Callable[..., Any], name: str) -> types.FunctionType:
 
 # -- capturing ---------------------------------------------------------------------------------------------------------
 
-#: The limits that count are those of the wrapper, and what fails is told.
+#: The limits that count are those of the wrapper, and what fails is told. A compiler that keeps the ``forward`` of its
+#: graph has that of a whole graph module, and not one that asks on each call whether it is written.
 _CONFIG = {
     "recompile_limit": 1 << 30,
     "accumulated_recompile_limit": 1 << 30,
@@ -111,6 +112,7 @@ _CONFIG = {
     "suppress_errors": False,
     "error_on_recompile": False,
     "allow_rnn": True,
+    "use_lazy_graph_module": False,
 }
 
 
