@@ -214,7 +214,7 @@ bool set_callback(PyObject* callback) {
 HookOff::HookOff() : before_(call_directly(State::now.set_callback, Py_None)) {}
 
 HookOff::~HookOff() {
-  if (!before_) return;
+  if (!before_ || before_.get() == Py_None) return;
   const KeptError kept;
   if (!set_callback(before_.get())) PyErr_Clear();
 }

@@ -85,4 +85,5 @@ def test_an_offset_that_is_read_counts_and_only_then() -> None:
         torch.testing.assert_close(plain(base[start : start + 4]), base[start : start + 4] * 2)
         torch.testing.assert_close(reading(base[start : start + 4]), base[start : start + 4] * start)
     assert plain.cache_info().entries == 1
-    assert sum(reading.cache_info().eager.values()) == 3  # Dynamo does not capture it
+    info = reading.cache_info()
+    assert info.entries + sum(info.eager.values()) == 3  # before torch 2.15 Dynamo does not capture it

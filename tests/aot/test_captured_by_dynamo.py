@@ -163,3 +163,15 @@ def test_a_warning_is_given_on_every_call() -> None:
     for _ in range(2):
         with pytest.warns(UserWarning, match="mine"):
             compiled(ones(2))
+
+
+def test_a_compiler_is_given_a_graph_that_is_written() -> None:
+    seen: list[Any] = []
+
+    def compiler(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        seen.append((type(graph).forward, graph.forward.__name__))
+        return make_boxed_func(graph.forward)
+
+    unified_guards.aot_function(lambda x: x + 1, compiler)(ones(2))
+    ((forward, name),) = seen
+    assert "_lazy" not in (forward.__name__ + name)

@@ -28,10 +28,10 @@ from torch._dynamo import convert_frame, exc
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import AttrSource
-from torch._dynamo.variables import ConstantVariable, UserDefinedObjectVariable
+from torch._dynamo.variables import ConstantVariable, UserDefinedObjectVariable, UserFunctionVariable
 from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationExisting, ValueMutationNew
 from torch._dynamo.variables.iter import IteratorVariable
-from torch._dynamo.variables.lists import ListIteratorVariable, SizeVariable
+from torch._dynamo.variables.lists import ListIteratorVariable
 from torch._guards import TracingContext
 from torch._subclasses import FakeTensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
@@ -40,7 +40,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from unified_guards.aot.compilers import CompilerFailed
-from unified_guards.dynamo import dispatch, install
+from unified_guards.dynamo import compat, dispatch, install
 from unified_guards.dynamo.backend import backend
 from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.dynamo.graphs import ListGraph
@@ -103,7 +103,8 @@ def _trampoline(target: Callable[..., Any], name: str) -> types.FunctionType:
 
 # -- capturing ---------------------------------------------------------------------------------------------------------
 
-#: The limits that count are those of the wrapper, and what fails is told.
+#: The limits that count are those of the wrapper, and what fails is told. A compiler that keeps the ``forward`` of its
+#: graph has that of a whole graph module, and not one that asks on each call whether it is written.
 _CONFIG = {
     "recompile_limit": 1 << 30,
     "accumulated_recompile_limit": 1 << 30,
@@ -111,6 +112,7 @@ _CONFIG = {
     "suppress_errors": False,
     "error_on_recompile": False,
     "allow_rnn": True,
+    "use_lazy_graph_module": False,
 }
 
 
@@ -124,6 +126,7 @@ class _Capture:
         self._order = {id(value): at for at, value in reversed(list(enumerate(order)))}
         self.refused: str | None = None
         self._static = [leaf for leaf in leaves[:static] if isinstance(leaf, torch.Tensor)]
+        self._real = [each for each in order if isinstance(each, torch.Tensor) and not isinstance(each, FakeTensor)]
 
     def check(self, output_graph: Any, results: Sequence[Any]) -> None:
         """Refuses a function that writes to what it finds: it would be captured anew for each call. And one that
@@ -158,8 +161,9 @@ class _Capture:
 
     @contextlib.contextmanager
     def marked(self) -> Iterator[None]:
-        """The sizes of the first arguments are constants, if the user says so."""
+        """The sizes of the first arguments are constants, if the user says so. No tensor keeps what Dynamo leaves."""
         before = [vars(tensor).get(_STATIC) for tensor in self._static]
+        clean = [tensor for tensor in self._real if _LEFT_BEHIND not in vars(tensor)]
         try:
             for tensor in self._static:
                 setattr(tensor, _STATIC, set(range(tensor.dim())))
@@ -167,27 +171,29 @@ class _Capture:
         finally:
             for tensor, value in zip(self._static, before, strict=True):
                 delattr(tensor, _STATIC) if value is None else setattr(tensor, _STATIC, value)
+            for tensor in clean:
+                vars(tensor).pop(_LEFT_BEHIND, None)
 
 
 @contextlib.contextmanager
-def _sizes_mapped() -> Iterator[None]:
-    """``tree_map`` of a torch.Size gives a tuple. Dynamo takes a short cut, and gives a torch.Size."""
-    cuts = {f"call_{each}_branch": getattr(SizeVariable, f"_{each}_fallback", None) for each in _MAPS}
-    known = {name: longer for name, longer in cuts.items() if longer is not None}
-    for name, longer in known.items():
-        setattr(SizeVariable, name, longer)
+def _no_short_cut() -> Iterator[None]:
+    """Dynamo has a short cut for ``tree_map``, which gives a torch.Size for a tuple, or a dict for a defaultdict."""
+    short = vars(UserFunctionVariable).get(_SHORT_CUT)
+    if short is not None:
+        setattr(UserFunctionVariable, _SHORT_CUT, lambda *_: None)
     try:
         yield
     finally:
-        for name in known:
-            delattr(SizeVariable, name)
+        if short is not None:
+            setattr(UserFunctionVariable, _SHORT_CUT, short)
 
 
-_MAPS = ("tree_map", "tree_map_with_path")
-
+_SHORT_CUT = "_maybe_call_tree_map_fastpath"
 
 #: Of a tensor: the dimensions that ``torch._dynamo.mark_static`` has marked.
 _STATIC = "_dynamo_static_indices"
+#: An attribute of fake tensors, which torch 2.15 leaves on a real one whose ``data`` was set.
+_LEFT_BEHIND = "fake_device"
 
 
 class Capturer:
@@ -270,7 +276,7 @@ class Capturer:
         before, _thread.capturing = _thread.capturing, True
         hook, numbers = torch._C._dynamo.eval_frame.set_eval_frame(None), random.getstate()
         try:
-            with tracing, dynamo_config.patch(**_CONFIG), install.capturing(capture), capture.marked(), _sizes_mapped():
+            with tracing, dynamo_config.patch(**_CONFIG), install.capturing(capture), capture.marked(), _no_short_cut():
                 yield
         finally:
             torch._C._dynamo.eval_frame.set_eval_frame(hook)
@@ -321,7 +327,7 @@ def _keep_from_reset(code: types.CodeType) -> None:
 def _is_put_back(variable: Any, effects: SideEffects) -> bool:
     """Whether all attributes that were written have in the end what they had at first."""
     written = effects.store_attr_mutations.get(variable)
-    if not written or type(variable) is not UserDefinedObjectVariable or variable.is_base_vt_modified(effects):
+    if not written or type(variable) is not UserDefinedObjectVariable or compat.has_new_contents(variable, effects):
         return False
     before = getattr(variable.value, "__dict__", None)
     if type(before) is not dict:

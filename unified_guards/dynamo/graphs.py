@@ -51,7 +51,7 @@ class ListGraph:
         cells = _cells_of(forward) if known else {}
         self.forward = forward
         plain = cells.get("params_buffers_flat") == []
-        self.compiled = cells["compiled_fn"] if plain else lambda inputs: forward(*inputs)
+        self.compiled = _without_prologue(cells["compiled_fn"]) if plain else lambda inputs: forward(*inputs)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.compiled(list(inputs))
@@ -68,6 +68,22 @@ def graph_of(function: Any) -> Graph | None:
         return _left_alone(inner.forward) or Graph(inner.compiled, None, AS_LIST)
     found = _compiled_by_inductor(inner) or Graph(inner)
     return found._replace(left_out=(*found.left_out, function.__code__))
+
+
+def _without_prologue(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """What AOTAutograd has written for one graph, without the wrapper that tells a profiler where it begins."""
+    if not isinstance(compiled, types.FunctionType) or not compat.is_known_runtime_wrapper(compiled.__code__):
+        return compiled
+    cells = _cells_of(compiled)
+    written, inner, first = (cells[name] for name in _OF_RUNTIME_WRAPPER)
+    return functools.partial(written, inner, first, _nothing)
+
+
+_OF_RUNTIME_WRAPPER = ("_codegen_runtime_wrapper", "_inner_compiled_fn", "_first_invocation_ctx")
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_disabled(function: types.FunctionType) -> bool:
