@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from functorch.compile import nop
 
 import unified_guards
 from unified_guards import GuardError
@@ -205,6 +206,29 @@ def test_what_dynamo_reads_without_a_guard_is_guarded_here() -> None:
     assert gm.check(torch.ones(2))
     Switch.__bool__ = lambda self: False  # type: ignore[attr-defined]
     assert not gm.check(torch.ones(2))
+
+
+def test_parameters_among_the_arguments() -> None:
+    module = torch.nn.Linear(2, 2, bias=False)
+
+    def function(parameters: dict[str, torch.Tensor], x: torch.Tensor) -> Any:
+        return torch.func.functional_call(module, parameters, (x,))
+
+    gm = traced(function, {"weight": torch.ones(2, 2)}, torch.ones(1, 2))
+    assert gm({"weight": torch.full((2, 2), 5.0)}, torch.ones(1, 2)).tolist() == [[10, 10]]
+    cached = unified_guards.aot_function(function, nop)
+    for value in (1.0, 5.0):
+        assert cached({"weight": torch.full((2, 2), value)}, torch.ones(1, 2)).tolist() == [[2 * value] * 2]
+    assert cached.cache_info().eager == {} and cached.cache_info().entries == 1
+
+
+def test_items_that_change_places_are_no_items_put_back() -> None:
+    def function(given: dict[str, torch.Tensor]) -> torch.Tensor:
+        given["a"], given["b"] = given["b"], given["a"]
+        return given["a"] + 1
+
+    with pytest.raises(TypeError, match="changes the container"):
+        traced(function, {"a": torch.ones(1), "b": torch.zeros(1)})
 
 
 # -- keyword arguments -------------------------------------------------------------------------------------------------
