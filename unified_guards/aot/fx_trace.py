@@ -64,6 +64,7 @@ class _Lowering:
         with mode or contextlib.nullcontext(), _Run(self.table) as run:
             torch.fx.Interpreter(graph).run(*inputs)
         self.writes = run.writes
+        graph.recompile()  # its inputs may have been put into another order
         forward: Callable[..., Any] = graph.forward
         return forward
 
