@@ -194,5 +194,5 @@ def test_an_error_about_a_rewritten_guard_says_who_made_it(monkeypatch: pytest.M
     graph = unified_guards.make_fx(lambda x: x * 2 if x.shape[0] > 4 else x * 3, tracing_mode="symbolic")(torch.ones(3))
     with pytest.raises(unified_guards.GuardError, match="4 >= ") as error:
         graph(torch.ones(8))
-    (maker,) = error.value.provenance
-    assert maker.file == __file__
+    # Dynamo guards a range, whose two ends are asked for by this line.
+    assert {maker.file for maker in error.value.provenance} == {__file__}
