@@ -51,7 +51,7 @@ class ListGraph:
         cells = _cells_of(forward) if known else {}
         self.forward = forward
         plain = cells.get("params_buffers_flat") == []
-        self.compiled = _without_prologue(cells["compiled_fn"]) if plain else lambda inputs: forward(*inputs)
+        self.compiled = _without_prologue(cells["compiled_fn"]) if plain else _on_list(forward)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.compiled(list(inputs))
@@ -68,6 +68,10 @@ def graph_of(function: Any) -> Graph | None:
         return _left_alone(inner.forward) or Graph(inner.compiled, None, AS_LIST)
     found = _compiled_by_inductor(inner) or Graph(inner)
     return found._replace(left_out=(*found.left_out, function.__code__))
+
+
+def _on_list(forward: Callable[..., Any]) -> Callable[[list[Any]], Any]:
+    return lambda inputs: forward(*inputs)
 
 
 def _without_prologue(compiled: Callable[..., Any]) -> Callable[..., Any]:
