@@ -167,36 +167,6 @@ def test_a_traceback_from_behind_a_graph_names_each_function_once() -> None:
     assert who_fails(dispatch=True) == without
 
 
-def test_a_call_in_the_middle_is_as_deep_on_the_stack_as_without() -> None:
-    def frames_used(dispatch: bool) -> list[int]:
-        torch._dynamo.reset()
-        depths: list[int] = []
-
-        @torch._dynamo.disable
-        def depth() -> None:
-            depths.append(len(traceback.extract_stack()))
-
-        def function(x: torch.Tensor) -> torch.Tensor:
-            x = x + 1
-            depth()
-            x = x + 1
-            depth()
-            return x + 1
-
-        def outer(x: torch.Tensor) -> torch.Tensor:
-            torch._dynamo.graph_break()
-            return function(x) + 1
-
-        with unified_guards.config.patch(dispatch=dispatch):
-            made = compiled(outer)
-            for _ in range(5):
-                made(ones(3))
-        return depths[-2:]
-
-    without = frames_used(dispatch=False)
-    assert frames_used(dispatch=True) == without
-
-
 # -- classes that change -----------------------------------------------------------------------------------------------
 
 
