@@ -100,12 +100,14 @@ class Dispatcher:
         fullgraph: bool,
         callback: Callable[..., Any] | None,  # Dynamo's, for its frame hook
         patches: tuple[Callable[[], Callable[[], None]], ...],  # of Dynamo's config
+        own: bool = False,  # whether the calls are those of an AOT entry point
     ) -> None: ...
     def _add(
         self, manager: Any, code: Any, checker: Checker | None, way: object, why: str, comparison: object = None
     ) -> None: ...
     def _forget(self) -> None: ...
     def _forget_entry(self, manager: Any) -> None: ...
+    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any: ...  # a guard manager, or None
     def _entries(self) -> list[tuple[Any, Any, Any]]: ...  # (guard manager, code, backend), in torch's order
     def _serve(self, wrapper: Callable[..., Any]) -> None: ...
     @staticmethod
@@ -132,6 +134,14 @@ class FrameGate:
     def __call__(self, *locals: Any) -> Any: ...  # LONG_WAY, or the result
     @property
     def dispatcher(self) -> Dispatcher: ...
+
+class Entrance:
+    """Hands calls to a Dispatcher; a subclass defines ``_miss(args, kwargs)`` for the rest."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def _lead_to(self, dispatcher: Dispatcher) -> None: ...
+
+def show_call(type: type, function: Callable[..., Any]) -> None: ...
 
 LONG_WAY: object
 

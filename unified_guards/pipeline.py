@@ -9,7 +9,7 @@ lower     ``lower/rows.py`` makes the rows of a flat program, ``lower/discrimina
 check     ``csrc/check`` runs the program on every call, ``csrc/witness`` remembers what a check that passed has read
 ========  =============================================================================================================
 
-The versions of an AOT entry point are lifted from a call (``aot/entry.py``) and go the same way from there. Entry
+The versions of an AOT entry point are captured by Dynamo (``aot/capture.py``) and go the same way, strictly. Entry
 point: :func:`check_natively`.
 """
 

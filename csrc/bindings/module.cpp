@@ -1,6 +1,7 @@
 // Registers the extension; conversion only.
 #include "call/dispatcher.h"
 #include "call/dispatcher_type.h"
+#include "call/entrance.h"
 #include "call/entries.h"
 #include "call/frame_gate.h"
 #include "call/gates.h"
@@ -284,6 +285,13 @@ void bind_calls(py::module_& m) {
   m.attr("Dispatcher") = given(make_dispatcher_type());
   m.attr("Gate") = given(make_gate_type());
   m.attr("FrameGate") = given(make_frame_gate_type());
+  m.attr("Entrance") = given(make_entrance_type());
+  m.def(
+      "show_call",
+      [](const py::type& type, const py::function& function) {
+        if (!show_call(type.ptr(), function.ptr())) throw py::error_already_set();
+      },
+      py::arg("type"), py::arg("function"), "Gives a class a __call__ that is read, and not called (call/entrance.h).");
   m.attr("module_gate") = given(make_module_gate());
   m.attr("LONG_WAY") = given(Py_XNewRef(long_way()));
   m.def("learn_calls", &learn_calls, py::arg("flags"), py::arg("get_callback"), py::arg("set_callback"),

@@ -42,6 +42,7 @@ bool does_torch_ask(Why why) {
 
 PyObject* go_long(Dispatcher& self, Why why, Managers asked = {}) {
   self.longs[static_cast<size_t>(why)]++;
+  if (self.is_own) return Py_NewRef(long_way());
   totals.longs[static_cast<size_t>(why)]++;
   missed.forget();
   if (does_torch_ask(why)) asked = managers_of(self.target.code, self.region);
@@ -64,39 +65,61 @@ constexpr int kMostTimes = 8;
 
 }  // namespace
 
+namespace {
+
+// The entry that fits what was bound, or why there is none.
+Decision decide_on(PyObject* object, const BoundLocals& bound, Inputs& inputs) {
+  Dispatcher& self = dispatcher_of(object);
+  const Frame frame(self, bound);
+  if (!frame.is_ready()) return {Why::kArguments, nullptr};
+  Decision decision = decide(self, frame.dict(), inputs);
+  for (int times = 0; decision.why == Why::kNew && times < kMostTimes && prepare(object); times++) {
+    decision = decide(self, frame.dict(), inputs);
+  }
+  return decision;
+}
+
+}  // namespace
+
 PyObject* dispatch(PyObject* object, PyObject* args, PyObject* kwargs) {
   Dispatcher& self = dispatcher_of(object);
   if (Running::some_are_kept) Running::free_what_is_over();
   just_missed.clear();
-  if (const Why why = why_long(); why != Why::kNone) return go_long(self, why);
+  const Why why = self.is_own ? why_own_long() : why_long();
+  if (why != Why::kNone) return go_long(self, why);
   if (const Why why = self.target.changed(); why != Why::kNone) return go_long(self, why);
   BoundLocals bound;
   if (!self.signature.bind(bound, self.target.function, self.target.receiver, args, kwargs)) {
     return go_long(self, Why::kArguments);
   }
-  const int frame_count = exchange_frame_count(-1);
+  const int frame_count = self.is_own ? -1 : exchange_frame_count(-1);
   if (frame_count >= 0) {
     exchange_frame_count(frame_count);
     return go_long(self, Why::kFullgraph);
   }
   const Owned owned(bound);
   Inputs inputs;
-  Decision decision;
-  {
-    const Frame frame(self, bound);
-    if (!frame.is_ready()) return go_long(self, Why::kArguments);
-    decision = decide(self, frame.dict(), inputs);
-    for (int times = 0; decision.why == Why::kNew && times < kMostTimes && prepare(object); times++) {
-      decision = decide(self, frame.dict(), inputs);
-    }
-  }
+  Decision decision = decide_on(object, bound, inputs);
   if (decision.raised) return nullptr;
   if (decision.why != Why::kMiss) just_missed.clear();
   if (decision.why != Why::kNone) return go_long(self, decision.why, std::move(decision.asked));
-  if (!count_generation()) return nullptr;
+  if (!self.is_own && !count_generation()) return nullptr;
   self.shorts++;
-  totals.shorts++;
+  if (!self.is_own) totals.shorts++;
   return run_entry(object, *decision.record, bound, inputs);
+}
+
+PyObject* find_entry(PyObject* object, PyObject* args, PyObject* kwargs) {
+  Dispatcher& self = dispatcher_of(object);
+  BoundLocals bound;
+  if (!self.signature.bind(bound, self.target.function, self.target.receiver, args, kwargs)) Py_RETURN_NONE;
+  const Owned owned(bound);
+  Inputs inputs;
+  just_missed.clear();
+  const Decision decision = decide_on(object, bound, inputs);
+  just_missed.clear();
+  if (decision.raised) return nullptr;
+  return Py_NewRef(decision.why == Why::kNone ? decision.record->manager : Py_None);
 }
 
 }  // namespace unified_guards

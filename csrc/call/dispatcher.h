@@ -58,6 +58,7 @@ struct Dispatcher {
   PyObject* patches;   // owned, a tuple: what changes Dynamo's config, and gives what changes it back
   int64_t region;
   bool is_fullgraph, is_frame_taken;
+  bool is_own;  // calls of an AOT entry point, and not of a wrapper of torch's (csrc/call/entrance.h)
   Signature signature;
   PyObject* frame;  // owned: the dict of locals, kept between calls
   std::vector<std::shared_ptr<Record>> records;
@@ -86,7 +87,10 @@ std::unique_ptr<Plan> make_plan(const Dispatcher& self, PyObject* way);
 // at import.
 PyObject* long_way();
 
-// The result of a call, or long_way(): a new reference, or null with an error set.
+// The result of a call, or long_way(): a new reference, or null with an error set. `kwargs` may be null.
 PyObject* dispatch(PyObject* dispatcher, PyObject* args, PyObject* kwargs);
+
+// The guard manager of the entry that fits a call, None where none does: a new reference, or null with an error set.
+PyObject* find_entry(PyObject* dispatcher, PyObject* args, PyObject* kwargs);
 
 }  // namespace unified_guards

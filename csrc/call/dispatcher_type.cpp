@@ -45,13 +45,14 @@ bool set_target(Dispatcher& self, PyObject* callee, PyObject* forward) {
 }
 
 PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
-  static const char* keywords[] = {"callee", "forward", "whole", "region", "fullgraph", "callback", "patches", nullptr};
+  static const char* keywords[] = {"callee",   "forward", "whole", "region", "fullgraph",
+                                   "callback", "patches", "own",   nullptr};
   PyObject *callee = nullptr, *forward = nullptr, *callback = nullptr;
   PyObject* patches = nullptr;
-  int whole = 0, fullgraph = 0;
+  int whole = 0, fullgraph = 0, own = 0;
   long long region = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLpOO!", const_cast<char**>(keywords), &callee, &forward, &whole,
-                                   &region, &fullgraph, &callback, &PyTuple_Type, &patches)) {
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOpLpOO!|p", const_cast<char**>(keywords), &callee, &forward, &whole,
+                                   &region, &fullgraph, &callback, &PyTuple_Type, &patches, &own)) {
     return nullptr;
   }
   PyObject* object = type->tp_alloc(type, 0);
@@ -69,6 +70,7 @@ PyObject* dispatcher_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
   self.target.is_called_whole = whole;
   self.region = region;
   self.is_fullgraph = fullgraph;
+  self.is_own = own;
   self.callback = Py_NewRef(callback);
   self.patches = Py_NewRef(patches);
   Py_INCREF(self.target.code);
@@ -274,7 +276,14 @@ PyObject* total_counts_method(PyObject*, PyObject*) {
   return calls ? Py_BuildValue("OK", calls.get(), static_cast<unsigned long long>(totals.frames)) : nullptr;
 }
 
+PyObject* dispatcher_find(PyObject* object, PyObject* arguments) {
+  PyObject *args = nullptr, *kwargs = nullptr;
+  if (!PyArg_ParseTuple(arguments, "O!O!:_find", &PyTuple_Type, &args, &PyDict_Type, &kwargs)) return nullptr;
+  return find_entry(object, args, kwargs);
+}
+
 PyMethodDef kDispatcherMethods[] = {
+    {"_find", dispatcher_find, METH_VARARGS, "_find(args, kwargs): the guard manager of the entry that fits, or None."},
     {"_add", dispatcher_add, METH_VARARGS,
      "_add(guard manager, code, checker, plan, why, comparison): what is known of one of torch's entries."},
     {"_serve", dispatcher_serve, METH_O, "Says whose calls these are: torch's wrapper."},

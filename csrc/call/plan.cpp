@@ -193,22 +193,27 @@ PyObject* Plan::call(const Inputs& inputs) const {
   const Ref graph(graph_.attribute == nullptr ? Py_NewRef(graph_.owner)
                                               : PyObject_GetAttr(graph_.owner, graph_.attribute));
   if (!graph) return nullptr;
-  if (graph_.outputs >= 0) return call_boxed(graph.get(), inputs);
+  if (graph_.outputs == kAsList) return call_on_list(graph.get(), inputs);
+  if (graph_.outputs >= 0) return call_without_gradients(graph.get(), inputs);
   return PyObject_Vectorcall(graph.get(), inputs.data(), graph_inputs_ | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
 }
 
-PyObject* Plan::call_boxed(PyObject* graph, const Inputs& inputs) const {
+PyObject* Plan::call_on_list(PyObject* graph, const Inputs& inputs) const {
   const auto count = static_cast<Py_ssize_t>(graph_inputs_);
   const Ref list(PyList_New(count));
   if (!list) return nullptr;
   for (Py_ssize_t at = 0; at < count; at++) PyList_SET_ITEM(list.get(), at, Py_NewRef(inputs[at]));
+  return PyObject_CallOneArg(graph, list.get());
+}
+
+PyObject* Plan::call_without_gradients(PyObject* graph, const Inputs& inputs) const {
   const WithoutGradients off;
-  Ref outputs(PyObject_CallOneArg(graph, list.get()));
+  const Ref outputs(call_on_list(graph, inputs));
   if (!outputs) return nullptr;
-  const Py_ssize_t found = PyTuple_Check(outputs.get()) || PyList_Check(outputs.get())
-                               ? PySequence_Fast_GET_SIZE(outputs.get())
-                               : PyObject_Length(outputs.get());
-  if (found == graph_.outputs) return Py_NewRef(outputs.get());
+  // What is no list is the only output.
+  const bool are_many = PyTuple_Check(outputs.get()) || PyList_Check(outputs.get());
+  const Py_ssize_t found = are_many ? PySequence_Fast_GET_SIZE(outputs.get()) : 1;
+  if (found == graph_.outputs) return are_many ? Py_NewRef(outputs.get()) : PyTuple_Pack(1, outputs.get());
   if (!PyErr_Occurred()) PyErr_Format(PyExc_AssertionError, "expected %zd outputs, got %zd", graph_.outputs, found);
   return nullptr;
 }

@@ -24,9 +24,12 @@ class Plan {
   struct Graph {
     PyObject* owner;      // what is called
     PyObject* attribute;  // or the name of what is called of it; null without
-    Py_ssize_t outputs;   // of a graph that takes its inputs as one list, without gradients; -1 of another
+    Py_ssize_t outputs;   // of a graph that takes its inputs as one list, without gradients; or one of the following
     PyObject* left_out;   // a tuple: the code of the wrappers that are not called, the innermost first
   };
+
+  // Graph::outputs of a graph that takes its inputs one by one; and of one that takes a list, and does the rest itself.
+  static constexpr Py_ssize_t kOneByOne = -1, kAsList = -2;
 
   // `globals` is the dict of the function's. References are owned.
   Plan(PyObject* globals, const Graph& graph);
@@ -88,7 +91,8 @@ class Plan {
   PyObject* handed_over(PyObject* outputs, const Inputs& inputs) const;
   void name_what_is_left_out() const;
   PyObject* as_bytecode_takes_them(PyObject* outputs) const;
-  PyObject* call_boxed(PyObject* graph, const Inputs& inputs) const;
+  PyObject* call_on_list(PyObject* graph, const Inputs& inputs) const;
+  PyObject* call_without_gradients(PyObject* graph, const Inputs& inputs) const;
   PyObject* number(const Read& read, PyObject* tensor) const;
 
   PyObject* globals_;

@@ -46,6 +46,11 @@ bool Signature::bind_positional(BoundLocals& bound, PyObject* receiver, PyObject
   for (size_t i = 0; i < taken; i++) bound.values[at++] = PyTuple_GET_ITEM(args, i);
   const bool is_receiver_left = receiver != nullptr && positional_ == 0;
   if (!takes_rest_) return taken == given && !is_receiver_left;
+  if (taken == 0 && !is_receiver_left && PyTuple_CheckExact(args)) {
+    *bound.rest.out() = Py_NewRef(args);
+    bound.values[positional_ + keyword_only_] = args;
+    return true;
+  }
   const auto from = static_cast<Py_ssize_t>(taken), count = static_cast<Py_ssize_t>(given) - from;
   PyObject* rest = PyTuple_New(count + is_receiver_left);
   if (rest == nullptr) {
@@ -70,6 +75,7 @@ bool Signature::bind_named(BoundLocals& bound, PyObject* kwargs) const {
       return false;
     }
   }
+  if (kwargs == nullptr) return true;
   Py_ssize_t cursor = 0;
   PyObject *name = nullptr, *value = nullptr;
   while (PyDict_Next(kwargs, &cursor, &name, &value)) {

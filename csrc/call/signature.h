@@ -26,8 +26,8 @@ class Signature {
   Signature() = default;
   explicit Signature(PyCodeObject* code);
 
-  // Binds the arguments; `receiver` is put in front of them unless it is null. False, with no error set, where the call
-  // does not fit the signature.
+  // Binds the arguments (`kwargs` may be null); `receiver` is put in front of them unless it is null. False, with no
+  // error set, where the call does not fit the signature.
   bool bind(BoundLocals& bound, PyFunctionObject* function, PyObject* receiver, PyObject* args, PyObject* kwargs) const;
 
   // Takes what a frame begins with, a value for each name. False where there are not as many.

@@ -30,11 +30,6 @@ PyObject* call_directly(PyObject* function, PyObject* argument) {
   return PyCFunction_GET_FUNCTION(function)(PyCFunction_GET_SELF(function), argument);
 }
 
-bool callback_is_none() {
-  const Ref callback(call_directly(State::now.get_callback, nullptr));
-  return callback.get() == Py_None;
-}
-
 // The dict of this thread's part of a threading.local; null with an error set. The thread owns it as long as it lives.
 PyObject* names_of_thread(PyObject* local) {
   static PyObject* dict_name = nullptr;
@@ -75,14 +70,15 @@ bool is_the_same(Flag& flag, PyObject* found) {
   return true;
 }
 
-// The first flag that is not as expected.
-Why first_flag(std::vector<Flag>& flags) {
+// The first flag that is not as expected. Graph breaks are no business of an AOT entry point.
+Why first_flag(std::vector<Flag>& flags, bool is_own) {
   PyObject* const* dicts = dicts_of_flags(flags);
   if (dicts == nullptr) return Why::kOff;
   for (size_t at = 0; at < flags.size(); at++) {
     Flag& flag = flags[at];
     const cpython::Found found = cpython::find_purely(dicts[at], flag.name, flag.slot);
     if (found.certain && (found.value == nullptr || found.value == flag.expected)) continue;
+    if (is_own && flag.why == Why::kBreaks) continue;
     if (!found.certain || !is_the_same(flag, found.value)) return flag.why;
   }
   return Why::kNone;
@@ -94,9 +90,22 @@ bool is_profiled() {
   return at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION).has_value();
 }
 
-bool is_in_mode() {
-  if (at::impl::PythonTorchFunctionTLS::stack_len() > 0) return true;
+bool is_in_dispatch_mode() {
   return c10::impl::TorchDispatchModeTLS::any_modes_set() || c10::impl::PythonDispatcherTLS::get_state() != nullptr;
+}
+
+bool is_in_mode() { return at::impl::PythonTorchFunctionTLS::stack_len() > 0 || is_in_dispatch_mode(); }
+
+bool callback_is_none() {
+  const Ref callback(call_directly(State::now.get_callback, nullptr));
+  return callback.get() == Py_None;
+}
+
+// Whether somebody traces this call, or transforms it.
+Why why_traced(bool is_own) {
+  if (const Why why = first_flag(State::now.flags, is_own); why != Why::kNone) return why;
+  if (torch::jit::tracer::isTracing()) return Why::kJitTracing;
+  return is_in_functorch() ? Why::kFunctorch : Why::kNone;
 }
 
 bool is_c_function(PyObject* object, int flags) {
@@ -170,13 +179,16 @@ Why why_long() {
 Why why_long_in_frame() {
   State& state = State::now;
   if (!state.is_on) return Why::kOff;
-  if (const Why why = first_flag(state.flags); why != Why::kNone) return why;
-  if (torch::jit::tracer::isTracing()) return Why::kJitTracing;
-  if (is_in_functorch()) return Why::kFunctorch;
+  if (const Why why = why_traced(/*is_own=*/false); why != Why::kNone) return why;
   if (is_in_mode()) return Why::kMode;
   if (state.is_hooked) return Why::kHook;
   if (is_profiled()) return Why::kProfiling;
   return Why::kNone;
+}
+
+Why why_own_long() {
+  if (const Why why = why_traced(/*is_own=*/true); why != Why::kNone) return why;
+  return is_in_dispatch_mode() ? Why::kMode : Why::kNone;  // modes of torch functions are guarded
 }
 
 bool count_generation() {
@@ -202,7 +214,7 @@ bool set_callback(PyObject* callback) {
 HookOff::HookOff() : before_(call_directly(State::now.set_callback, Py_None)) {}
 
 HookOff::~HookOff() {
-  if (!before_) return;
+  if (!before_ || before_.get() == Py_None) return;
   const KeptError kept;
   if (!set_callback(before_.get())) PyErr_Clear();
 }

@@ -96,6 +96,9 @@ Why why_long();
 // The same for a frame that Dynamo's frame hook runs: the hook is on.
 Why why_long_in_frame();
 
+// The same for a call of an AOT entry point, around which torch has no wrapper.
+Why why_own_long();
+
 // As torch's wrapper does on every call: CUDA graphs tell by it that a new step has begun. False with an error set.
 bool count_generation();
 

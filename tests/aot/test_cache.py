@@ -115,7 +115,7 @@ def test_the_reason_of_a_recompile_names_the_guard_and_who_made_it() -> None:
     compiled(ones(8))
     (reason,) = compiled.recompiles()
     assert "L['args'][0].size()[0] <= 4" in str(reason)
-    assert "aot, " in str(reason)
+    assert "shape_env, " in str(reason)
     assert "helpers.py" in str(reason)
 
 

@@ -15,13 +15,12 @@ from .helpers import ones
 
 def test_an_object_known_by_address_takes_its_version_with_it() -> None:
     class Setting:
-        pass
+        shift = 1
 
-    setting = Setting()
-    compiled = unified_guards.aot_function(lambda x, _: x + 1, nop)
-    compiled(ones(2), setting)
+    compiled = unified_guards.aot_function(lambda x, kind: x + kind.shift, nop)
+    compiled(ones(2), Setting)
     assert compiled.cache_info().entries == 1
-    del setting
+    del Setting
     gc.collect()
     assert compiled.cache_info().entries == 0
 

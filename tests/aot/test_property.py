@@ -238,7 +238,7 @@ def _assert_equal(key: str, found: Any, expected: Any) -> None:
 
 
 def texts(compiled: Any) -> str:
-    return "\n".join(str(entry.checked) for entry in compiled._keys())
+    return "\n".join(str(entry.checked) for entry in compiled._entries())
 
 
 def assert_reference_agrees(compiled: Any, source: str, scope: dict[str, Any]) -> None:
@@ -246,11 +246,11 @@ def assert_reference_agrees(compiled: Any, source: str, scope: dict[str, Any]) -
     names: dict[str, Any] = {"torch": torch, "fill": fill}
     exec(source, names)
     scope["K"] = names["K"]
-    frame = {"args": names["args"], "kwargs": {}}
+    frame = {"args": names["args"], "kwargs": {}, "target": scope["f"]}
     with torch.set_grad_enabled(names["grad"]):
-        fits = [entry for entry in compiled._keys() if semantics.evaluate(entry.guard_set, frame)]
+        fits = [entry for entry in compiled._entries() if semantics.evaluate(entry.guard_set, frame)]
         assert (compiled._find(names["args"], {}) is not None) == bool(fits)
-        assert not fits or compiled._keys()[0] in fits
+        assert not fits or compiled._entries()[0] in fits
 
 
 def check_call(compiled: Any, eager: Any, scope: dict[str, Any], source: str) -> None:

@@ -1,40 +1,39 @@
 """Many compiled versions of one function, each under its own GuardSet, looked up natively.
 
-A call goes straight to ``_C.Lookup`` (csrc/lookup/lookup.cpp); Python runs only on a miss. Entry points:
-:class:`UnifiedCache`, :class:`CacheInfo`.
+A call goes straight to a dispatcher (csrc/call); Python runs only on a miss. Entry points: :class:`UnifiedCache`,
+:class:`CacheInfo`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import functools
 import logging
-import threading
-import weakref
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo.config
+import torch._dynamo.eval_frame as torch_frames
+import torch.fx._symbolic_trace
+from torch._guards import TracingContext
 from torch._logging import getArtifactLogger
+from torch._subclasses.fake_tensor import is_fake
 from torch.utils import _pytree as pytree
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from unified_guards import _C, verify
-from unified_guards.aot.entry import ARGS, KWARGS, AotEntry, Lifted, guard_set_of
-from unified_guards.aot.lifting import Dimensions
-from unified_guards.aot.trace import Compilers, Rebuild, compile_entry
+from unified_guards import _C
+from unified_guards.aot.capture import Capturer, NotCaptured, drop, tracing
+from unified_guards.aot.compilers import Compilers
+from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.entry import text_of
-from unified_guards.errors import RecompileLimitError, Unguardable
-from unified_guards.guards.ir import Guard, GuardSet, Source
-from unified_guards.lower.discriminators import discriminate
-from unified_guards.lower.rows import CannotLower
+from unified_guards.errors import RecompileLimitError
 from unified_guards.statistics import tally
 
 _log = logging.getLogger(__name__)
 _recompiles = getArtifactLogger(__name__, "recompiles")
-
-#: Tracing lets modules hold traced tensors for a while, so one thread traces at a time.
-tracing = threading.RLock()
 
 
 class CacheInfo(NamedTuple):
@@ -93,33 +92,61 @@ def make_policy(recompile_limit: int | None, on_recompile_limit: str, max_entrie
 
 
 def is_being_traced(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether some other tracer or transform runs this call: it sees through, as through any Python function."""
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    """Whether some other tracer or transform runs this call: it sees through, as through any Python function.
+
+    Raises:
+        RuntimeError: a fake mode is active, and a tensor is real.
+    """
+    if _is_somebody_tracing():
         return True
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
-        return True
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FUNCTIONAL) is not None:
-        return True
-    return any(torch._is_functional_tensor(leaf) for leaf in _tensors(args, kwargs))
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    return _is_in_fake_mode(tensors) or any(map(torch._is_functional_tensor, tensors))
 
 
-def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+def _is_somebody_tracing() -> bool:
+    keys, mode_of = torch._C._TorchDispatchModeKey, torch._C._get_dispatch_mode
+    return (
+        TracingContext.try_get() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or mode_of(keys.PROXY) is not None
+        or mode_of(keys.FUNCTIONAL) is not None
+        or torch.compiler.is_exporting()
+        or torch.fx._symbolic_trace.is_fx_symbolic_tracing()
+        or torch._C._is_tracing()
+    )
 
 
-def _why(entry: AotEntry, row: int | None, frame: dict[str, Any]) -> str:
-    """What to say of an entry that did not fit, whose check failed at a row."""
-    return text_of(entry.failure(row, frame))
+def _is_in_fake_mode(tensors: list[torch.Tensor]) -> bool:
+    """Whether a fake mode is active: it sees what the function itself does."""
+    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is None:
+        return False
+    for at, tensor in enumerate(tensors):
+        if not is_fake(tensor):
+            raise RuntimeError(
+                f"a fake mode is active and tensor {at} of this call is real ({tuple(tensor.shape)}, {tensor.dtype}). "
+                "Convert it first (fake_mode.from_tensor(x)), or make the call outside of the fake mode."
+            )
+    return True
 
 
-def _forget(cache: weakref.ref[UnifiedCache], entry: weakref.ref[AotEntry]) -> None:
-    """An object that an entry knows by address has died."""
-    owner, dead = cache(), entry()
-    if owner is not None and dead is not None:
-        owner._drop(dead)
+def _why_eager() -> str | None:
+    """What of the state of the thread has a call run eagerly: it would see what is traced, or torch is told to."""
+    if torch_frames._stance.stance != "default":
+        return "torch.compiler.set_stance() is in effect"
+    modes = [torch._C._get_function_stack_at(at) for at in range(torch._C._len_torch_function_stack())]
+    modes += _get_current_dispatch_mode_stack()
+    for mode in modes:
+        if not isinstance(mode, DeviceContext):
+            return f"a mode is active ({type(mode).__qualname__})"
+    return None
 
 
-class UnifiedCache(_C.Lookup):
+def _why(entry: DynamoEntry, frame: dict[str, Any]) -> str:
+    """What to say of an entry that did not fit."""
+    return text_of(entry.failure(entry.checker.last_failure, frame))
+
+
+class UnifiedCache(_C.Entrance):
     """A callable that keeps compiled versions of ``target``; what ``aot_function`` returns.
 
     Calling it runs the version whose guards hold, or compiles one.
@@ -142,24 +169,30 @@ class UnifiedCache(_C.Lookup):
     def cache_info(self) -> CacheInfo:
         """What the cache has done so far."""
         return CacheInfo(
-            self._hits - self._hits_before,
-            self._misses - self._misses_before,
-            len(self._compiled_entries()),
+            0 if self._dispatcher is None else self._dispatcher.counts[0],
+            self._misses,
+            len(self._entries()),
             self._policy.max_entries,
             max(0, self._compilations - 1),
             dict(self._eager),
-            self._conversions,
+            self._capturer.conversions,
         )
 
     def cache_clear(self) -> None:
         """Forgets every version, what is known of dimensions that change, and all counts."""
-        self._clear()
-        self._dimensions = Dimensions(self._dynamic)
-        self._hits_before, self._misses_before = self._hits, self._misses
+        compilers = self._compilers
+        self._capturer = Capturer(
+            self._target, compilers.lower, self.name, dynamic=self._dynamic, static=compilers.num_params_buffers
+        )
+        self._dispatcher = self._capturer.dispatcher()
+        self._gate = None
+        if self._dispatcher is not None:
+            self._lead_to(self._dispatcher)
+            self._gate = _C.Gate(self._dispatcher)
+        self._misses = 0
         self._compilations = 0
-        self._refusals = 0
+        self._refused: dict[object, str] = {}
         self._gave_up: str | None = None
-        self._conversions = 0
         self._eager: dict[str, int] = {}
         self._history: list[Recompile] = []
 
@@ -180,116 +213,104 @@ class UnifiedCache(_C.Lookup):
 
         return report(self)
 
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        """Binds, as a function does that is found in a class."""
+        return self if owner is None else types.MethodType(self, owner)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> UnifiedCache:
+        """A cache of its own, for a copy of the function where that can be copied. Compilers are not copied."""
+        made = memo[id(self)] = UnifiedCache.__new__(UnifiedCache)
+        target = copy.deepcopy(self._target, memo)
+        made.__init__(target, self._compilers, dynamic=self._dynamic, policy=self._policy)  # type: ignore[misc]
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A cache of its own, with nothing in it, that does not know this one's versions."""
+        return _made_again, (self._target, self._compilers, self._dynamic, self._policy)
+
     # -- a miss ----------------------------------------------------------------------------------------------------
 
     def _miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if is_being_traced(args, kwargs):
             return self._target(*args, **kwargs)
+        reason = _why_eager() or self._gave_up or self._refused.get(self._kind_of(args, kwargs))
+        if reason is not None:
+            self._run_eagerly(reason)
+            return self._target(*args, **kwargs)
+        self._misses += 1
         with tracing:
             compiled = self._find(args, kwargs) is not None or self._compile(args, kwargs)
-        return self(*args, **kwargs) if compiled else self._target(*args, **kwargs)
+        if not compiled or self._dispatcher is None or self._gate is None:
+            return self._target(*args, **kwargs)
+        result = self._gate(args, kwargs)
+        if result is not _C.LONG_WAY:
+            self._dispatcher._forget()  # of a graph that has run once, more may be left out (dynamo/graphs.py)
+            return result
+        self._run_eagerly("it changes what its guards read while they are checked")
+        return self._target(*args, **kwargs)
+
+    def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """Calls of one kind are taken to fail alike when they are captured. Where they do not, they run eagerly."""
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        owner = getattr(self._target, "__self__", self._target)
+        state = torch.is_grad_enabled(), getattr(owner, "training", None)
+        return str(spec), tuple(map(self._kind_of_leaf, leaves)), state
+
+    def _kind_of_leaf(self, leaf: Any) -> object:
+        if isinstance(leaf, torch.Tensor):
+            sizes = leaf.shape if self._dynamic is False else leaf.dim()
+            return type(leaf), leaf.dtype, sizes, leaf.requires_grad
+        return (type(leaf), leaf) if type(leaf) in (bool, str, type(None)) else type(leaf)
+
+    def _find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DynamoEntry | None:
+        manager = None if self._dispatcher is None else self._dispatcher._find(args, kwargs)
+        return None if manager is None else manager.entry
 
     def _compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Adds the version that this call needs; False when the call has to be run eagerly."""
-        frame = {"args": args, "kwargs": kwargs}
+        frame = {"args": args, "kwargs": kwargs, "target": self._target}
         recompile = self._reason(frame)
         if not self._may_compile(recompile):
             return False
         try:
-            lifted = Lifted(self._target, args, kwargs, self._dimensions, self._compilers.num_params_buffers)
-        except Unguardable as reason:
-            self._run_eagerly(str(reason))
+            entry = self._capturer.capture(args, kwargs)
+        except NotCaptured as reason:
+            self._refuse(str(reason), args, kwargs)
             return False
-        try:
-            if lifted.refused is not None:
-                raise Unguardable(lifted.refused)
-            self._add_compiled(lifted)
-        except (Unguardable, CannotLower) as reason:
-            return self._refuse(lifted, str(reason), frame)
-        entry = self._keys()[0]
         if self._find(args, kwargs) is not entry:
-            why = _why(entry, self._last_failure(entry), frame)
+            missed = entry.checker.last_failure is not None
+            why = f"the function changes what it depends on: {_why(entry, frame)}"
             self._drop(entry)
-            return self._refuse(lifted, f"the function changes what it depends on: {why}", frame)
+            self._refuse(why if missed else "the code that Dynamo has made of it cannot be called", args, kwargs)
+            return False
         self._compilations += 1
+        tally.aot_entries += 1
         if recompile is not None and self._compilations > 1:
             self._history.append(recompile)
         self._evict()
         return True
 
-    def _add_compiled(self, lifted: Lifted) -> None:
-        compiled, shape_env = compile_entry(
-            self._target, lifted.template, lifted.lifting, lifted.state, self._compilers
-        )
-        self._conversions += len(compiled.leaves)
-        guard_set = guard_set_of(
-            lifted, shape_env, leaves=compiled.leaves, storages=compiled.mutates, offsets=compiled.reads_offset
-        )
-        gather = [leaf.source for leaf in compiled.leaves]
-        self._install(lifted, guard_set, gather, compiled.function, compiled.rebuild, eager=False)
-        tally.aot_entries += 1
-
-    def _refuse(self, lifted: Lifted, reason: str, frame: dict[str, Any]) -> bool:
-        """Calls like this one are not traced again: their version is the function itself. False when not even that."""
-        self._refusals += 1
-        if self._refusals >= self._policy.recompile_limit:
+    def _refuse(self, reason: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Calls like this one are not captured again."""
+        self._run_eagerly(reason)
+        self._refused[self._kind_of(args, kwargs)] = reason
+        if len(self._refused) >= self._policy.recompile_limit:
             self._gave_up = reason
             _log.warning("%s runs eagerly from now on, because %s", self.name, reason)
 
-        def run(flat: list[Any]) -> list[Any]:
-            args, kwargs = flat
-            self._run_eagerly(reason)
-            return [self._target(*args, **kwargs)]
-
-        for leaf in lifted.lifting.leaves:
-            leaf.fake = leaf.value
-        guard_set = guard_set_of(lifted, None, leaves=[], storages=False, offsets=False)
-        self._install(lifted, guard_set, [ARGS, KWARGS], run, [(_C.REBUILD["LEAF"], 0, None)], eager=True)
-        entry = self._keys()[0]
-        if self._find(frame["args"], frame["kwargs"]) is entry:
-            self._evict()
-            return True
-        self._drop(entry)
-        self._run_eagerly(reason)
-        return False
-
-    def _install(
-        self,
-        lifted: Lifted,
-        guard_set: GuardSet,
-        gather: list[Source],
-        function: Callable[..., Any],
-        rebuild: Rebuild,
-        *,
-        eager: bool,
-    ) -> None:
-        entry = AotEntry(guard_set, gather, list(lifted.lifting.kept.values()), eager=eager)
-        lifted.lifting.deaths.tell = functools.partial(_forget, weakref.ref(self), weakref.ref(entry))
-        others, share = self._keys(), verify.share()
-        self._add(entry, entry.program.rows, function, rebuild, entry.oracle(share), share)
-        discriminate(entry, others, self._add_discriminator)
-
-    def _add_discriminator(self, entry: AotEntry, item: Guard) -> None:
-        rows, first_row = entry.discriminator_rows(item)
-        with contextlib.suppress(KeyError):  # dropped meanwhile: an object that it knows by address has died
-            self._ask_first(entry, rows, first_row)
-
-    def _compiled_entries(self) -> list[AotEntry]:
-        return [entry for entry in self._keys() if not entry.eager]
+    def _entries(self) -> list[DynamoEntry]:
+        return self._capturer.entries()
 
     def _reason(self, frame: dict[str, Any]) -> Recompile | None:
-        failures = [(entry, self._last_failure(entry)) for entry in self._compiled_entries()]
-        if not failures:
+        entries = self._entries()
+        if not entries:
             return None
-        reason = Recompile(tuple(_why(entry, row, frame) for entry, row in failures))
+        reason = Recompile(tuple(_why(entry, frame) for entry in entries))
         _recompiles.debug("Recompiling %s\n    triggered by the following guard failure(s):\n%s", self.name, reason)
         return reason
 
     def _may_compile(self, recompile: Recompile | None) -> bool:
         limit, policy, _ = self._policy
-        if self._gave_up is not None:
-            self._run_eagerly(self._gave_up)
-            return False
         if self._compilations < limit:
             return True
         because = f" The last reasons:\n{recompile}" if recompile is not None else ""
@@ -308,6 +329,27 @@ class UnifiedCache(_C.Lookup):
         self._eager[reason] = self._eager.get(reason, 0) + 1
         tally.ran_eagerly(reason)
 
+    def _drop(self, entry: DynamoEntry) -> None:
+        for manager in self._capturer.managers():
+            if manager.entry is entry:
+                drop(manager)
+
     def _evict(self) -> None:
-        for entry in self._keys()[self._policy.max_entries :]:
+        for entry in self._entries()[self._policy.max_entries :]:
             self._drop(entry)
+
+
+def _made_again(target: Callable[..., Any], compilers: Compilers, dynamic: bool | None, policy: Policy) -> UnifiedCache:
+    return UnifiedCache(target, compilers, dynamic=dynamic, policy=policy)
+
+
+def _call(self: UnifiedCache, *args: Any, **kwargs: Any) -> Any:
+    """What a call is to Dynamo, which sees through it as through any Python function."""
+    if torch.compiler.is_compiling():
+        return self._target(*args, **kwargs)
+    return _C.Entrance.__call__(self, *args, **kwargs)
+
+
+_C.show_call(UnifiedCache, _call)
+
+__all__ = ["CacheInfo", "Policy", "Recompile", "UnifiedCache", "is_being_traced", "make_policy", "tracing"]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch._functorch.partitioners import default_partition
 from torch._guards import TracingContext
 
 from unified_guards.aot.cache import UnifiedCache, make_policy
-from unified_guards.aot.trace import Compilers
+from unified_guards.aot.compilers import SIMPLIFIED, Compilers
 
 
 def _check_callable(name: str, value: object) -> None:
@@ -47,16 +46,15 @@ def aot_function(
 
     Every call checks, natively, the guards of the versions compiled so far; when none fits, one more is compiled.
 
-    Beside the arguments, these are guarded as far as they can be seen: grad mode, autocast and the rest of torch's
-    global state; closure variables, defaults and the globals that the code names, in the function and in every
-    function that it reaches by name; of modules the parameters, buffers, flags, plain attributes and forward hooks; of
-    other objects their attributes. Not seen are names that are computed (``getattr(x, name)``, ``globals()[name]``),
-    what torch, the standard library and numpy keep to themselves, methods put into a class later, the insides of C
-    objects, attributes that a program puts on tensors, and what a callback of C code does. A function that writes to
-    what it reads (a counter, a list), that cannot be traced, or that takes what cannot be guarded (an iterator, a numpy
-    array, a mode of the user's) is run eagerly, counted in ``cache_info().eager``. It is called several times while it
-    is traced, as by torch; its effects on what is seen are undone. With ``dynamic`` a symbolic size is a
-    ``torch.SymInt`` to Python: ``isinstance(x.shape[0], int)`` is False and its text is a symbol's.
+    A version is captured whole by Dynamo, as ``torch.compile(fullgraph=True)`` captures, without running the function,
+    and compiled by AOTAutograd. Guarded is what Dynamo has read, what strict mode adds, and what the compilers have
+    found out; see docs/guards.md. Versions are the wrapper's own: limits of Dynamo, other wrappers of the function and
+    ``torch._dynamo.reset()`` do not count. What Dynamo does not capture whole (a branch on the values of a tensor, an
+    iterator), and a function that writes to Python objects that it finds, runs eagerly, counted in
+    ``cache_info().eager``. So do calls like it from then on, without another try, until ``cache_clear()``.
+
+    The callable binds as a method where it is found in a class. ``copy.deepcopy`` and pickle give one with a cache of
+    its own.
 
     Args:
         fn: a function of tensors, Python values and pytrees of them, by position and by keyword.
@@ -67,7 +65,7 @@ def aot_function(
         num_params_buffers: as torch's.
         keep_inference_input_mutations: as torch's.
         inference_compiler: as torch's.
-        enable_log: as torch's.
+        enable_log: taken as torch's, and without effect.
         disable_functionalization: as torch's.
         dynamic: True makes all sizes and integers symbolic, False none, None those that changed between calls.
         recompile_limit: how many versions are compiled; by default ``torch._dynamo.config.recompile_limit``.
@@ -93,11 +91,7 @@ def aot_function(
         keep_inference_input_mutations,
         inference_compiler,
         compiler_options,
-        {
-            "enable_log": enable_log,
-            "disable_functionalization": disable_functionalization,
-            "_disable_torch_fn_metadata_mode": _disable_torch_fn_metadata_mode,
-        },
+        {"disable_functionalization": True} if disable_functionalization else {},
     )
     policy = make_policy(recompile_limit, on_recompile_limit, max_entries)
     return UnifiedCache(fn, compilers, dynamic=dynamic, policy=policy)
@@ -151,7 +145,8 @@ def aot_module(mod: torch.nn.Module, *args: Any, **kwargs: Any) -> AOTModule:
     return AOTModule(mod, aot_function(mod, *args, **kwargs))
 
 
-_SIMPLIFIED = inspect.signature(torch_aot.aot_module_simplified).parameters
+#: What make_policy() takes, with its defaults.
+_POLICY = {"recompile_limit": None, "on_recompile_limit": "eager", "max_entries": None}
 
 
 def aot_module_simplified(
@@ -193,8 +188,8 @@ def aot_module_simplified(
         TypeError: a compiler is not callable.
     """
     _check_callable("fw_compiler", fw_compiler)
-    own = {name: value for name, value in options.items() if name in _SIMPLIFIED}
-    rest = {name: value for name, value in options.items() if name not in _SIMPLIFIED}
+    own = {name: value for name, value in options.items() if name in SIMPLIFIED}
+    rest = {name: value for name, value in options.items() if name not in SIMPLIFIED}
     if TracingContext.try_get() is not None:
         compilers = Compilers(fw_compiler, bw_compiler, inference_compiler=inference_compiler, options=rest)
         return torch_aot.aot_module_simplified(  # type: ignore[no-any-return]
@@ -208,9 +203,8 @@ def aot_module_simplified(
             compilers.with_options(inference_compiler),
             **own,
         )
-    policy = {name: rest.pop(name) for name in ("recompile_limit", "on_recompile_limit", "max_entries") if name in rest}
-    forward = aot_function(
-        mod,
+    policy = make_policy(*(rest.pop(name, default) for name, default in _POLICY.items()))
+    compilers = Compilers(
         fw_compiler,
         bw_compiler,
         partition_fn,
@@ -218,11 +212,10 @@ def aot_module_simplified(
         0,
         keep_inference_input_mutations,
         inference_compiler,
-        dynamic=dynamic,
-        disable_functionalization=own.get("disable_functionalization", False),
-        **policy,
-        **rest,
+        rest,
+        own,
     )
+    forward = UnifiedCache(mod, compilers, dynamic=dynamic, policy=policy)
     forward.compile(*args)
     for name in ("zero_grad", "named_parameters", "named_buffers"):
         setattr(forward, name, getattr(mod, name))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from unified_guards.lower.discriminators import shared
-from unified_guards.report.explain import FrameReport, Report
+from unified_guards.report.explain import Report, frame_report
 
 if TYPE_CHECKING:
     from unified_guards.aot.cache import CacheInfo, Recompile, UnifiedCache
-    from unified_guards.aot.entry import AotEntry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,26 +42,7 @@ class AotReport(Report):
         return "\n\n".join([self._head(), *map(str, self.frames)])
 
 
-def _frame(cache: UnifiedCache, entry: AotEntry) -> FrameReport:
-    siblings = [other for other in cache._keys() if other is not entry]
-    return FrameReport(
-        cache.name,
-        entry.guard_set,
-        entry.checked,
-        tuple(entry.removed),
-        len(entry.checked),
-        cache._length(entry),
-        cache._nbytes(entry),
-        entry.python_callbacks,
-        cache._counts(entry),
-        siblings=len(siblings),
-        shared=shared(entry, siblings),
-        discriminators=tuple(entry.discriminators),
-        stopped=entry.stopped,
-    )
-
-
 def report(cache: UnifiedCache) -> AotReport:
     """The report of a cache."""
-    frames = tuple(_frame(cache, entry) for entry in cache._keys())
+    frames = tuple(frame_report(cache.name, entry, cache._entries()) for entry in cache._entries())
     return AotReport(cache.name, frames, cache.cache_info(), cache.recompiles())

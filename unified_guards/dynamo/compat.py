@@ -128,6 +128,7 @@ _KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
 
 _KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.15:dcde85211d46d3d7"})
 _KNOWN_AOT_FORWARDS = frozenset({"2.13:8511280d270389d8", "2.15:8511280d270389d8"})
+_KNOWN_RUNTIME_WRAPPERS = frozenset({"2.13:c8245e89c0186892", "2.15:c8245e89c0186892"})
 _KNOWN_CALLBACKS = frozenset({"2.13:20392b45983115b0", "2.15:a135bd66e864fe06"})
 _KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
 
@@ -155,6 +156,11 @@ def is_known_graph_call(code: types.CodeType) -> bool:
 def is_known_aot_forward(code: types.CodeType) -> bool:
     """Whether this is the function that AOTAutograd gives to Dynamo, as it was read here."""
     return digest_of(code) in _KNOWN_AOT_FORWARDS
+
+
+def is_known_runtime_wrapper(code: types.CodeType) -> bool:
+    """Whether this is AOTAutograd's outermost wrapper around what was compiled, as it was read here."""
+    return digest_of(code) in _KNOWN_RUNTIME_WRAPPERS
 
 
 def digest_of(code: types.CodeType) -> str:
@@ -189,6 +195,12 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
         ("kFxTracing", vars(fx)["_is_fx_tracing_tls"], "flag", False),
         ("kTracing", vars(eval_frame)["_force_eager_nested_compile"], "depth", 0),
     ]
+
+
+def has_new_contents(variable: Any, effects: Any) -> bool:
+    """Whether Dynamo has noted that what an object holds has changed, beside its attributes."""
+    asks = getattr(variable, "is_base_vt_modified", None)  # before 2.15
+    return bool(asks(effects)) if asks is not None else bool(getattr(variable.mutation_type, "is_modified", False))
 
 
 def shape_env_changed(shape_env: Any) -> None:

@@ -293,6 +293,18 @@ def _attach(context: Any, wrapper: types.FunctionType) -> None:
     _give_gate(wrapper, with_gate(gated(wrapper.__code__, ("args", "kwargs"), TRY_IS_TABLE), _C.Gate(made)))
 
 
+def dispatcher_for(context: Any, function: types.FunctionType) -> Dispatcher | None:
+    """A dispatcher for calls of an AOT entry point, which compiles this function in this context of torch's.
+
+    None where it is not known what torch looks at.
+    """
+    if not _learn():
+        return None
+    made = Dispatcher(function, None, False, -1, False, context.callback, _patches_of(context), own=True)
+    made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
+    return made
+
+
 def _enters_plainly(context: Any) -> bool:
     """Whether entering the context of a wrapper does nothing but to count a generation and to patch Dynamo's config."""
     if context.export or not callable(context.callback) or context.error_on_graph_break:
@@ -342,4 +354,4 @@ def counts_of(target: Any) -> tuple[int, dict[str, int]] | None:
     return found.counts if isinstance(found, Dispatcher) else None
 
 
-__all__ = ["Dispatcher", "close", "counts_of", "watch_wrappers"]
+__all__ = ["Dispatcher", "close", "counts_of", "dispatcher_for", "watch_wrappers"]

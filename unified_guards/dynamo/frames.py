@@ -37,11 +37,12 @@ class _Frame(Dispatcher):
         return None if way is None else (*way, None)
 
 
-def watch_frames(put: Callable[[Any, str, Any], None]) -> None:
+def watch_frames(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> None:
     """From now on, the code of cache entries asks a gate.
 
     Args:
         put: is ``setattr`` that remembers what was there.
+        wanted: whether the entry that is being made is one that the frame hook may find.
     """
     original = convert_frame.GuardedCode
     if not TRY_IS_TABLE:
@@ -49,7 +50,8 @@ def watch_frames(put: Callable[[Any, str, Any], None]) -> None:
 
     @functools.wraps(original, updated=())
     def guarded_code(code: types.CodeType, guard_manager: Any, *args: Any, **kwargs: Any) -> Any:
-        return original(_with_gate(code, guard_manager), guard_manager, *args, **kwargs)
+        made = _with_gate(code, guard_manager) if wanted() else code
+        return original(made, guard_manager, *args, **kwargs)
 
     put(convert_frame, "GuardedCode", guarded_code)
 

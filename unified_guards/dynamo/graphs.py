@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 from unified_guards import _C
 from unified_guards.dynamo import compat
 
+#: Plan in csrc/call/plan.h.
+ONE_BY_ONE, AS_LIST = -1, -2
+
 
 class Graph(NamedTuple):
     """How a compiled graph is called.
@@ -24,15 +27,34 @@ class Graph(NamedTuple):
     Attributes:
         owner: what is called, or whose attribute is.
         attribute: the name of that attribute, read on every call; None where the owner itself is called.
-        outputs: -1 where the inputs are given one by one. Otherwise they are given as one list, with gradients switched
-            off, and this many outputs come back.
+        outputs: ONE_BY_ONE or AS_LIST: how the inputs are given. Otherwise they are given as one list, with gradients
+            switched off, and this many outputs come back.
         left_out: the code of the wrappers that are not called, the innermost first. A traceback names them.
     """
 
     owner: Any
     attribute: str | None = None
-    outputs: int = -1
+    outputs: int = ONE_BY_ONE
     left_out: tuple[types.CodeType, ...] = ()
+
+
+class ListGraph:
+    """What AOTAutograd has made of a graph for an AOT entry point, and Dynamo calls.
+
+    Attributes:
+        forward: as AOTAutograd gives it to Dynamo.
+        compiled: the same, called with one list of inputs.
+    """
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        known = isinstance(forward, types.FunctionType) and forward.__code__ is _forward_code()
+        cells = _cells_of(forward) if known else {}
+        self.forward = forward
+        plain = cells.get("params_buffers_flat") == []
+        self.compiled = _without_prologue(cells["compiled_fn"]) if plain else lambda inputs: forward(*inputs)
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.compiled(list(inputs))
 
 
 def graph_of(function: Any) -> Graph | None:
@@ -42,8 +64,26 @@ def graph_of(function: Any) -> Graph | None:
     inner = vars(function).get("_torchdynamo_orig_callable")
     if not callable(inner):
         return None
+    if isinstance(inner, ListGraph):
+        return _left_alone(inner.forward) or Graph(inner.compiled, None, AS_LIST)
     found = _compiled_by_inductor(inner) or Graph(inner)
     return found._replace(left_out=(*found.left_out, function.__code__))
+
+
+def _without_prologue(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """What AOTAutograd has written for one graph, without the wrapper that tells a profiler where it begins."""
+    if not isinstance(compiled, types.FunctionType) or not compat.is_known_runtime_wrapper(compiled.__code__):
+        return compiled
+    cells = _cells_of(compiled)
+    written, inner, first = (cells[name] for name in _OF_RUNTIME_WRAPPER)
+    return functools.partial(written, inner, first, _nothing)
+
+
+_OF_RUNTIME_WRAPPER = ("_codegen_runtime_wrapper", "_inner_compiled_fn", "_first_invocation_ctx")
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_disabled(function: types.FunctionType) -> bool:
@@ -53,10 +93,20 @@ def _is_disabled(function: types.FunctionType) -> bool:
 
 def _compiled_by_inductor(forward: Any) -> Graph | None:
     """What Inductor has compiled, if it stands alone behind the wrappers of AOTAutograd."""
+    found = _left_alone(forward)
+    return found if found is not None and _is_inductors(found.owner) else None
+
+
+def _is_inductors(compiled: Any) -> bool:
     if "torch._inductor.output_code" not in sys.modules:  # a program without Inductor is spared its import
-        return None
+        return False
     from torch._inductor.output_code import CompiledFxGraph
 
+    return type(compiled) is CompiledFxGraph
+
+
+def _left_alone(forward: Any) -> Graph | None:
+    """What a compiler has made, if it stands alone behind the wrappers of AOTAutograd."""
     if not isinstance(forward, types.FunctionType) or forward.__code__ is not _forward_code():
         return None
     cells = _cells_of(forward)
@@ -67,12 +117,14 @@ def _compiled_by_inductor(forward: Any) -> Graph | None:
         return None
     cells = _cells_of(wrapper)
     compiled, outputs = _unwrapped(cells.get("_inner_compiled_fn")), _outputs_of(wrapper)
-    if outputs is None or type(compiled) is not CompiledFxGraph or cells["_first_invocation_ctx"]._is_first:
+    if outputs is None or not callable(compiled) or cells["_first_invocation_ctx"]._is_first:
         return None
-    attribute, own = _attribute_of(compiled), CompiledFxGraph.__call__.__code__
     written = cells["_codegen_runtime_wrapper"].__code__
     left_out = (written, wrapper.__code__, forward.__code__)
-    return Graph(compiled, attribute, outputs, left_out if attribute is None else (own, *left_out))
+    attribute = _attribute_of(compiled) if _is_inductors(compiled) else None
+    if attribute is None:
+        return Graph(compiled, None, outputs, left_out)
+    return Graph(compiled, attribute, outputs, (type(compiled).__call__.__code__, *left_out))
 
 
 def _unwrapped(function: Any) -> Any:
@@ -100,7 +152,7 @@ def _watch_records() -> None:
     _C.learn_flag(("kHook", vars(debug), "RECORD_GRAPH_EXECUTION", False))
 
 
-def _cells_of(function: types.FunctionType) -> dict[str, Any]:
+def _cells_of(function: Any) -> dict[str, Any]:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     return {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
 
@@ -172,4 +224,4 @@ def _same_code(one: types.CodeType | None, other: types.CodeType) -> bool:
     return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 
-__all__ = ["Graph", "graph_of"]
+__all__ = ["Graph", "ListGraph", "graph_of"]

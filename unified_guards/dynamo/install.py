@@ -13,8 +13,8 @@ import inspect
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import torch._dynamo.guards as torch_guards
 from torch._dynamo.output_graph import OutputGraph
@@ -23,7 +23,7 @@ from torch._guards import TracingContext
 from unified_guards import _C, config, verify
 from unified_guards.dynamo import compat, dispatch, frames, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
-from unified_guards.dynamo.provenance import Watch, collecting
+from unified_guards.dynamo.provenance import Watch, collecting, is_barrier
 from unified_guards.dynamo.strict import reads
 from unified_guards.dynamo.strict.backend_call import noting_calls
 from unified_guards.dynamo.tap import Tap, recording
@@ -54,7 +54,7 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
 
     def __init__(self: Any, f_code: types.CodeType, output_graph: Any, *args: Any, **kwargs: Any) -> None:
         context = getattr(output_graph, "tracing_context", None)
-        if not (is_installed() or context in _marked):
+        if not (is_installed() or context in _marked or _thread.capture is not None):
             original(self, f_code, output_graph, *args, **kwargs)
             return
         with _released(context), _collector_paused():
@@ -75,6 +75,31 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
     return __init__
 
 
+def _captured_compile(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``OutputGraph.call_user_compiler``, where a capture may order the inputs of the graph."""
+
+    def call_user_compiler(self: Any, graph: Any, inputs: Any) -> Any:
+        if _thread.capture is not None:
+            inputs = _thread.capture.prepared(graph, inputs)
+        return original(self, graph, inputs)
+
+    is_barrier(call_user_compiler)
+    call_user_compiler.__doc__ = original.__doc__
+    return call_user_compiler
+
+
+def _captured_suffix(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``OutputGraph.codegen_suffix``, which writes the code of what a frame does beside its graph."""
+
+    def codegen_suffix(self: Any, tx: Any, results: Any, *args: Any, **kwargs: Any) -> Any:
+        if _thread.capture is not None:
+            _thread.capture.check(self, results)
+        return original(self, tx, results, *args, **kwargs)
+
+    codegen_suffix.__doc__ = original.__doc__
+    return codegen_suffix
+
+
 class _Installation:
     """What was changed in torch, and how it was before."""
 
@@ -84,10 +109,11 @@ class _Installation:
         self.tap = Tap(self.put)
         self.watch = Watch(self.put)
         name = "call_user_compiler"
-        self.put(OutputGraph, name, noting_calls(vars(OutputGraph)[name], _is_strict))
+        self.put(OutputGraph, name, _captured_compile(noting_calls(vars(OutputGraph)[name], _is_strict)))
+        self.put(OutputGraph, "codegen_suffix", _captured_suffix(vars(OutputGraph)["codegen_suffix"]))
         reads.watch(self.put, _is_strict)
         dispatch.watch_wrappers(self.put)
-        frames.watch_frames(self.put)
+        frames.watch_frames(self.put, lambda: _thread.capture is None)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 
@@ -101,10 +127,26 @@ class _Installation:
             setattr(owner, name, value)
 
 
+class Capture(Protocol):
+    """Who captures frames in a thread."""
+
+    def check(self, output_graph: Any, results: Sequence[Any]) -> None:
+        """Called when a frame is traced to its end. What this raises ends the compilation."""
+
+    def prepared(self, graph: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Called before the backend. The inputs in another order, in which the placeholders are put, too."""
+
+
+class _Thread(threading.local):
+    capture: Capture | None = None
+
+
+_thread = _Thread()
 _lock = threading.RLock()
 _current: _Installation | None = None
 _asked_for = False  # by install()
 _inside = 0  # `with installed()` blocks that are open, in any thread
+_captures = 0  # and `with capturing()` blocks
 _strict_asked_for = False
 _strict_inside = 0
 #: Frames that are being compiled by unified_guards.backend(); each keeps torch patched until its guards are built.
@@ -116,7 +158,7 @@ def _patch_as_wanted() -> None:
     """Patches torch if anybody wants that now, and takes it back if nobody does. The caller has the lock."""
     global _current
     # In a loop: meanwhile the garbage collector may end the mark of a frame, which changes what is wanted.
-    while (wanted := _asked_for or _inside > 0 or _marked_count > 0) is not (_current is not None):
+    while (wanted := _asked_for or _inside > 0 or _captures > 0 or _marked_count > 0) is not (_current is not None):
         if wanted:
             _current = _Installation()
         elif _current is not None:
@@ -165,7 +207,7 @@ def is_installed() -> bool:
 
 
 def _is_strict() -> bool:
-    return _strict_asked_for or _strict_inside > 0 or config.strict
+    return _strict_asked_for or _strict_inside > 0 or config.strict or _thread.capture is not None
 
 
 def _count_marked(count: int) -> None:
@@ -225,7 +267,25 @@ def installed(*, strict: bool = False) -> Iterator[None]:
             _patch_as_wanted()
 
 
+@contextlib.contextmanager
+def capturing(capture: Capture) -> Iterator[None]:
+    """What this thread compiles inside the ``with`` block has its guards lifted, strictly, whether installed or not."""
+    global _captures
+    with _lock:
+        _captures += 1
+        _patch_as_wanted()
+    before, _thread.capture = _thread.capture, capture
+    try:
+        yield
+    finally:
+        _thread.capture = before
+        with _lock:
+            _captures -= 1
+            _patch_as_wanted()
+
+
 __all__ = [
+    "capturing",
     "install",
     "installed",
     "is_installed",

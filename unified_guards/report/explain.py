@@ -235,7 +235,8 @@ def _name_of(code: types.CodeType) -> str:
     return f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
 
 
-def _frame_report(name: str, entry: DynamoEntry, entries: list[DynamoEntry]) -> FrameReport:
+def frame_report(name: str, entry: DynamoEntry, entries: list[DynamoEntry]) -> FrameReport:
+    """The report of one entry of a function that has these."""
     siblings = [other for other in entries if other is not entry]
     return FrameReport(
         name,
@@ -268,7 +269,7 @@ def report_of(name: str, made: Sequence[Compiled]) -> Report:
         of_code = [each.entry for each in made if each.code is code and each.entry is not None]
         title = _name_of(code)
         frames.append(
-            FrameReport(title, None, left_because=why) if entry is None else _frame_report(title, entry, of_code)
+            FrameReport(title, None, left_because=why) if entry is None else frame_report(title, entry, of_code)
         )
     return Report(name, tuple(frames))
 
@@ -277,7 +278,7 @@ def _entry_report(code: types.CodeType, wrapper: Any, entries: list[DynamoEntry]
     name = _name_of(code)
     if not isinstance(wrapper, UnifiedGuardManagerWrapper):
         return FrameReport(name, None)
-    return _frame_report(name, wrapper.entry, entries)
+    return frame_report(name, wrapper.entry, entries)
 
 
 def _remembered(entry: DynamoEntry) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from unified_guards.dynamo.strict.lookups import attributes
 from unified_guards.dynamo.strict.memory import memory, offsets
 from unified_guards.dynamo.strict.methods import functions, methods
 from unified_guards.dynamo.strict.reads import taken
-from unified_guards.dynamo.strict.values import orders, values
+from unified_guards.dynamo.strict.values import keywords, orders, values
 from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source
 
 #: Each reads what was lifted and the live objects, and yields guards that hold now.
@@ -30,6 +30,7 @@ RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (
     functions,
     values,
     orders,
+    keywords,
     memory,
     offsets,
     attributes,

@@ -1,18 +1,19 @@
 """Rules: constants and containers are the same to the last bit, in the same order.
 
-Entry points: :func:`values`, :func:`orders`.
+Entry points: :func:`values`, :func:`orders`, :func:`keywords`.
 """
 
 from __future__ import annotations
 
 import collections
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from unified_guards.dynamo.strict.known import Extra, Known, is_constant, kind_of, parts
-from unified_guards.guards.ir import Access, Test, guard
+from unified_guards.guards.ir import Access, Source, Test, guard
 
 #: Types whose values are never equal to a value of another type.
 _ALONE = frozenset({str, bytes, type(None), type(...), type, torch.dtype, torch.device})
@@ -62,3 +63,16 @@ def orders(known: Known) -> Iterator[Extra]:
         if all(map(is_constant, keys)):
             made = guard(Test.MAPPING_KEYS, (item.source,), (keys,))
             yield Extra(made, item.source, "the order of an OrderedDict")
+
+
+def keywords(known: Known) -> Iterator[Extra]:
+    """That the keyword arguments of a frame that takes any come in the same order: it may go through them."""
+    code = known.code
+    if not code.co_flags & inspect.CO_VARKEYWORDS:
+        return
+    given = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARARGS)
+    source = Source.frame().child(Access.LOCAL, code.co_varnames[given])
+    named = known.live(source)
+    if type(named) is dict and len(named) > 1 and source in known.guard_set.sources():
+        made = guard(Test.MAPPING_KEYS, (source,), (tuple(named),))
+        yield Extra(made, source, "the order of keyword arguments")
