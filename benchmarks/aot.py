@@ -4,8 +4,8 @@
 
 Both compile the same function with the same compiler, a nop that returns the graph's own ``forward``. In each round the
 two are timed one after the other, in either order, and so is the compiled function that torch made, called on a flat
-list: what is left of torch's call when nobody flattens or rebuilds. Ours may cost less than that: what the function does
-not read is no input of its graph. Medians over rounds.
+list: what is left of torch's call when nobody flattens or rebuilds. Ours may cost less than that: what the function
+does not read is no input of its graph. Medians over rounds.
 """
 
 from __future__ import annotations

@@ -163,6 +163,9 @@ def test_code_that_nobody_has_seen_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"nobody has seen the code of .*hidden"):
         traced(lambda x: hidden(x), torch.ones(1))
+    cached = unified_guards.aot_function(lambda x: hidden(x), nop)
+    assert cached(torch.ones(1)).tolist() == [2]
+    assert len(cached.cache_info().eager) == 1
 
 
 def test_guards_that_never_hold_are_refused() -> None:

@@ -149,6 +149,8 @@ class _Capture:
         for node in graph.graph.nodes:
             if node.op == "call_function" and _sets_state(node.target):
                 self._refuse(f"the function calls {node.target.__name__}()")
+        if (unseen := _unseen(graph)) is not None:
+            self._refuse(f"nobody has seen the code of {unseen}")
         for each in inputs:
             if isinstance(each, torch.Tensor) and not _is_traced_as_it_is(each):
                 self._refuse(f"a {type(each).__qualname__} is among the inputs, which AOTAutograd takes for a Tensor")
@@ -371,6 +373,16 @@ def _sets_state(function: Any) -> bool:
     module = getattr(function, "__module__", None) or ""
     is_public = module == "torch" or module.startswith(("torch.random", "torch.backends", "torch.utils"))
     return is_public and _SET_STATE.match(getattr(function, "__name__", "")) is not None
+
+
+def _unseen(graph: torch.fx.GraphModule) -> str | None:
+    """A function of the user's that Dynamo has put into its graph as it is (``torch.compiler.allow_in_graph``)."""
+    graphs = [each.graph for each in graph.modules() if isinstance(each, torch.fx.GraphModule)]
+    for node in (node for each in graphs for node in each.nodes if node.op == "call_function"):
+        module = getattr(node.target, "__module__", None) or ""
+        if type(node.target) is types.FunctionType and module.partition(".")[0] not in ("torch", "functorch"):
+            return str(node.target.__qualname__)
+    return None
 
 
 def _named(variable: Any) -> str:

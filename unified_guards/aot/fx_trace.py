@@ -56,8 +56,6 @@ class _Lowering:
         self.inputs: list[Any] = []
 
     def __call__(self, graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-        if (unseen := _unseen(graph)) is not None:
-            raise NotCaptured(f"nobody has seen the code of {unseen}")
         given = [node.meta.get("grapharg") for node in graph.graph.find_nodes(op="placeholder")]
         self.inputs = [getattr(each, "example", None) for each in given]
         mode = TracingContext.get().fake_mode
@@ -71,16 +69,6 @@ class _Lowering:
 
 #: In the names of functions that Dynamo makes to draw random numbers of Python's, before a graph is called.
 _RANDOM_NUMBERS = "gen_rand_values"
-
-
-def _unseen(graph: torch.fx.GraphModule) -> str | None:
-    """A function of the user's that Dynamo has put into its graph as it is (``torch.compiler.allow_in_graph``)."""
-    graphs = [each.graph for each in graph.modules() if isinstance(each, torch.fx.GraphModule)]
-    for node in (node for each in graphs for node in each.nodes if node.op == "call_function"):
-        module = getattr(node.target, "__module__", None) or ""
-        if type(node.target) is types.FunctionType and module.partition(".")[0] != "torch":
-            return str(node.target.__qualname__)
-    return None
 
 
 def _raise_functions_own(error: BaseException | None) -> None:
