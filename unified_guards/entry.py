@@ -1,6 +1,6 @@
 """One compiled version of a function: its guards, what is checked of them, and why it was passed over.
 
-Dynamo's cache entries (``dynamo/entry.py``) and the versions of an AOT entry point (``aot/entry.py``) are both one of
+Dynamo's cache entries (``dynamo/entry.py``) and the graphs of ``make_fx`` (``aot/fx_guards.py``) have both one of
 these. Entry point: :class:`Entry`.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from unified_guards.aot.lifting import tensor_facts
+from unified_guards.dynamo.strict.memory import tensor_guard
 from unified_guards.guards import expressions
 from unified_guards.guards.expressions import Op, Term, const, expression, read, term
 from unified_guards.guards.ir import Access, Guard, GuardSet, Provenance, Source, Test, guard
@@ -64,7 +64,7 @@ def same(one: Source, other: Source) -> Guard:
 def tensor(source: Source, *sizes: int | None, strides: tuple[int | None, ...] | None = None) -> Guard:
     """A tensor guard on contiguous floats; of what is None nothing is asked."""
     value = torch.empty([3 if size is None else size for size in sizes])
-    facts = tensor_facts(value, value.size(), value.stride())
+    (facts,) = tensor_guard(source, value).params
     return guard(Test.TENSOR, (source,), (facts._replace(sizes=sizes, strides=strides or facts.strides),))
 
 

@@ -27,9 +27,10 @@ import torch._dynamo.eval_frame as torch_frames
 from torch._dynamo import convert_frame, exc
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._dynamo.side_effects import SideEffects
-from torch._dynamo.source import AttrSource
+from torch._dynamo.source import AttrSource, DictGetItemSource
 from torch._dynamo.variables import ConstantVariable, UserDefinedObjectVariable, UserFunctionVariable
 from torch._dynamo.variables.base import AttributeMutationNew, ValueMutationExisting, ValueMutationNew
+from torch._dynamo.variables.dicts import ConstDictVariable
 from torch._dynamo.variables.iter import IteratorVariable
 from torch._dynamo.variables.lists import ListIteratorVariable
 from torch._guards import TracingContext
@@ -136,7 +137,7 @@ class _Capture:
         effects: SideEffects = output_graph.side_effects
         for variable in effects.id_to_variable.values():
             new = isinstance(variable.mutation_type, AttributeMutationNew | ValueMutationNew)
-            if not new and effects.is_modified(variable) and not _is_put_back(variable, effects):
+            if not new and effects.is_modified(variable) and not _is_put_back(variable, effects, output_graph):
                 self._refuse(f"the function changes {_named(variable)}")
 
     def _refuse(self, reason: str) -> None:
@@ -148,6 +149,8 @@ class _Capture:
         for node in graph.graph.nodes:
             if node.op == "call_function" and _sets_state(node.target):
                 self._refuse(f"the function calls {node.target.__name__}()")
+        if (unseen := _unseen(graph)) is not None:
+            self._refuse(f"nobody has seen the code of {unseen}")
         for each in inputs:
             if isinstance(each, torch.Tensor) and not _is_traced_as_it_is(each):
                 self._refuse(f"a {type(each).__qualname__} is among the inputs, which AOTAutograd takes for a Tensor")
@@ -324,8 +327,10 @@ def _keep_from_reset(code: types.CodeType) -> None:
 # -- what is not captured ----------------------------------------------------------------------------------------------
 
 
-def _is_put_back(variable: Any, effects: SideEffects) -> bool:
-    """Whether all attributes that were written have in the end what they had at first."""
+def _is_put_back(variable: Any, effects: SideEffects, output_graph: Any) -> bool:
+    """Whether all attributes that were written, or all items, have in the end what they had at first."""
+    if type(variable) is ConstDictVariable:
+        return _has_old_items(variable, output_graph)
     written = effects.store_attr_mutations.get(variable)
     if not written or type(variable) is not UserDefinedObjectVariable or compat.has_new_contents(variable, effects):
         return False
@@ -333,6 +338,16 @@ def _is_put_back(variable: Any, effects: SideEffects) -> bool:
     if type(before) is not dict:
         return False
     return all(name in before and _is_what_was(before[name], variable, name, now) for name, now in written.items())
+
+
+def _has_old_items(variable: ConstDictVariable, output_graph: Any) -> bool:
+    try:
+        before = output_graph.resolve_source_value(variable.source)
+        now = {key.vt.as_python_constant(): value.realize() for key, value in variable.items.items()}
+    except Exception:  # a key that is no constant, or a source whose object cannot be told
+        return False
+    same = type(before) is dict and list(before) == list(now)
+    return same and all(value.source == DictGetItemSource(variable.source, key) for key, value in now.items())
 
 
 def _is_what_was(before: Any, owner: Any, name: str, now: Any) -> bool:
@@ -358,6 +373,16 @@ def _sets_state(function: Any) -> bool:
     module = getattr(function, "__module__", None) or ""
     is_public = module == "torch" or module.startswith(("torch.random", "torch.backends", "torch.utils"))
     return is_public and _SET_STATE.match(getattr(function, "__name__", "")) is not None
+
+
+def _unseen(graph: torch.fx.GraphModule) -> str | None:
+    """A function of the user's that Dynamo has put into its graph as it is (``torch.compiler.allow_in_graph``)."""
+    graphs = [each.graph for each in graph.modules() if isinstance(each, torch.fx.GraphModule)]
+    for node in (node for each in graphs for node in each.nodes if node.op == "call_function"):
+        module = getattr(node.target, "__module__", None) or ""
+        if type(node.target) is types.FunctionType and module.partition(".")[0] not in ("torch", "functorch"):
+            return str(node.target.__qualname__)
+    return None
 
 
 def _named(variable: Any) -> str:

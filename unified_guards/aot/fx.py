@@ -3,79 +3,82 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch.fx.experimental import proxy_tensor
 
-from unified_guards import _C, verify
-from unified_guards.aot.cache import is_being_traced, tracing
-from unified_guards.aot.entry import AotEntry, Lifted, guard_set_of
-from unified_guards.aot.lifting import Dimensions, Leaf, Role, keep_shared_memory_static
-from unified_guards.aot.shapes import fake_mode_for, make_fake
-from unified_guards.aot.stand_in import StandIn
+from unified_guards.aot.cache import is_being_traced
+from unified_guards.aot.fx_guards import Version, travelling
+from unified_guards.aot.fx_trace import MODES, Tracer
 from unified_guards.entry import text_of
-from unified_guards.errors import GuardError, Unguardable
-from unified_guards.guards.ir import Guard, GuardSet, Test, guard
+from unified_guards.errors import GuardError
+from unified_guards.guards.ir import Guard, GuardSet
 
 _ON_FAILURE = ("raise", "retrace", "ignore")
 
 
-class _Version(NamedTuple):
-    """A graph and its guards. The first version's graph is that of the module which is called, a copy perhaps: None."""
+class Guards:
+    """The guards of a :class:`GuardedGraphModule` and, with ``on_guard_failure="retrace"``, of its later versions.
 
-    graph: torch.fx.GraphModule | None
-    entry: AotEntry
+    Attributes:
+        first: the version that was traced first.
+        left: guards that did not travel with a pickled graph, as texts.
+    """
 
-
-class Guards(_C.Lookup):
-    """The guards of a :class:`GuardedGraphModule` and, with ``on_guard_failure="retrace"``, of its later versions."""
-
-    def __init__(self, trace: Callable[..., tuple[torch.fx.GraphModule, AotEntry]], on_guard_failure: str) -> None:
-        super().__init__()
+    def __init__(self, trace: Callable[..., Version] | None, on_guard_failure: str) -> None:
         self.trace = trace
         self.on_guard_failure = on_guard_failure
-        self.first: AotEntry
+        self.versions: list[Version] = []
+        self.first: Version
+        self.left: tuple[str, ...] = ()
 
-    def add(self, graph: torch.fx.GraphModule | None, entry: AotEntry) -> None:
+    def add(self, version: Version) -> None:
         """A version, tried before the others."""
-        if not self._keys():
-            self.first = entry
-        share, rebuild = verify.share(), [(_C.REBUILD["LEAF"], 0, None)]
-        self._add(_Version(graph, entry), entry.program.rows, list, rebuild, entry.oracle(share), share)
+        if not self.versions:
+            self.first = version
+        self.versions.insert(0, version)
 
-    def version_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Version | None:
+    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Version | None:
+        """The version whose guards hold."""
+        return next((version for version in self.versions if version.check(args, kwargs)), None)
+
+    def version_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Version | None:
         """What to run; None when no guards hold and nothing else was asked for."""
-        found: _Version | None = self._find(args, kwargs)
-        if found is None and self.on_guard_failure == "retrace" and not kwargs:
-            self.add(*self.trace(*args))
-            found = self._keys()[0]
+        found = self.find(args, kwargs)
+        if found is None and self.on_guard_failure == "retrace" and self.trace is not None:
+            found = self.trace(*args, **kwargs)
+            self.add(found)
         return found
 
     def error(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> GuardError:
         """What to raise after a failed check of the version that was traced first."""
-        version = next(item for item in self._keys() if item.entry is self.first)
-        failure = self.first.failure(self._last_failure(version), {"args": args, "kwargs": kwargs})
+        failure = self.first.failure(args, kwargs)
         failed = failure.origin if failure is not None and isinstance(failure.origin, Guard) else None
-        text = text_of(failure)
-        provenance = () if failed is None else self.first.checked.provenance(failed)
         return GuardError(
-            f"this graph was traced for other inputs; the guard that fails: {text}\nTrace again for these inputs, or "
-            "pass on_guard_failure='retrace' (or 'ignore') to make_fx.",
+            f"this graph was traced for other inputs; the guard that fails: {text_of(failure)}\nTrace again for these "
+            "inputs, or pass on_guard_failure='retrace' (or 'ignore') to make_fx.",
             failed,
-            provenance,
+            () if failed is None else self.first.entry.checked.provenance(failed),
         )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Guards:
         return self
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            "guards know objects of this process by address and are not picklable: keep gm.guards.to_json(), and "
-            "pickle torch.fx.GraphModule(gm, gm.graph)"
-        )
+        """The guards on arguments and on the thread, as text. The function stays, and what was guarded of it."""
+        taken, left = travelling(self.first.entry.guard_set)
+        how = "raise" if self.on_guard_failure == "retrace" else self.on_guard_failure
+        return _from_text, (taken.to_json(), self.first.keywords, (*self.left, *left), how)
+
+
+def _from_text(text: str, keywords: tuple[str, ...], left: tuple[str, ...], on_guard_failure: str) -> Guards:
+    made = Guards(None, on_guard_failure)
+    made.add(Version(GuardSet.from_json(text), None, keywords))
+    made.left = left
+    return made
 
 
 class GuardedGraphModule(torch.fx.GraphModule):
@@ -83,6 +86,10 @@ class GuardedGraphModule(torch.fx.GraphModule):
 
     ``forward`` runs the graph unchecked. Under another tracer or transform calls are not checked: their inputs are not
     what the graph was traced for, by nature.
+
+    It can be copied and pickled. A copy has the same guards. A pickled graph takes those on its arguments and on the
+    state of the thread along; what its function read beside them stays in this process, and ``guards_left_behind``
+    says so there.
     """
 
     _unified: Guards | None = None
@@ -90,11 +97,16 @@ class GuardedGraphModule(torch.fx.GraphModule):
     @property
     def guards(self) -> GuardSet:
         """What must hold of the inputs, and of what the function read beside them, for this graph to be right."""
-        return self._held().first.guard_set
+        return self._held().first.entry.guard_set
+
+    @property
+    def guards_left_behind(self) -> tuple[str, ...]:
+        """The guards that did not come along when the graph was pickled, as texts."""
+        return self._held().left
 
     def check(self, *args: Any, **kwargs: Any) -> bool:
         """Whether the guards hold for a call with these arguments."""
-        return self._held()._find(args, kwargs) is not None
+        return self._held().find(args, kwargs) is not None
 
     def _held(self) -> Guards:
         if self._unified is None:
@@ -106,6 +118,18 @@ class GuardedGraphModule(torch.fx.GraphModule):
         object.__setattr__(made, "_unified", self._unified)
         return made
 
+    def __copy__(self) -> GuardedGraphModule:
+        made = _guarded(super().__copy__())
+        object.__setattr__(made, "_unified", self._unified)
+        return made
+
+    def __reduce__(self) -> Any:
+        graph = copy.deepcopy(self.graph)
+        for node in graph.nodes:
+            if isinstance(node.type, str):
+                node.type = None  # torch cannot write down annotations that are strings
+        return _unpickled, (torch.fx.GraphModule(self, graph), self._unified)
+
     def recompile(self) -> Any:
         """As torch's; the call that it generates is put behind the check."""
         made = super().recompile()
@@ -114,17 +138,30 @@ class GuardedGraphModule(torch.fx.GraphModule):
 
         def __call__(self: GuardedGraphModule, *args: Any, **kwargs: Any) -> Any:
             held = self._unified
-            if held is None or held.on_guard_failure == "ignore":
+            if held is None or torch.compiler.is_compiling():
                 return unchecked(self, *args, **kwargs)
-            version = held.version_for(args, kwargs)
+            version = held.first if held.on_guard_failure == "ignore" else held.version_for(args, kwargs)
             if version is None and not is_being_traced(args, kwargs):
                 raise held.error(args, kwargs)
-            if version is None or version.graph is None:
-                return unchecked(self, *args, **kwargs)
-            return version.graph.forward(*args, **kwargs)
+            version = version or held.first
+            given = version.in_order(args, kwargs)
+            return unchecked(self, *given) if version.graph is None else version.graph.forward(*given)
 
         cls.__call__ = __call__
         return made
+
+
+def _guarded(graph: torch.fx.GraphModule) -> GuardedGraphModule:
+    made = GuardedGraphModule(graph, graph.graph)
+    made.__dict__.update({name: value for name, value in vars(graph).items() if name not in vars(made)})
+    made.meta.update(graph.meta)
+    return made
+
+
+def _unpickled(graph: torch.fx.GraphModule, held: Guards | None) -> GuardedGraphModule:
+    made = _guarded(graph)
+    object.__setattr__(made, "_unified", held)
+    return made
 
 
 def make_fx(
@@ -138,6 +175,9 @@ def make_fx(
 ) -> Callable[..., GuardedGraphModule]:
     """``torch.fx.experimental.proxy_tensor.make_fx`` whose graph carries its guards.
 
+    The function is captured whole by Dynamo, whose guards the graph gets, and what was captured is traced: the function
+    itself does not run, tensors are not written to, and generators of random numbers stay where they are.
+
     Args:
         f: a function, traced for the arguments of the call of what this returns.
         decomposition_table: as torch's.
@@ -148,8 +188,8 @@ def make_fx(
             ``"retrace"`` (and run the new graph, kept beside the first) or ``"ignore"``.
 
     Returns:
-        A function of example arguments that gives a :class:`GuardedGraphModule`: ``gm.guards`` prints and serialises,
-        ``gm.check(*args)`` answers, ``gm(*args)`` checks and runs.
+        A function of example arguments, by position and by keyword, that gives a :class:`GuardedGraphModule`:
+        ``gm.guards`` prints and serialises, ``gm.check(*args)`` answers, ``gm(*args)`` checks and runs.
 
     Raises:
         ValueError: ``on_guard_failure`` or ``tracing_mode`` is not known.
@@ -157,88 +197,18 @@ def make_fx(
     """
     if on_guard_failure not in _ON_FAILURE:
         raise ValueError(f"on_guard_failure must be one of {', '.join(_ON_FAILURE)}; got {on_guard_failure!r}")
-    if tracing_mode not in ("real", "fake", "symbolic"):
+    if tracing_mode not in MODES:
         raise ValueError(f"tracing_mode must be 'real', 'fake' or 'symbolic'; got {tracing_mode!r}")
-
-    def trace(*args: Any) -> tuple[torch.fx.GraphModule, AotEntry]:
-        with tracing:  # torch patches itself meanwhile, for the whole process
-            return _trace(f, args, tracing_mode, on_guard_failure, decomposition_table, _allow_non_fake_inputs, options)
+    tracer = Tracer(f, decomposition_table, tracing_mode, _allow_non_fake_inputs, options)
 
     @functools.wraps(f)
-    def wrapped(*args: Any) -> GuardedGraphModule:
-        graph, entry = trace(*args)
-        made = GuardedGraphModule(graph, graph.graph)
-        made.__dict__.update({name: value for name, value in vars(graph).items() if name not in vars(made)})
-        made.meta.update(graph.meta)
-        held = Guards(trace, on_guard_failure)
-        held.add(None, entry)
+    def wrapped(*args: Any, **kwargs: Any) -> GuardedGraphModule:
+        version = tracer.trace(*args, **kwargs)
+        assert version.graph is not None
+        made = _guarded(version.graph)
+        held = Guards(tracer.trace, on_guard_failure)
+        held.add(version.of_the_module_itself())
         object.__setattr__(made, "_unified", held)
         return made
 
     return wrapped
-
-
-def _trace(
-    f: Callable[..., Any],
-    args: tuple[Any, ...],
-    tracing_mode: str,
-    on_guard_failure: str,
-    table: Any,
-    allow_real: bool,
-    options: dict[str, Any],
-) -> tuple[torch.fx.GraphModule, AotEntry]:
-    symbolic = tracing_mode == "symbolic"
-    try:
-        lifted = Lifted(f, args, {}, Dimensions(symbolic))
-        leaves = [leaf for leaf in lifted.lifting.leaves if leaf.role is Role.ARGUMENT]
-        shape_env = _make_inputs(leaves, lifted, tracing_mode, allow_real)
-        traced_args, _ = lifted.template({leaf: leaf.fake for leaf in leaves})
-        mode = StandIn({}, {id(leaf.fake): leaf for leaf in leaves})
-
-        @functools.wraps(f)
-        def watched(*inner: Any) -> Any:
-            with mode.watching(), mode:
-                return f(*inner)
-
-        try:
-            graph = proxy_tensor.make_fx(watched, table, tracing_mode, allow_real, **options)(*traced_args)
-        finally:
-            changed = lifted.state.restore()
-        if changed is not None:
-            raise Unguardable(f"the function changes {changed}")
-        guard_set = guard_set_of(lifted, shape_env, leaves=leaves, storages=_mutates(graph), offsets=mode.reads_offset)
-    except Unguardable as reason:
-        raise TypeError(f"make_fx cannot guard what {getattr(f, '__name__', f)} depends on: {reason}") from None
-    return graph, AotEntry(guard_set, [], list(lifted.lifting.kept.values()))
-
-
-def _make_inputs(leaves: list[Leaf], lifted: Lifted, tracing_mode: str, allow_real: bool) -> Any:
-    """Gives every leaf what stands for it while tracing; returns the ShapeEnv, if there is one.
-
-    What the function captured stays what it is: torch puts it into the graph as a constant, so it must also stay the
-    same object.
-    """
-    for leaf in lifted.lifting.leaves:
-        leaf.fake = leaf.value
-        if leaf.role is not Role.ARGUMENT:
-            params = (id(leaf.value), "that tensor")
-            lifted.lifting.keep(leaf.value)
-            lifted.lifting.relations.append((guard(Test.IS, (leaf.source,), params), leaf.maker))
-    if tracing_mode == "real":
-        return None
-    symbolic = tracing_mode == "symbolic"
-    keep_shared_memory_static(leaves)
-    mode = fake_mode_for(
-        [leaf.value for leaf in leaves],
-        symbolic=True,
-        allow_fallback_kernels=not symbolic,
-        allow_non_fake_inputs=allow_real,
-        static_shapes=not symbolic,
-    )
-    make_fake(leaves, mode)
-    return mode.shape_env if symbolic else None
-
-
-def _mutates(graph: torch.fx.GraphModule) -> bool:
-    schemas = (getattr(node.target, "_schema", None) for node in graph.graph.nodes)
-    return any(schema is not None and schema.is_mutable for schema in schemas)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import inspect
 import re
 import types
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
 import torch
 
@@ -209,6 +211,31 @@ def shape_env_changed(shape_env: Any) -> None:
         if hasattr(shape_env, counter):
             setattr(shape_env, counter, getattr(shape_env, counter) + 1)
     shape_env._prev_cache_key = shape_env._get_key()
+
+
+def slot_queries() -> list[tuple[Any, str]]:
+    """The functions that Dynamo asks which operations a class has (from 2.13; more from 2.15 on): module and name."""
+    found = []
+    for module, name in (("object_protocol", "_get_cached_slots"), ("base", "_tp_type"), ("base", "_compute_slotdefs")):
+        with contextlib.suppress(ImportError):
+            found.append((importlib.import_module(f"torch._dynamo.variables.{module}"), name))
+    return found
+
+
+def autograd_is_captured() -> contextlib.AbstractContextManager[Any]:
+    """While it is entered, Dynamo captures calls of autograd, where it can."""
+    from torch._dynamo import config
+
+    known = hasattr(config, "trace_autograd_ops")
+    return config.patch(trace_autograd_ops=True) if known else contextlib.nullcontext()
+
+
+def end_graph(what: str, where: str) -> NoReturn:
+    """Has Dynamo end the graph here, or raise where the whole function must be one graph."""
+    from torch._dynamo.exc import unimplemented
+
+    end: Callable[..., NoReturn] = unimplemented
+    end(gb_type=what, context=where, explanation="No guard can hold on to it.", hints=[])
 
 
 def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:

@@ -24,7 +24,7 @@ from unified_guards import _C, config, verify
 from unified_guards.dynamo import compat, dispatch, frames, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.provenance import Watch, collecting, is_barrier
-from unified_guards.dynamo.strict import reads
+from unified_guards.dynamo.strict import breaks, reads
 from unified_guards.dynamo.strict.backend_call import noting_calls
 from unified_guards.dynamo.tap import Tap, recording
 from unified_guards.dynamo.unify import finish
@@ -112,6 +112,7 @@ class _Installation:
         self.put(OutputGraph, name, _captured_compile(noting_calls(vars(OutputGraph)[name], _is_strict)))
         self.put(OutputGraph, "codegen_suffix", _captured_suffix(vars(OutputGraph)["codegen_suffix"]))
         reads.watch(self.put, _is_strict)
+        breaks.watch(self.put, _is_strict)
         dispatch.watch_wrappers(self.put)
         frames.watch_frames(self.put, lambda: _thread.capture is None)
         manager = torch_guards.CheckFunctionManager

@@ -4,7 +4,7 @@ A *source* is a path to an object (``L['self'].__dict__['training']``); a *guard
 sources. Both are immutable and interned: two that say the same are one object, so equality is identity. A
 :class:`GuardSet` is the ordered set of guards of one cache entry, each with its provenance. Entry points:
 :meth:`Source.frame` and :meth:`Source.child`, then :func:`guard`, then :class:`GuardSet`. Written by
-``dynamo/lift.py`` and ``aot/entry.py``; ``pipeline.py`` shows who reads it.
+``dynamo/lift.py`` and ``aot/fx_guards.py``; ``pipeline.py`` shows who reads it.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ from unified_guards.dynamo.strict.lookups import attributes
 from unified_guards.dynamo.strict.memory import memory, offsets
 from unified_guards.dynamo.strict.methods import functions, methods
 from unified_guards.dynamo.strict.reads import taken
+from unified_guards.dynamo.strict.specials import specials
+from unified_guards.dynamo.strict.state import folds, imports, storages
 from unified_guards.dynamo.strict.values import keywords, orders, values
 from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source
 
@@ -34,6 +36,10 @@ RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (
     memory,
     offsets,
     attributes,
+    specials,
+    imports,
+    folds,
+    storages,
 )
 
 
@@ -63,6 +69,7 @@ def with_extras(lifted: Lifted, output_graph: Any) -> Lifted:
         live=Live(output_graph.local_scope),
         code=code,
         f_globals=output_graph.global_scope,
+        codes=tuple(context.traced_code),
         traced=frozenset(map(id, inlined)),
         tensors=lifted.tensors,
         call=call,

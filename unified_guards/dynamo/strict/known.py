@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from unified_guards import _C
-from unified_guards.dynamo.strict.reads import Reads
+from unified_guards.dynamo.strict.reads import Reads, can_change
 from unified_guards.guards.accesses import follow
 from unified_guards.guards.ir import Access, Guard, GuardSet, Source, Test, guard
 from unified_guards.guards.names import name_at
@@ -88,7 +88,8 @@ class Known(NamedTuple):
     live: Live
     code: types.CodeType  # of the frame
     f_globals: dict[str, Any]  # of the frame
-    traced: frozenset[int]  # addresses of the code objects that Dynamo inlined in it
+    codes: tuple[types.CodeType, ...]  # that of the frame, and those that Dynamo inlined in it
+    traced: frozenset[int]  # addresses of the latter
     tensors: dict[str, Any]  # that torch guards, by torch's names of their sources
     call: Call | None
     mutated: list[bool] | None  # of the inputs of `call`, as far as is known; None when none is
@@ -102,8 +103,6 @@ class Known(NamedTuple):
         self.done.add(what)
         return not known
 
-
-_IMMUTABLE_TYPE = 1 << 8  # Py_TPFLAGS_IMMUTABLETYPE
 
 #: What wraps a function in a class, and the attribute that has it.
 WRAPPERS: dict[type, str] = {classmethod: "__func__", staticmethod: "__func__", property: "fget"}
@@ -125,11 +124,6 @@ def mro_of(kind: type) -> tuple[type, ...]:
 def own_of(kind: type) -> Mapping[str, Any]:
     found: Mapping[str, Any] = type.__dict__["__dict__"].__get__(kind)
     return found
-
-
-def can_change(kind: type) -> bool:
-    """Whether names can be put into the class itself."""
-    return not kind.__flags__ & _IMMUTABLE_TYPE
 
 
 def same_object(source: Source, value: Any) -> Guard:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import builtins
 import contextlib
+import functools
 import sys
 import types
 import weakref
@@ -20,8 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unified_guards.dynamo.strict.known import WRAPPERS, Extra, Known, can_change, mro_of, order_of, own_of, same_value
-from unified_guards.dynamo.strict.reads import Asked
+from unified_guards.dynamo.strict.known import WRAPPERS, Extra, Known, mro_of, order_of, own_of, same_value
+from unified_guards.dynamo.strict.reads import Asked, can_change
 from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.ir import Access, Source, Test, guard
 from unified_guards.guards.names import name_at
@@ -31,6 +32,8 @@ _FOUND = "an attribute of a class"
 #: Attributes that ``nn.Module`` sets. Dynamo reads them for itself, of every module that is called; and so it reads the
 #: items of a container, whose names are no identifiers.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+#: Attributes of a tensor that Dynamo takes for constant, and that its guard does not look at.
+_OF_AUTOGRAD = frozenset({"is_leaf", "grad_fn", "grad_dtype", "volatile", "name"})
 _PLAIN_TENSORS = (torch.Tensor, nn.Parameter, nn.Buffer)
 
 
@@ -67,7 +70,7 @@ class _Named(weakref.ref[Any]):
         self.__name__ = f"reference to {name_at(id(value))}"
 
 
-class _Lookups:
+class Lookups:
     def __init__(self, known: Known) -> None:
         self.known = known
         self.known_sources = _KnownSources(known)
@@ -85,18 +88,37 @@ class _Lookups:
             if (source := self.known_sources.of(kind)) is not None:
                 yield from self._in_classes(kind, source, name, source, mro_of(kind).index(after) + 1)
 
+    def special(self, kind: type, names: list[str]) -> Iterator[Extra]:
+        """Lookups in a class that pass by the object."""
+        if (source := self.known_sources.of(kind)) is not None:
+            for name in names:
+                yield from self._in_classes(kind, source, name, source, 0)
+
+    def unbound(self) -> Iterator[Extra]:
+        """That functions which raised when they were called have no other defaults."""
+        for function in self.known.reads.unbound.values():
+            if (source := self.known_sources.of(function)) is not None:
+                for name in ("__code__", "__defaults__", "__kwdefaults__"):
+                    place = source.child(Access.ATTR, name)
+                    yield Extra(same_value(place, getattr(function, name)), source, "the arguments of a function")
+
     def _value(self, asked: Asked) -> Any:
         if asked.value is not MISSING or asked.source is None:
             return asked.value
+        if (tensor := self.known.tensors.get(asked.source.name)) is not None:
+            return tensor
         with contextlib.suppress(Exception):  # it may be a source that has no object, or run code of the user's
             return self.known.resolve(asked.source)
         return MISSING
 
     def _attribute(self, value: Any, name: str, only_whether: bool) -> Iterator[Extra]:
-        if type(value) in _PLAIN_TENSORS and _found(type(value), name):
-            return
         source = self.known_sources.of(value)
         if source is None:
+            return
+        if type(value) in _PLAIN_TENSORS and _found(type(value), name):
+            if name in _OF_AUTOGRAD:
+                place = source.child(Access.ATTR, name)
+                yield Extra(same_value(place, getattr(value, name)), source, "what autograd knows of a tensor")
             return
         if type(value) is types.ModuleType:
             yield from self._of_module(value, source, name, only_whether)
@@ -129,6 +151,11 @@ class _Lookups:
         if issubclass(type(value), nn.Module) and (name in _OF_EVERY_MODULE or not name.isidentifier()):
             return
         found, own = _found(kind, name), _own_dict(value)
+        if kind is types.FunctionType and name == "__annotations__":
+            yield from self._annotations(value, source)
+        if found is not None and type(found[1]) is types.MemberDescriptorType and not _has_slot(value, found[1]):
+            empty = source.child(Access.CALL1, functools.partial(_has_slot, slot=found[1]))
+            yield Extra(guard(Test.EQUALS, (empty,), (False,)), source, "a slot that is empty")
         if name == "__dict__" and own is not None and all(type(each) is str for each in own):
             keys = guard(Test.KEYS, (source.child(Access.GENERIC_DICT),), (tuple(own),))
             yield Extra(keys, source, "the names that an object has")
@@ -144,6 +171,13 @@ class _Lookups:
         if own is not None and not (found is None and _is_part(value, name)):
             made = guard(Test.DICT_CONTAINS, (source.child(Access.GENERIC_DICT),), (name, False))
             yield Extra(made, source, _ABSENT)
+
+    def _annotations(self, function: types.FunctionType, source: Source) -> Iterator[Extra]:
+        """Torch takes annotations for constant."""
+        place = source.child(Access.ATTR, "__annotations__")
+        yield Extra(guard(Test.KEYS, (place,), (tuple(function.__annotations__),)), source, "annotations")
+        for name, value in function.__annotations__.items():
+            yield Extra(same_value(place.child(Access.DICT_ITEM, name), value), source, "annotations")
 
     def _in_classes(self, kind: type, source: Source, name: str, place: Source, start: int) -> Iterator[Extra]:
         """That the classes from ``start`` on that are asked before the one that has the name do not have it."""
@@ -265,6 +299,15 @@ def _found(kind: type, name: str) -> tuple[type, Any] | None:
     return next(((owner, own_of(owner)[name]) for owner in mro_of(kind) if name in own_of(owner)), None)
 
 
+def _has_slot(value: Any, slot: Any) -> bool:
+    """Whether there is something in a slot of an object."""
+    try:
+        slot.__get__(value)
+    except AttributeError:
+        return False
+    return True
+
+
 def _is_data(value: Any) -> bool:
     """Whether a descriptor is asked before the object's own dict."""
     return _found(type(value), "__set__") is not None or _found(type(value), "__delete__") is not None
@@ -297,7 +340,8 @@ def _asks_code(kind: Any) -> bool:
 
 def attributes(known: Known) -> Iterator[Extra]:
     """That lookups of attributes and of builtins find what they found, and that ``isinstance`` answers as it did."""
-    lookups = _Lookups(known)
+    lookups = Lookups(known)
     yield from lookups.attributes()
     yield from lookups.builtins()
     yield from lookups.kinds()
+    yield from lookups.unbound()

@@ -1,6 +1,6 @@
 """Rules: inputs share the memory that they shared, and begin in it where they began.
 
-Entry points: :func:`memory`, :func:`offsets`.
+Entry points: :func:`memory`, :func:`offsets`; :func:`tensor_guard`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _of_one_storage(group: list[_Input]) -> Iterator[Extra]:
     else:
         place, base = view.source.child(Access.ATTR, "_base"), view.tensor._base
         dims = view.layout.base if view.layout else None
-        yield Extra(_tensor(place, base, dims), view.source, "what shared inputs are views of")
+        yield Extra(tensor_guard(place, base, dims), view.source, "what shared inputs are views of")
         yield from _beginning(place, base, dims)
 
 
@@ -116,7 +116,8 @@ def offsets(known: Known) -> Iterator[Extra]:
             yield from _beginning(item.source, tensor, layout.own if layout else None)
 
 
-def _tensor(source: Source, tensor: torch.Tensor, known: Dims | None) -> Guard:
+def tensor_guard(source: Source, tensor: torch.Tensor, known: Dims | None = None) -> Guard:
+    """That a tensor is like this one; where `known` has the dims of a graph, with the sizes that it made constant."""
     keys, dtype, device, requires_grad = _C.tensor_facts(tensor, None)
     kind = type(tensor)
     sizes = known.sizes if known else tuple(tensor.size())

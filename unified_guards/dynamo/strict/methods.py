@@ -17,13 +17,13 @@ from unified_guards.dynamo.strict.known import (
     WRAPPERS,
     Extra,
     Known,
-    can_change,
     is_constant,
     mro_of,
     order_of,
     own_of,
     same_object,
 )
+from unified_guards.dynamo.strict.reads import can_change
 from unified_guards.guards.ir import Access, Source, Test, guard
 from unified_guards.guards.names import name_at
 

@@ -1,0 +1,174 @@
+"""What Dynamo reads and no guard can hold on to: with ``install(strict=True)`` it ends the graph there.
+
+The rest of the frame runs as Python runs it, which is right by construction; with ``fullgraph=True`` Dynamo raises, and
+says why. Entry point: :func:`watch`.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+from torch._dynamo.variables.base import VariableTracker
+from torch._dynamo.variables.builtin import BuiltinVariable
+from torch._dynamo.variables.lists import BaseListVariable
+from torch._dynamo.variables.misc import RandomVariable
+from torch._dynamo.variables.tensor import SymNodeVariable, TensorVariable, UntypedStorageVariable
+from torch._dynamo.variables.user_defined import UserDefinedClassVariable, UserDefinedObjectVariable
+
+from unified_guards.dynamo import compat
+from unified_guards.guards.memory import bytes_of_storage, storage_of
+
+#: Where metaclasses are whose ``__call__`` Dynamo knows.
+_KNOWN_METACLASSES = frozenset({"enum", "abc", "torch", "torch.nn.parameter", "torch.autograd.function", "typing"})
+
+#: What a tensor is a view of, how often it was written to, its hooks, its address, what autograd made it from: running
+#: code changes them, or Dynamo has something else in their place.
+_OF_TENSORS = frozenset(
+    {
+        "_base",
+        "_version",
+        "_cdata",
+        "_grad",
+        "_grad_fn",
+        "_has_symbolic_sizes_strides",
+        "_backward_hooks",
+        "_post_accumulate_grad_hooks",
+        "output_nr",
+        "retains_grad",
+    }
+)
+
+
+def _random_call(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """A generator of Python's that draws has another state afterwards, and Dynamo draws while it traces."""
+
+    @functools.wraps(original)
+    def call_method(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self, RandomVariable) and self.source is not None and wanted():
+            compat.end_graph("strict: a random.Random object is used", f"{self.source.name}.{name}")
+        return original(self, tx, name, *args, **kwargs)
+
+    return call_method
+
+
+def _tensor_attribute(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def read(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and name in _OF_TENSORS:
+            compat.end_graph(f"strict: {name} of a tensor is read", str(self))
+        return original(self, tx, name, *args, **kwargs)
+
+    return read
+
+
+def _size_of_storage(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """The memory of an input has a guard (``state.py``). That of a view made in the graph may be an input's, or not;
+    and Dynamo may take the memory for one that is as large as the tensor."""
+
+    @functools.wraps(original)
+    def call_method(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        found = original(self, tx, name, *args, **kwargs)
+        measured = name == "size" and isinstance(self, UntypedStorageVariable) and wanted()
+        if measured and not _is_as_large(self.from_tensor, found):
+            compat.end_graph("strict: the memory of a tensor is read", str(self))
+        return found
+
+    return call_method
+
+
+def _is_as_large(tracker: Any, found: Any) -> bool:
+    """Whether the memory of an input is as large as Dynamo says."""
+    given = getattr(tracker.as_proxy().node.meta.get("grapharg"), "example", None)
+    if tracker.source is None or not found.is_python_constant() or storage_of(given) is None:
+        return False
+    return bool(bytes_of_storage(given) == found.as_python_constant())
+
+
+def _class_of_a_symbol(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """``n.__class__`` of a number that became a symbol is the class of the number, as ``type(n)`` is."""
+
+    @functools.wraps(original)
+    def read(self: Any, tx: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and name == "__class__" and isinstance(self, SymNodeVariable):
+            return VariableTracker.build(tx, self.python_type())
+        return original(self, tx, name, *args, **kwargs)
+
+    return read
+
+
+def _comparison(ask: Callable[[Any, Any], bool], original: Callable[..., Any], wanted: Callable[[], bool]) -> Any:
+    """Dynamo asks no metaclass about a constant. Where the metaclass says otherwise, Python has to ask."""
+
+    @functools.wraps(original)
+    def compare(self: Any, tx: Any, value: Any, kinds: Any) -> Any:
+        found = original(self, tx, value, kinds)
+        if wanted() and all(each.is_python_constant() for each in (value, kinds, found)):
+            given, classes = value.as_python_constant(), kinds.as_python_constant()
+            if ask(given, classes) is not found.as_python_constant():
+                compat.end_graph("strict: a metaclass answers for its instances", str(kinds))
+        return found
+
+    return compare
+
+
+def _text(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Dynamo calls ``repr`` of an object whose class has no ``__str__``, rather than trace it."""
+
+    @functools.wraps(original)
+    def call_str(self: Any, tx: Any, value: Any) -> Any:
+        given = vars(value).get("value") if wanted() and isinstance(value, UserDefinedObjectVariable) else None
+        if given is not None and _has_no_text(type(given)):
+            compat.end_graph("strict: the text of an object is made", str(value))
+        return original(self, tx, value)
+
+    return call_str
+
+
+def _has_no_text(kind: Any) -> bool:
+    return kind.__str__ is object.__str__
+
+
+def _made(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Dynamo does not call the ``__call__`` of a metaclass."""
+
+    @functools.wraps(original)
+    def call_function(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+        meta = type(self.value)
+        if wanted() and type(meta.__call__) is types.FunctionType and meta.__module__ not in _KNOWN_METACLASSES:
+            compat.end_graph("strict: a metaclass makes the instance", str(self))
+        return original(self, tx, *args, **kwargs)
+
+    return call_function
+
+
+def _contains(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Torch 2.13 finds no constant among symbols."""
+
+    @functools.wraps(original)
+    def contains(self: Any, tx: Any, item: Any) -> Any:
+        if wanted() and item.is_python_constant() and any(isinstance(each, SymNodeVariable) for each in self.items):
+            compat.end_graph("strict: a constant is searched among symbols", str(self))
+        return original(self, tx, item)
+
+    return contains
+
+
+def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> None:
+    """Ends graphs while ``wanted`` says so. ``put`` is ``setattr`` that remembers what was there."""
+    makers: list[tuple[Any, str, Callable[..., Any]]] = [
+        *((owner, "call_method", _random_call) for owner in (VariableTracker, RandomVariable)),
+        *((owner, "call_method", _size_of_storage) for owner in (VariableTracker, UntypedStorageVariable)),
+        (BuiltinVariable, "call_str", _text),
+        (UserDefinedClassVariable, "call_function", _made),
+        (BaseListVariable, "sq_contains", _contains),
+        (BuiltinVariable, "call_isinstance", functools.partial(_comparison, isinstance)),
+        (BuiltinVariable, "call_issubclass", functools.partial(_comparison, issubclass)),
+    ]
+    for name in compat.ATTRIBUTE_LOOKUPS:
+        makers += [(TensorVariable, name, _tensor_attribute), (VariableTracker, name, _class_of_a_symbol)]
+    for owner, name, make in makers:
+        if name in vars(owner):
+            put(owner, name, make(vars(owner)[name], wanted))
