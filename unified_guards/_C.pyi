@@ -98,7 +98,7 @@ class Dispatcher:
         whole: bool,  # whether the call of the module begins at __call__
         region: int,  # of recompilation; -1: the common one
         fullgraph: bool,
-        callback: Callable[..., Any],  # Dynamo's, for its frame hook
+        callback: Callable[..., Any] | None,  # Dynamo's, for its frame hook
         patches: tuple[Callable[[], Callable[[], None]], ...],  # of Dynamo's config
         own: bool = False,  # whether the calls are those of an AOT entry point
     ) -> None: ...

@@ -52,7 +52,7 @@ struct Dispatcher {
   PyObject_HEAD
   PyObject* weak_gates;
   Target target;
-  PyObject* wrapper;   // owned: a weak reference to torch's wrapper, whose calls these are
+  PyObject* wrapper;   // owned: a weak reference to torch's wrapper, whose calls these are; null for a frame's
   PyObject* held;      // owned: the function or method that torch's wrapper calls
   PyObject* callback;  // owned: Dynamo's, for the frame hook
   PyObject* patches;   // owned, a tuple: what changes Dynamo's config, and gives what changes it back
@@ -64,6 +64,9 @@ struct Dispatcher {
   std::vector<std::shared_ptr<Record>> records;
   uint64_t shorts;
   std::array<uint64_t, kWhys> longs;
+
+  // Whether a gate in a frame asks it: that frame runs what is left after the graph, and a traceback names it anyway.
+  bool serves_frame() const { return wrapper == nullptr; }
 };
 
 inline Dispatcher& dispatcher_of(PyObject* object) { return *reinterpret_cast<Dispatcher*>(object); }

@@ -125,6 +125,23 @@ bool set_comparison(Record& record, PyObject* comparison) {
   return true;
 }
 
+// What dynamo/vouched.py gives: a list of tuples of rows. False with an error set where it is not legal.
+bool rows_from(PyObject* list, std::vector<std::vector<int64_t>>& rows) {
+  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(list); at++) {
+    PyObject* tuple = PyList_GET_ITEM(list, at);
+    if (!PyTuple_CheckExact(tuple)) {
+      PyErr_SetString(PyExc_TypeError, "the rows of an input are a tuple");
+      return false;
+    }
+    rows.emplace_back();
+    for (Py_ssize_t next = 0; next < PyTuple_GET_SIZE(tuple); next++) {
+      rows.back().push_back(PyLong_AsLongLong(PyTuple_GET_ITEM(tuple, next)));
+      if (PyErr_Occurred()) return false;
+    }
+  }
+  return true;
+}
+
 // `way` is (plan, the rows that read the same as its inputs, the function that is left to run or None). False with an
 // error set where it is not legal.
 bool set_plan(const Dispatcher& self, Record& record, PyObject* way) {
@@ -132,11 +149,8 @@ bool set_plan(const Dispatcher& self, Record& record, PyObject* way) {
   if (!PyArg_ParseTuple(way, "OO!O", &plan, &PyList_Type, &rows, &rest)) return false;
   record.plan = make_plan(self, plan);
   if (record.plan == nullptr) return false;
-  std::vector<int64_t> numbers;
-  for (Py_ssize_t at = 0; at < PyList_GET_SIZE(rows); at++) {
-    numbers.push_back(PyLong_AsLongLong(PyList_GET_ITEM(rows, at)));
-    if (PyErr_Occurred()) return false;
-  }
+  std::vector<std::vector<int64_t>> numbers;
+  if (!rows_from(rows, numbers)) return false;
   record.plan->vouch(record.checker->program(), numbers);
   if (rest != Py_None) record.function = Py_NewRef(rest);
   return true;

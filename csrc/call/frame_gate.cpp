@@ -28,6 +28,8 @@ void take_inputs(Dispatcher& self, const Record& record, const BoundLocals& boun
 // The result, null with an error set, or nothing where the code has to go on as Dynamo wrote it.
 std::optional<PyObject*> follow_plan(Dispatcher& self, PyObject* const* locals, size_t count) {
   if (why_long_in_frame() != Why::kNone || self.records.empty()) return std::nullopt;
+  // A function that was made of the same code may have other globals.
+  if (PyEval_GetGlobals() != self.target.function->func_globals) return std::nullopt;
   const std::shared_ptr<Record> record = self.records.front();
   BoundLocals bound;
   if (!self.signature.bind_frame(bound, locals, count)) return std::nullopt;

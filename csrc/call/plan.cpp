@@ -91,7 +91,7 @@ bool Plan::set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t un
   return rebuild_.needs() <= locals || refuse("a result holds a local that there is not");
 }
 
-void Plan::vouch(const Program& program, const std::vector<int64_t>& rows) {
+void Plan::vouch(const Program& program, const std::vector<std::vector<int64_t>>& rows) {
   vouched_.set(program, rows);
   mark_reads();
 }

@@ -43,7 +43,7 @@ class Plan {
   bool set(PyObject* reads, PyObject* inputs, PyObject* steps, Py_ssize_t unpacked, size_t locals, size_t kept);
 
   // Takes what a check has found of the inputs (see Vouched). `rows` are given once.
-  void vouch(const Program& program, const std::vector<int64_t>& rows);
+  void vouch(const Program& program, const std::vector<std::vector<int64_t>>& rows);
   void take(const std::vector<PyObject*>* found, Inputs& inputs);
 
   // Reads now what was not taken. False with an error set. run() does so, too, where it has not been done.
@@ -57,6 +57,9 @@ class Plan {
   PyObject* gathered(const BoundLocals& bound, Inputs& inputs);
   // Has the graph be called with these; false where there are not as many.
   bool give(PyObject* tuple, Inputs& inputs) const;
+
+  // Whether code is left to run after the graph.
+  bool has_rest() const { return has_rest_; }
 
   // How many inputs there are, and how many of them were taken from the check by the last call.
   size_t inputs() const { return inputs_.size(); }
@@ -99,7 +102,7 @@ class Plan {
   std::vector<uint32_t> inputs_;  // the registers of what the graph is given, and then of what is kept
   size_t locals_ = 0, graph_inputs_ = 0;
   bool is_gathering_ = false;
-  bool has_rest_ = false;  // code is left to run after the graph
+  bool has_rest_ = false;
   Vouched vouched_;
   size_t taken_ = 0;
   Py_ssize_t unpacked_ = -1;  // how many outputs Dynamo's code unpacks; -1 where it takes them by index

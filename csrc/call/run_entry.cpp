@@ -61,10 +61,9 @@ class Patched {
 
 // Runs code that may go on in frames that are to be compiled. Its own frame is not: dynamo/dispatch.py has it skipped.
 // `handed` is what a plan has handed over to it; null where the code runs from its beginning.
-PyObject* run_watched(const Dispatcher& self, PyObject* callback, PyObject* function, const BoundLocals& bound,
-                      PyObject* handed) {
+PyObject* run_watched(const Dispatcher& self, PyObject* function, const BoundLocals& bound, PyObject* handed) {
   const Patched patched(self.patches);
-  if (!patched.is_done() || !set_callback(callback)) return nullptr;
+  if (!patched.is_done() || !set_callback(self.callback)) return nullptr;
   PyObject* result =
       handed == nullptr ? self.signature.call(function, bound) : self.signature.call_flat(function, bound, handed);
   const KeptError kept;
@@ -85,30 +84,31 @@ PyObject* rescue(PyObject* object) {
   return nullptr;
 }
 
-// As the plan says, and then as the code that is left.
-PyObject* run_plan(const Dispatcher& self, PyObject* callback, const Record& record, const BoundLocals& bound,
-                   Inputs& inputs) {
+// As the plan says, and then as the code that is left, where the frame that calls does not run that itself.
+PyObject* run_plan(const Dispatcher& self, const Record& record, const BoundLocals& bound, Inputs& inputs) {
   PyObject* result = record.plan->run(bound, inputs);
+  if (result == nullptr && !self.serves_frame()) {
+    cpython::add_to_traceback(reinterpret_cast<PyCodeObject*>(self.target.code), self.target.function->func_globals);
+  }
   if (result == nullptr || record.function == nullptr) return result;
   const Ref handed(result);
-  return run_watched(self, callback, record.function, bound, handed.get());
+  return run_watched(self, record.function, bound, handed.get());
 }
 
 // As the plan says, and as Dynamo's code says; the graph runs once. Where code is left to run after the graph, only
 // what comes before it is compared.
-PyObject* run_compared(const Dispatcher& self, PyObject* callback, const Record& record, const BoundLocals& bound,
-                       Inputs& inputs) {
+PyObject* run_compared(const Dispatcher& self, const Record& record, const BoundLocals& bound, Inputs& inputs) {
   const Ref gathered(record.plan->gathered(bound, inputs));
   const Ref call(gathered ? PyObject_CallOneArg(record.comparison, gathered.get()) : nullptr);
   const Ref function(call ? PyObject_CallMethod(record.comparison, "function", "O", call.get()) : nullptr);
   if (!function) return nullptr;
   const Ref result(self.signature.call(function.get(), bound));
-  if (record.function != nullptr) {
+  if (record.plan->has_rest()) {
     const Ref error(result ? Py_NewRef(Py_None) : cpython::raised_exception());
     const Ref given(PyObject_CallMethod(call.get(), "stopped", "O", error.get()));
     if (!given) return nullptr;
     record.plan->give(given.get(), inputs);
-    return run_plan(self, callback, record, bound, inputs);
+    return run_plan(self, record, bound, inputs);
   }
   if (!result) return nullptr;
   const Ref way(PyObject_GetAttrString(call.get(), "builds"));
@@ -120,14 +120,13 @@ PyObject* run_compared(const Dispatcher& self, PyObject* callback, const Record&
   return built ? PyObject_CallMethod(call.get(), "end", "OO", result.get(), built.get()) : nullptr;
 }
 
-// Dynamo's frame hook is off. `callback` is for the code that runs with the hook on.
-PyObject* run_record(const Dispatcher& self, PyObject* callback, Record& record, const BoundLocals& bound,
-                     Inputs& inputs) {
-  if (record.plan == nullptr) return run_watched(self, callback, record.function, bound, nullptr);
+// Dynamo's frame hook is off.
+PyObject* run_record(const Dispatcher& self, Record& record, const BoundLocals& bound, Inputs& inputs) {
+  if (record.plan == nullptr) return run_watched(self, record.function, bound, nullptr);
   if (record.comparison == nullptr || record.hits++ % record.every != 0) {
-    return run_plan(self, callback, record, bound, inputs);
+    return run_plan(self, record, bound, inputs);
   }
-  return run_compared(self, callback, record, bound, inputs);
+  return run_compared(self, record, bound, inputs);
 }
 
 }  // namespace
@@ -137,18 +136,14 @@ PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bou
   // Torch may drop the entry meanwhile. The globals that Dynamo has made for its code go with the code.
   const Ref code(Py_NewRef(record.code));
   const Surroundings surroundings(self.is_fullgraph);
-  PyObject* result = run_record(self, self.callback, record, bound, inputs);
-  if (result != nullptr) return result;
-  if (record.plan != nullptr) {
-    cpython::add_to_traceback(reinterpret_cast<PyCodeObject*>(self.target.code), self.target.function->func_globals);
-  }
-  return rescue(dispatcher);
+  PyObject* result = run_record(self, record, bound, inputs);
+  return result != nullptr ? result : rescue(dispatcher);
 }
 
 PyObject* run_in_frame(const Dispatcher& self, Record& record, const BoundLocals& bound, Inputs& inputs) {
   if (!record.plan->gather(bound, inputs)) return nullptr;  // with the hook on: a read may run code of a user's
   const HookOff off;
-  return off.callback() != nullptr ? run_record(self, off.callback(), record, bound, inputs) : nullptr;
+  return off.callback() != nullptr ? run_record(self, record, bound, inputs) : nullptr;
 }
 
 }  // namespace unified_guards

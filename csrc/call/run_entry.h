@@ -27,7 +27,8 @@ class Owned {
 PyObject* run_entry(PyObject* dispatcher, Record& record, const BoundLocals& bound, Inputs& inputs);
 
 // The same in a frame that Dynamo's frame hook has found and runs. The record has a plan. The result is a new
-// reference, or null with the error set that left the graph or what runs around it.
+// reference, or null with the error set that left the graph. Where code is left to run after the graph, the frame runs
+// it, and the result is the list that this code is given.
 PyObject* run_in_frame(const Dispatcher& self, Record& record, const BoundLocals& bound, Inputs& inputs);
 
 }  // namespace unified_guards

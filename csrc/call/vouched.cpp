@@ -26,14 +26,24 @@ constexpr size_t kAhead = 8;
 
 }  // namespace
 
-void Vouched::set(const Program& program, const std::vector<int64_t>& rows) {
+void Vouched::set(const Program& program, const std::vector<std::vector<int64_t>>& rows) {
   is_vouched_.assign(rows.size(), false);
   for (size_t at = 0; at < rows.size(); at++) {
-    const auto found = std::lower_bound(program.origins.begin(), program.origins.end(), rows[at]);
-    if (found == program.origins.end() || *found != rows[at]) continue;
+    std::vector<uint32_t> instructions;
+    for (const int64_t row : rows[at]) {
+      const auto found = std::lower_bound(program.origins.begin(), program.origins.end(), row);
+      if (found == program.origins.end() || *found != row) break;
+      instructions.push_back(static_cast<uint32_t>(found - program.origins.begin()));
+    }
+    if (instructions.empty() || instructions.size() != rows[at].size()) continue;
     is_vouched_[at] = true;
-    inputs_.push_back({static_cast<uint32_t>(at), static_cast<uint32_t>(found - program.origins.begin())});
+    inputs_.push_back({static_cast<uint32_t>(at), instructions.front()});
+    for (size_t next = 1; next < instructions.size(); next++) on_the_way_.push_back({instructions[next], nullptr});
   }
+  const auto is_less = [](const OnTheWay& a, const OnTheWay& b) { return a.instruction < b.instruction; };
+  const auto is_same = [](const OnTheWay& a, const OnTheWay& b) { return a.instruction == b.instruction; };
+  std::sort(on_the_way_.begin(), on_the_way_.end(), is_less);
+  on_the_way_.erase(std::unique(on_the_way_.begin(), on_the_way_.end(), is_same), on_the_way_.end());
 }
 
 bool Vouched::take(const std::vector<PyObject*>* found, Inputs& inputs) {
@@ -46,8 +56,23 @@ bool Vouched::take(const std::vector<PyObject*>* found, Inputs& inputs) {
     inputs.set(inputs_[at].at, value);
     has_all = has_all && value != nullptr;
   }
-  if (!has_all) drop_evaluated(*found);
+  if (has_all) {
+    compare_classes(*found);
+  } else {
+    drop_evaluated(*found);
+  }
   return has_all;
+}
+
+void Vouched::compare_classes(const std::vector<PyObject*>& found) {
+  for (OnTheWay& one : on_the_way_) {
+    PyObject* object = found[one.instruction];
+    PyTypeObject* type = object != nullptr ? Py_TYPE(object) : nullptr;
+    if (type != nullptr && type == one.type) [[likely]]
+      continue;
+    one.type = type;
+    is_learnt_ = false;
+  }
 }
 
 // What is new on every call is evaluated on every check. It is read by the plan from now on.
@@ -60,6 +85,7 @@ void Vouched::drop_evaluated(const std::vector<PyObject*>& found) {
 void Vouched::forget() {
   inputs_.clear();
   is_vouched_.clear();
+  on_the_way_.clear();
 }
 
 bool Vouched::is_known() const {

@@ -4,7 +4,8 @@
 // A check that passes by what it remembers (witness/witness.h) knows the object at the end of each accessor. Where
 // an input is read on the way of an accessor (dynamo/vouched.py), it is that object. The accessor looks into the
 // instance dict; Dynamo's code asks for an attribute. Both find the same as long as the classes on the way leave it to
-// the instance dict, so the classes are remembered by their version tags.
+// the instance dict, so the classes are remembered by their version tags. Where the class of an object on the way is
+// not guarded, it is compared here: a check repairs what it remembers of an object that has been given another class.
 #pragma once
 
 #include "check/checker.h"
@@ -49,8 +50,9 @@ class Inputs {
 
 class Vouched {
  public:
-  // `rows` has for each input the row of the checker's program that reads the same, or -1.
-  void set(const Program& program, const std::vector<int64_t>& rows);
+  // `rows` has for each input the row of the checker's program that reads the same, and the rows of what is on the way
+  // and has a class that is not guarded; nothing where no row does.
+  void set(const Program& program, const std::vector<std::vector<int64_t>>& rows);
 
   size_t count() const { return inputs_.size(); }
   bool is_vouched(size_t input) const { return input < is_vouched_.size() && is_vouched_[input]; }
@@ -69,11 +71,16 @@ class Vouched {
   void end_to_learn(bool are_same);
 
  private:
+  void compare_classes(const std::vector<PyObject*>& found);
   void drop_evaluated(const std::vector<PyObject*>& found);
   void forget();
 
   struct Input {
     uint32_t at, instruction;
+  };
+  struct OnTheWay {
+    uint32_t instruction;
+    PyTypeObject* type;  // of what was found the last time; only compared
   };
   struct Class {
     PyTypeObject* type;
@@ -82,7 +89,8 @@ class Vouched {
 
   std::vector<Input> inputs_;
   std::vector<bool> is_vouched_;
-  std::vector<Class> classes_;  // alive: the check has compared the class of an object with each
+  std::vector<OnTheWay> on_the_way_;  // that has a class that is not guarded
+  std::vector<Class> classes_;        // alive: an object on the way has been found to be of each
   bool is_learnt_ = false, is_doubtful_ = false;
   int failures_ = 0;  // how often it was learnt that something else is read
 };

@@ -30,10 +30,10 @@ class Comparison:
     def __init__(self, judge: Judge, function: types.FunctionType, graph: str, way: tuple[Any, ...]) -> None:
         """Of the plan ``way`` (``Dispatcher._way_of``) for a function whose code is Dynamo's and whose graph is the
         global of that name."""
-        plan, _, rest = way
+        plan, *_ = way
         *_, self._steps, self._unpacked, _ = plan
         self.every = max(_SELDOMEST, round(1 / judge.share))
-        self._stops = rest is not None
+        self._stops = self._steps is None  # code is left to run
         self._judge = judge
         self._function = function
         self._graph = graph

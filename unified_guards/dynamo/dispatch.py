@@ -76,12 +76,17 @@ class Dispatcher(_C.Dispatcher):
 
     def _way_of(self, plan: Plan, entry: Entry) -> tuple[Any, ...] | None:
         """(plan, the rows of the entry's program that read what its inputs are, the function that is left to run)."""
+        way = self._way_to_graph(plan, entry)
+        rest = None if plan.rest is None else self._function_of(plan.rest.code)
+        return None if way is None or (rest is None) is not (plan.rest is None) else (*way, rest)
+
+    def _way_to_graph(self, plan: Plan, entry: Entry) -> tuple[Any, ...] | None:
+        """The same without the function."""
         graph = graph_of(self._function.__globals__.get(plan.graph))
-        rest = None if plan.rest is None else self._function_of(plan.rest)
-        if graph is None or (rest is None) is not (plan.rest is None):
+        if graph is None:
             return None
         rows = rows_of((*plan.inputs, *plan.kept), entry, self._function)
-        return (*graph, *_numbered(plan, self._names)), rows, rest
+        return (*graph, *_numbered(plan, self._names)), rows
 
     def _function_of(self, code: types.CodeType) -> types.FunctionType | None:
         """The code as a function, to be run with Dynamo watching: it may go on in a frame that is to be compiled."""

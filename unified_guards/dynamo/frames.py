@@ -24,14 +24,17 @@ from unified_guards.dynamo.dispatch import Dispatcher
 from unified_guards.dynamo.gated import gated_frame, own_code
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.plan import Plan
+from unified_guards.entry import Entry
 
 _numbers = itertools.count()
 
 
 class _Frame(Dispatcher):
-    """Knows one entry, whose frame it serves."""
+    """Knows one entry, whose frame it serves. What is left to run after the graph runs in that frame."""
 
-    _is_in_region = False  # the frame is in one already
+    def _way_of(self, plan: Plan, entry: Entry) -> tuple[Any, ...] | None:
+        way = self._way_to_graph(plan, entry)
+        return None if way is None else (*way, None)
 
 
 def watch_frames(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> None:
@@ -85,8 +88,7 @@ def _frame_of(
 ) -> _Frame | None:
     # The globals of code of Dynamo's, among them the gate, go when the code dies. So a gate holds only a copy.
     code, entry = code.replace(), manager.entry
-    # The frame hook is given back the callback that there is when the frame runs.
-    frame = _Frame(types.FunctionType(code, scope), None, False, -1, False, lambda *_: None, ())
+    frame = _Frame(types.FunctionType(code, scope), None, False, -1, False, None, ())
     way = frame._way_of(plan, entry)
     if way is None:
         return None

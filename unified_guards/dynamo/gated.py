@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch._dynamo.bytecode_transformation import (
@@ -24,6 +25,7 @@ from torch._dynamo.bytecode_transformation import (
 from unified_guards import _C
 from unified_guards.dynamo.bytecode import JUMP_IF_FALSE, JUMP_IF_TRUE
 from unified_guards.dynamo.plan import Plan, plan_of
+from unified_guards.dynamo.rest import HANDED
 from unified_guards.dynamo.single_flight import AskAgain
 from unified_guards.dynamo.symbols import NotPlain
 
@@ -76,7 +78,12 @@ def gated_frame(code: types.CodeType, gate: str, arguments: tuple[str, ...], pla
     def insert(instructions: list[Instruction], options: dict[str, Any]) -> None:
         at = _beginning(instructions)
         options["co_names"] = (*options["co_names"], gate)
-        asked = _asks(create_instruction("LOAD_GLOBAL", arg=False, argval=gate), arguments)
+        goes_on = []
+        if plan.rest is not None:
+            options["co_varnames"] = (*options["co_varnames"], HANDED)
+            goes_on = plan.rest.goes_on(instructions)
+        load = create_instruction("LOAD_GLOBAL", arg=False, argval=gate)
+        asked = _asks(load, arguments, goes_on, frozenset(code.co_cellvars))
         _place(asked, next(each for each in instructions if each.argval == plan.graph))
         instructions[at:at] = asked
 
@@ -100,18 +107,30 @@ def _beginning(instructions: list[Instruction]) -> int:
     return next((at for at, each in enumerate(instructions) if each.opname == "RESUME"), -1) + 1
 
 
-def _asks(load: Instruction, arguments: tuple[str, ...]) -> list[Instruction]:
-    """Calls what ``load`` loads, and returns what it gives, or goes on behind."""
+def _asks(
+    load: Instruction,
+    arguments: tuple[str, ...],
+    goes_on: Sequence[Instruction] = (),
+    cells: frozenset[str] = frozenset(),
+) -> list[Instruction]:
+    """Calls what ``load`` loads, and returns what it gives, or goes on behind.
+
+    Args:
+        load: loads it.
+        arguments: the locals that it is given.
+        goes_on: what is done with what it gives, if that is not to be returned.
+        cells: the locals that are in cells.
+    """
     drop = create_instruction("POP_TOP")
     return [
         *add_push_null([load]),
-        *(create_instruction("LOAD_FAST", argval=name) for name in arguments),
+        *(create_instruction("LOAD_DEREF" if name in cells else "LOAD_FAST", argval=name) for name in arguments),
         *create_call_function(len(arguments), False),
         create_dup_top(),
         create_instruction("LOAD_CONST", argval=_C.LONG_WAY),
         create_instruction("IS_OP", arg=0),
         create_instruction(JUMP_IF_TRUE, target=drop),
-        create_instruction("RETURN_VALUE"),
+        *(goes_on or [create_instruction("RETURN_VALUE")]),
         drop,
     ]
 

@@ -50,11 +50,15 @@ class ListGraph:
         known = isinstance(forward, types.FunctionType) and forward.__code__ is _forward_code()
         cells = _cells_of(forward) if known else {}
         self.forward = forward
-        plain = cells.get("params_buffers_flat") == []
-        self.compiled = _without_prologue(cells["compiled_fn"]) if plain else lambda inputs: forward(*inputs)
+        is_plain = cells.get("params_buffers_flat") == []
+        self.compiled = _without_prologue(cells["compiled_fn"]) if is_plain else functools.partial(_on_list, forward)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.compiled(list(inputs))
+
+
+def _on_list(forward: Callable[..., Any], inputs: list[Any]) -> Any:
+    return forward(*inputs)
 
 
 def graph_of(function: Any) -> Graph | None:

@@ -15,7 +15,14 @@ from torch._C._dynamo import guards as native
 from torch._dynamo.source import (
     AttrSource,
     CallMethodItemSource,
+    CellContentsSource,
+    DictGetItemSource,
     FloatTensorSource,
+    GetItemSource,
+    GlobalSource,
+    ListGetItemSource,
+    LocalSource,
+    NNModuleSource,
     TensorPropertySource,
 )
 
@@ -103,6 +110,14 @@ _CHILD = {
     "call_function_no_args_manager": (Access.CALL0, None),
     "get_key_manager": (Access.DICT_KEY_AT, "index"),
     "get_value_manager": (Access.DICT_VALUE_AT, "index"),
+}
+
+
+#: How torch's text of a shape guard reads an item.
+_ITEMS = {
+    DictGetItemSource: Access.ITEM,
+    GetItemSource: Access.ITEM,
+    ListGetItemSource: Access.LIST_ITEM,
 }
 
 
@@ -336,9 +351,20 @@ class _Lift:
             return self._number(source.base, managers).child(TENSOR_NUMBERS[source.prop.method_name()], source.idx)
         if type(source) is CallMethodItemSource and type(source.base) is FloatTensorSource:
             return self._number(source.base.base, managers)  # a float that torch passes as a tensor, and reads back
-        if type(source) is AttrSource:
+        if type(source) is LocalSource:
+            return self.root.source.child(Access.LOCAL, source.local_name)
+        if type(source) is GlobalSource and (scope := self._globals()) is not None:
+            return scope.child(Access.DICT_ITEM, source.global_name)
+        if isinstance(source, NNModuleSource):
+            return self._number(source.base, managers)  # it says what is there, not how to get there
+        if type(source) in (AttrSource, CellContentsSource):
             return self._number(source.base, managers).child(Access.ATTR, source.member)
+        if type(source) in _ITEMS and type(source.index) in (int, str):
+            return self._number(source.base, managers).child(_ITEMS[type(source)], source.index)
         raise NotAnExpression(f"a shape guard reads a {type(source).__name__} that no other guard does")
+
+    def _globals(self) -> Source | None:
+        return next((node.source for node in self.nodes.values() if node.source.access is Access.GLOBALS), None)
 
     def _need_plain_properties(self, node: _Node) -> None:
         """Raises where a tensor's class has a ``size()`` of its own, or the like: native code would not call it."""

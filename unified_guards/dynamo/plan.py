@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from unified_guards import _C
 from unified_guards.dynamo.bytecode import pop_function, pushes_null, with_null
-from unified_guards.dynamo.rest import CALLS, AtCall, rest_of
+from unified_guards.dynamo.rest import CALLS, AtCall, Rest, rest_of
 from unified_guards.dynamo.symbols import (
     Constant,
     Global,
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
     inputs: tuple[Local | Global | Read, ...]
     rebuild: list[tuple[int, int, Any]]
     unpacked: int = -1
-    rest: types.CodeType | None = None
+    rest: Rest | None = None
     kept: tuple[Local | Global | Read, ...] = ()
 
 
@@ -357,7 +357,8 @@ def plan_of(code: types.CodeType) -> Plan:
     except NotPlain:
         if symbolic.at_call is None or symbolic.graph is None:
             raise
-        rest, kept = rest_of(code, symbolic.parameters, symbolic.at_call)
+        rest = rest_of(code, symbolic.parameters, symbolic.at_call)
+        kept = tuple(rest.kept.values())
         reads = _in_order((*symbolic.inputs, *kept))
         return Plan(symbolic.graph, reads, symbolic.inputs, [], rest=rest, kept=kept)
     except (IndexError, AttributeError, TypeError) as error:  # an instruction is used as no version of Python uses it

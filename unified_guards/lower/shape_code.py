@@ -11,11 +11,11 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unified_guards import _C
 from unified_guards.guards.expressions import COMPARISONS, TRANSCENDENTAL, Kind, Op, Term, const, kind_of, term
-from unified_guards.guards.ir import Guard, Source, Test
+from unified_guards.guards.ir import Access, Guard, Source, Test
 
 _OPS: dict[str, int] = _C.SHAPE_OPS
 _CHECKS = frozenset(number for name, number in _OPS.items() if name.startswith("CHECK"))
@@ -297,8 +297,34 @@ _VALUES: dict[Op, Callable[[_Registers, Term], _Computed]] = {
 
 def _kinds(guards: Iterable[Guard]) -> Callable[[Source], Kind]:
     """The kind of number at each source, as far as guards say. A wrong guess is found when the number is read."""
-    floats = {item.source for item in guards if item.test is Test.TYPE_IS and item.params[0] == id(float)}
-    return lambda source: Kind.FLOAT if source in floats else Kind.INT
+    guards = list(guards)
+    keys = {item.sources[0]: item.params[0] for item in guards if _is_key(item)}
+    typed = (item.source for item in guards if item.test is Test.TYPE_IS and item.params[0] == id(float))
+    floats = {_place(source, keys) for source in typed}
+    return lambda source: Kind.FLOAT if _place(source, keys) in floats else Kind.INT
+
+
+def _is_key(item: Guard) -> bool:
+    return item.test is Test.EQUALS and item.sources[0].access is Access.DICT_KEY_AT and type(item.params[0]) is str
+
+
+def _place(source: Source, keys: dict[Source, Any]) -> Any:
+    """Where a source reads, however it gets there: torch guards an attribute in the instance dict, and a value of a
+    dict by its position, and its shape guards read both by name."""
+    base, key = source.base, source.key
+    if base is None:
+        return source
+    if source.access in _ATTRIBUTES:
+        return "attribute", _place(base, keys), key
+    if source.access is Access.DICT_ITEM and base.access is Access.GENERIC_DICT and base.base is not None:
+        return "attribute", _place(base.base, keys), key
+    if source.access is Access.DICT_VALUE_AT:
+        return "item", _place(base, keys), keys.get(base.child(Access.DICT_KEY_AT, key))
+    return ("item", _place(base, keys), key) if source.access in _ITEMS else source
+
+
+_ATTRIBUTES = {Access.ATTR, Access.GENERIC_ATTR}
+_ITEMS = {Access.DICT_ITEM, Access.ITEM, Access.LIST_ITEM, Access.TUPLE_ITEM}
 
 
 def _packed(constants: Iterable[Term]) -> bytes:
