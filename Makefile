@@ -78,7 +78,7 @@ fuzz: $(STAMPS)/built $(STAMPS)/test ## mutate guarded objects at random for FUZ
 ASAN_PRELOAD = $(shell for library in libasan.so libubsan.so libstdc++.so.6; do \
   $(or $(CXX),g++) -print-file-name=$$library; done | tr '\n' ':')
 # Those that ask the most of the native code.
-ASAN_FIRST := tests/kinds tests/test_checker.py tests/lookup tests/test_siblings.py tests/shape_expressions \
+ASAN_FIRST := tests/kinds tests/test_checker.py tests/test_siblings.py tests/shape_expressions \
   tests/test_differential.py tests/test_user_code.py tests/witness/test_objects.py tests/test_breaking.py \
   tests/test_breaking_objects.py tests/test_tensor_kinds.py tests/hostile tests/witness/test_moving_dicts.py \
   tests/calls/test_inputs.py tests/calls/test_reentry.py tests/calls/test_left_behind.py

@@ -201,7 +201,7 @@ def test_an_oracle_may_answer(shown: int, answer: bool | None, given: bool) -> N
 
 
 def test_a_share_of_what_aot_entry_points_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A yes that is overruled is no hit; a no that is overruled stays one, since nothing was gathered."""
+    """A yes that is overruled is no hit."""
     monkeypatch.setenv("UNIFIED_GUARDS_VERIFY", "0.5")
     run = unified_guards.aot_function(lambda x: x * 2, fw_compiler=lambda graph, _: graph)
     run(torch.ones(3))

@@ -6,7 +6,6 @@ these. Entry point: :class:`Entry`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from unified_guards.guards.ir import Guard, GuardSet, Source
@@ -59,16 +58,13 @@ class Entry:
         self.python_callbacks = 0
         self.discriminators: list[Guard] = []
 
-    def lower(self, gather: Sequence[Source] = ()) -> Program:
+    def lower(self) -> Program:
         """The program that checks `checked`. The entry keeps what its rows stand for, and not the rows.
-
-        Args:
-            gather: sources whose values a check that passes hands out.
 
         Raises:
             CannotLower: a guard has no native form.
         """
-        program = lower(self.checked, gather)
+        program = lower(self.checked)
         self.row_origins, self.row_count = program.row_origins, len(program.rows)
         self.python_callbacks = program.python_callbacks
         return program

@@ -14,7 +14,6 @@
 #include "check/profile.h"
 #include "check/tensor.h"
 #include "cpython/watch.h"
-#include "lookup/lookup.h"
 #include "program/rows.h"
 #include "witness/attribute_hooks.h"
 #include "witness/witness.h"
@@ -405,9 +404,6 @@ PYBIND11_MODULE(_C, m) {
   m.attr("DICT_TABLES") = cpython::tables_known;
 
   bind_checker(m);
-  PyObject* lookup = make_lookup_type();
-  if (lookup == nullptr) throw py::error_already_set();
-  m.attr("Lookup") = py::reinterpret_steal<py::object>(lookup);
   bind_calls(m);
   bind_state(m);
   bind_counts(m);

@@ -2,11 +2,11 @@
 // or hand these to the code that is left to run. Entry point: Plan.
 #pragma once
 
+#include "call/rebuild.h"
 #include "call/signature.h"
 #include "call/vouched.h"
 #include "cpython/cpython.h"
 #include "cpython/ref.h"
-#include "lookup/rebuild.h"
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

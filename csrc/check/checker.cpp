@@ -10,14 +10,6 @@
 #include <utility>
 
 namespace unified_guards {
-namespace {
-
-// Hands out what a passing check gathered. False where there is no memory for the list: then the check fails after all.
-bool hand_out(Evaluation& evaluation, PyObject** gathered) {
-  return gathered == nullptr || (*gathered = evaluation.take_gathered()) != nullptr;
-}
-
-}  // namespace
 
 thread_local JustMissed just_missed;
 
@@ -34,7 +26,7 @@ bool Checker::check_timed(PyObject* locals) {
   return hit;
 }
 
-bool Checker::decide(PyObject* locals, PyObject** gathered, bool exactly) {
+bool Checker::decide(PyObject* locals, bool exactly) {
   bool hit = false, asks_exact_tier = true;
   const bool nested = busy_;
   passed_by_ = nullptr;
@@ -42,12 +34,12 @@ bool Checker::decide(PyObject* locals, PyObject** gathered, bool exactly) {
   try {
     if (nested) {
       Scratch own(program_);
-      hit = decide_exactly(own, locals, gathered);
+      hit = decide_exactly(own, locals);
     } else {
       busy_ = true;
-      const Verdict verdict = by_witness ? ask_witness(locals, gathered) : Verdict::kExact;
+      const Verdict verdict = by_witness ? ask_witness(locals) : Verdict::kExact;
       asks_exact_tier = verdict == Verdict::kExact || verdict == Verdict::kStale;
-      hit = asks_exact_tier ? decide_exactly(scratch_, locals, gathered) : verdict == Verdict::kHolds;
+      hit = asks_exact_tier ? decide_exactly(scratch_, locals) : verdict == Verdict::kHolds;
     }
   } catch (...) {
     // A tensor whose metadata cannot be read (a strided nested tensor, a subclass that raises): it does not match.
@@ -75,18 +67,16 @@ const std::vector<PyObject*>* Checker::still_found(PyObject* locals) {
   return witness != nullptr ? &witness->facts().found : nullptr;
 }
 
-bool Checker::decide_exactly(Scratch& scratch, PyObject* locals, PyObject** gathered) {
+bool Checker::decide_exactly(Scratch& scratch, PyObject* locals) {
   Evaluation evaluation(program_, scratch, journal_);
-  return evaluation.run(locals) && hand_out(evaluation, gathered);
+  return evaluation.run(locals);
 }
 
 // The verdict of the witness. Where its facts are stale, a second evaluation records them anew.
-Verdict Checker::ask_witness(PyObject* locals, PyObject** gathered) {
+Verdict Checker::ask_witness(PyObject* locals) {
   const auto ask = [&](auto question) {
     Evaluation evaluation(program_, scratch_, journal_);
-    const Verdict verdict = question(evaluation);
-    if (verdict != Verdict::kHolds) return verdict;
-    return hand_out(evaluation, gathered) ? Verdict::kHolds : Verdict::kFails;
+    return question(evaluation);
   };
   const Verdict verdict = ask([&](Evaluation& evaluation) { return witnesses_->check(evaluation, locals); });
   if (verdict != Verdict::kStale) return verdict;

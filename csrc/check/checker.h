@@ -58,22 +58,21 @@ class Checker {
   // may leave torch functions switched off when it throws; what was set before is put back.
   PyObject* tell_observer(PyObject* locals, bool verdict) const;
 
-  // The verdict on a dict of locals. Never throws, never leaves a Python error set. `gathered` is given a new list of
-  // what a passing check gathered, when it is wanted.
-  bool check(PyObject* locals, PyObject** gathered = nullptr) {
+  // The verdict on a dict of locals. Never throws, never leaves a Python error set.
+  bool check(PyObject* locals) {
     ruled_out_by_ = nullptr;
     passed_by_ = nullptr;
     for (Discriminator* one = discriminators_.get(); one != nullptr; one = one->next.get()) {
       if (one->rules_out(locals)) return rule_out(one);
     }
-    return decide(locals, gathered, /*exactly=*/false);
+    return decide(locals, /*exactly=*/false);
   }
 
   // The same, for the observer: how long it took goes to `last_ns`.
   bool check_timed(PyObject* locals);
 
   // The verdict of the exact tier alone: what check() must agree with.
-  bool check_exactly(PyObject* locals) { return decide(locals, nullptr, /*exactly=*/true); }
+  bool check_exactly(PyObject* locals) { return decide(locals, /*exactly=*/true); }
 
   // Has a guard of the program asked before all others.
   void ask_first(std::unique_ptr<Discriminator> guard);
@@ -110,9 +109,9 @@ class Checker {
     return false;
   }
 
-  bool decide(PyObject* locals, PyObject** gathered, bool exactly);
-  bool decide_exactly(Scratch& scratch, PyObject* locals, PyObject** gathered);
-  Verdict ask_witness(PyObject* locals, PyObject** gathered);
+  bool decide(PyObject* locals, bool exactly);
+  bool decide_exactly(Scratch& scratch, PyObject* locals);
+  Verdict ask_witness(PyObject* locals);
 
   Program program_;
   Scratch scratch_;

@@ -38,18 +38,6 @@ void Evaluation::drop_references() {
     scratch_.owned.pop_back();
     Py_DECREF(object);
   }
-  for (PyObject*& object : scratch_.gathered) Py_CLEAR(object);
-}
-
-PyObject* Evaluation::take_gathered() {
-  const auto n = static_cast<Py_ssize_t>(scratch_.gathered.size());
-  PyObject* list = PyList_New(n);
-  if (list == nullptr) {
-    PyErr_Clear();
-    return nullptr;
-  }
-  for (Py_ssize_t i = 0; i < n; i++) PyList_SET_ITEM(list, i, std::exchange(scratch_.gathered[i], nullptr));
-  return list;
 }
 
 inline bool Evaluation::step(Instruction& i, size_t index, PyObject* base, Hint& hint) {
@@ -269,7 +257,6 @@ bool Evaluation::check(Instruction& i, PyObject* base, Hint& hint) {
     case Op::SAVE: scratch_.saved[i.arg] = own(Py_NewRef(base)); return true;
     case Op::SAME_AS: return scratch_.saved[i.arg] == base;
     case Op::SHARES_STORAGE: return share_storage(scratch_.saved[i.arg], base);
-    case Op::GATHER: return gather(i.arg, base);
     case Op::OVERLAP: return overlap(i);
     case Op::SHAPE_INT: return shape_int(base, i.arg);
     case Op::SHAPE_FLOAT:
@@ -381,12 +368,6 @@ bool Evaluation::dim_marking_matches(Instruction& i, PyObject* object) {
 bool Evaluation::dynamic_indices_match(const Instruction& i, PyObject* object) {
   const Ref marked = attribute_or_null(i, object, PyTuple_GET_ITEM(i.object, 0));
   return !marked || is_subset(i, marked.get(), PyTuple_GET_ITEM(i.object, 1));
-}
-
-bool Evaluation::gather(uint32_t index, PyObject* value) {
-  if (settling_) return scratch_.gathered[index] == value;
-  scratch_.gathered[index] = Py_NewRef(value);
-  return true;
 }
 
 bool Evaluation::overlap(const Instruction& i) {

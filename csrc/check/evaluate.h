@@ -39,7 +39,7 @@ class Evaluation {
   Evaluation(const Evaluation&) = delete;
   ~Evaluation() {
     if (torch_function_is_off_) put_torch_function_back();
-    if (!scratch_.owned.empty() || !scratch_.gathered.empty()) drop_references();
+    if (!scratch_.owned.empty()) drop_references();
     scratch_.answers.clear();
   }
 
@@ -85,9 +85,6 @@ class Evaluation {
   // The registers, of which the first holds the locals.
   PyObject** registers() { return scratch_.registers.data(); }
 
-  // Moves what was gathered to a new list; null, with no error set, when there is no memory for one.
-  PyObject* take_gathered();
-
   // Notes the row of instruction `index`, or of the guard that was merged into it, as the one that failed.
   bool fail(size_t index, bool merged = false);
 
@@ -128,7 +125,6 @@ class Evaluation {
   bool marking_matches(Instruction& i, PyObject* object);
   bool dim_marking_matches(Instruction& i, PyObject* object);
   bool dynamic_indices_match(const Instruction& i, PyObject* object);
-  bool gather(uint32_t index, PyObject* value);
   bool overlap(const Instruction& i);
   bool shape_int(PyObject* value, uint32_t index);
   bool read(const Instruction& i, PyObject* base);

@@ -86,7 +86,7 @@ class Profile {
     return found;
   }
 
-  // One pass. Each pass has an evaluation of its own, because within one evaluation an object may be gathered, saved or
+  // One pass. Each pass has an evaluation of its own, because within one evaluation an object may be saved or
   // compared in a group only once.
   bool take(std::vector<std::vector<LiveStep>>& steps, std::vector<double>& least, double& clock) {
     Scratch scratch(program_);

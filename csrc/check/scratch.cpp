@@ -15,7 +15,6 @@ Scratch::Scratch(const Program& program) {
   owned.reserve(size.owned);
   answers.reserve(std::min(program.code.size(), kMostAnswers));
   saved.resize(size.saved);
-  gathered.resize(size.gathered);
   unique.clear(size.unique);
   ints.resize(size.ints);
   floats.resize(size.floats);
@@ -24,7 +23,7 @@ Scratch::Scratch(const Program& program) {
 
 size_t Scratch::bytes() const {
   return registers.capacity() * (sizeof(PyObject*) + sizeof(uint16_t)) +
-         (owned.capacity() + saved.capacity() + gathered.capacity()) * sizeof(PyObject*) + unique.bytes() +
+         (owned.capacity() + saved.capacity()) * sizeof(PyObject*) + unique.bytes() +
          ints.capacity() * sizeof(int64_t) + floats.capacity() * sizeof(double);
 }
 

@@ -37,7 +37,6 @@ struct Scratch {
   std::vector<PyObject*> owned;  // new references, dropped at the end
   std::vector<Answer> answers;   // in the order of the program
   std::vector<PyObject*> saved;
-  std::vector<PyObject*> gathered;  // new references, handed out or dropped at the end
   SeenTable unique;
   std::vector<int64_t> ints;
   std::vector<double> floats;

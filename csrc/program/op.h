@@ -24,7 +24,6 @@ enum class Arg : uint8_t {
   kFloat,        // which double of a compiled shape guard
   kRegister,     // of the shape code
   kShapes,       // whether the shape code alone decides (0), or only together with `object` (1)
-  kGathered,     // its place in the list that a passing check hands out
 };
 
 // Whether evaluating an operation may run code of a user's.
@@ -133,7 +132,6 @@ enum class Order : uint8_t {
   X(READ_INT, kRegister, kNever, kNeedsNothing, kAny, "")                                                              \
   X(READ_FLOAT, kRegister, kNever, kNeedsNothing, kAny, "")                                                            \
   X(SHAPES, kShapes, kByObject, kNeedsNothing, kAny, "object: exact function of the frame; number: row of its first guard") \
-  X(GATHER, kGathered, kNever, kNeedsNothing, kOnce, "holds always")                                                   \
   X(TORCH_FUNCTION_OFF, kNothing, kNever, kNeedsNothing, kOnce, "from here on no __torch_function__ runs")
 
 enum class Op : uint8_t {

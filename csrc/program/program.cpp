@@ -55,7 +55,6 @@ void ProgramBuilder::make_room(Op op, uint32_t arg) {
     case Arg::kShapes:
       require(program_.shapes && size.read <= program_.shapes->leaves(), "no shape code for what was read");
       break;
-    case Arg::kGathered: size.gathered++; break;
     case Arg::kInt: grow(size.ints, arg); break;
     case Arg::kFloat: grow(size.floats, arg); break;
     case Arg::kNothing:
@@ -90,20 +89,10 @@ void ProgramBuilder::set_shapes(ShapeCode code) {
 
 Program ProgramBuilder::finish() {
   require(program_.size.read <= (program_.shapes ? program_.shapes->leaves() : 0), "no shape code for what was read");
-  check_gathered();
   merge();
   find_root();
   find_tree();
   return std::move(program_);
-}
-
-void ProgramBuilder::check_gathered() const {
-  std::vector<bool> found(program_.size.gathered);
-  for (const Instruction& i : program_.code) {
-    if (i.op != Op::GATHER) continue;
-    require(i.arg < found.size() && !found[i.arg], "an index is missing from what is gathered");
-    found[i.arg] = true;
-  }
 }
 
 void ProgramBuilder::merge() {

@@ -25,7 +25,7 @@ struct TreePosition {
 
 // How much room an evaluation takes.
 struct ProgramSize {
-  uint32_t registers = 1, owned = 0, saved = 0, gathered = 0, unique = 0, ints = 0, floats = 0, read = 0;
+  uint32_t registers = 1, owned = 0, saved = 0, unique = 0, ints = 0, floats = 0, read = 0;
 };
 
 // Plain data, made by a ProgramBuilder. Evaluations change only hints, which are looked at and not believed: those in
@@ -74,13 +74,12 @@ class ProgramBuilder {
   void set_shapes(ShapeCode code);
 
   // Merges accessors with the guards that follow them, and lays out the tree. Call last. Throws std::invalid_argument
-  // when the list of what is gathered would have holes.
+  // where numbers are read and nothing reads them.
   Program finish();
 
  private:
   void make_room(Op op, uint32_t arg);
   void merge();
-  void check_gathered() const;
   void find_root();
   void find_tree();
 

@@ -100,27 +100,6 @@ def test_all_expressions_are_one_code_at_the_end() -> None:
     assert program.row_origins[len(names) :] == [first, second]
 
 
-def test_a_source_is_gathered_where_the_walk_leaves_it() -> None:
-    a, b = item("a"), item("b")
-    program = lower(set_of(equals(a, 1), equals(b, 2)), [b, local(), a])
-    assert [OP_NAMES[row[0]] for row in program.rows] == [
-        *("TORCH_FUNCTION_OFF", "DICT_ITEM", "DICT_ITEM", "EQUALS", "GATHER"),
-        *("DICT_ITEM", "EQUALS", "GATHER", "GATHER"),
-    ]
-    gathered = [
-        (row[2], meaning)
-        for row, meaning in zip(program.rows, program.row_origins, strict=True)
-        if OP_NAMES[row[0]] == "GATHER"
-    ]
-    assert gathered == [(2, a), (0, b), (1, local())]
-
-
-def test_a_gathered_source_without_a_guard_is_reached() -> None:
-    assert [OP_NAMES[row[0]] for row in lower(GuardSet([]), [item("a"), item("a")]).rows] == [
-        *("TORCH_FUNCTION_OFF", "DICT_ITEM", "DICT_ITEM", "GATHER", "GATHER")
-    ]
-
-
 def test_a_negative_index_is_never_there() -> None:
     guard_set = set_of(equals(local().child(Access.LIST_ITEM, -1), 3))
     assert not make_checker(lower(guard_set)).check({"x": [3]})

@@ -33,7 +33,7 @@ class Program(NamedTuple):
 
     Attributes:
         rows: the instructions.
-        row_origins: for each row the guard that it checks; for an accessor and for GATHER the source that it reads. The
+        row_origins: for each row the guard that it checks; for an accessor the source that it reads. The
             shape expressions follow: where one fails, its number counts on from the rows.
     """
 
@@ -55,7 +55,7 @@ class Program(NamedTuple):
 _DIRECT = {access: _OPS[access.name] for access in Access if access.name in _OPS}
 _INDEXED = frozenset(access for access in _DIRECT if _C.OP_TABLE[access.name]["is_indexed"])
 _DICT_ITEM, _CONSTANT = _OPS["DICT_ITEM"], _OPS["CONSTANT"]
-_SAVE, _GATHER, _SHAPES = _OPS["SAVE"], _OPS["GATHER"], _OPS["SHAPES"]
+_SAVE, _SHAPES = _OPS["SAVE"], _OPS["SHAPES"]
 _PYTHON = frozenset(_OPS[name] for name, traits in _C.OP_TABLE.items() if traits["user_code"] == "callback")
 #: How a number of a shape expression is read: sizes and strides from the tensor itself.
 _READ_OF_TENSOR = {
@@ -87,14 +87,13 @@ def _accessor(source: Source) -> Row:
 
 
 class _Lowering:
-    def __init__(self, guard_set: GuardSet, gather: Sequence[Source]) -> None:
+    def __init__(self, guard_set: GuardSet) -> None:
         self.rows: list[Row] = []
         self.row_origins: list[Guard | Source] = []
         self.path: list[Source] = [Source.frame()]
         self.visits: dict[Source, list[tuple[Callable[[int], Row], Guard | Source]]] = {}
         self.slots: dict[Source, int] = {}
         self.guard_set = guard_set
-        self.gather = gather
         self.expressions = [item for item in guard_set if item.test is Test.EXPRESSION]
         self.torch_function_off = False
         self.shape_functions: set[int] = set()
@@ -110,14 +109,11 @@ class _Lowering:
                 self._plan(item)
             else:
                 of_one_source.append(item)
-        for index, source in enumerate(self.gather):
-            self._visit(source, source, _collect(_GATHER, index))
         for item in of_one_source:
             self._of_one_source(item)
         for item in self.guard_set:
             if item.test in RELATIONAL:
                 self._finish(item)
-        self._finish_visits(self.gather)
         if shapes is not None:
             self._finish_shapes(shapes)
         return Program(self.rows, self.row_origins)
@@ -381,17 +377,16 @@ _ROWS: dict[Test, Callable[[Guard, int], Row]] = {
 }
 
 
-def lower(guard_set: GuardSet, gather: Sequence[Source] = ()) -> Program:
+def lower(guard_set: GuardSet) -> Program:
     """The program that checks ``guard_set``.
 
     Args:
         guard_set: what must hold. The types whose addresses are in tensor guards must be alive.
-        gather: sources whose values a program that passes hands out, in this order; a source may come twice.
 
     Raises:
         CannotLower: a guard has no native form.
     """
-    return _Lowering(guard_set, gather).run()
+    return _Lowering(guard_set).run()
 
 
 def make_checker(

@@ -1,5 +1,5 @@
 // See rebuild.h.
-#include "lookup/rebuild.h"
+#include "call/rebuild.h"
 
 #include <algorithm>
 
@@ -14,9 +14,7 @@ bool refuse(const char* why) {
   return false;
 }
 
-bool has_children(Step kind) {
-  return kind == Step::TUPLE || kind == Step::LIST || kind == Step::DICT || kind == Step::CALL;
-}
+bool has_children(Step kind) { return kind == Step::TUPLE || kind == Step::LIST || kind == Step::DICT; }
 
 bool keys_fit(PyObject* keys, long count) {
   if (!PyTuple_CheckExact(keys) || PyTuple_GET_SIZE(keys) != count) return refuse("a DICT has one key for each child");
@@ -30,7 +28,6 @@ bool object_fits(Step kind, long count, PyObject* object) {
   switch (kind) {
     case Step::CONSTANT: return count == 0 || refuse("a CONSTANT has no count");
     case Step::DICT: return keys_fit(object, count);
-    case Step::CALL: return PyCallable_Check(object) || refuse("the object of a CALL is not callable");
     default: return object == Py_None || refuse("a LEAF, TUPLE or LIST has no object");
   }
 }
@@ -59,10 +56,7 @@ bool Rebuild::add(PyObject* step) {
 }
 
 bool Rebuild::set(PyObject* steps) {
-  if (!PyList_Check(steps)) {
-    PyErr_SetString(PyExc_TypeError, "rebuild is a list");
-    return false;
-  }
+  if (!PyList_Check(steps)) return refuse("steps are a list");
   std::vector<uint32_t> missing{1};  // how many children each step that is open still waits for
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(steps); i++) {
     if (!add(PyList_GET_ITEM(steps, i))) return false;
@@ -90,20 +84,12 @@ class Builder {
       case Step::CONSTANT: return Py_NewRef(step.object);
       case Step::TUPLE: return tuple(step.count);
       case Step::LIST: return list(step.count);
-      case Step::DICT: return dict(step.object);
-      default: return call(step.object, step.count);
+      default: return dict(step.object);
     }
   }
 
  private:
-  // Asks for the length each time: a CALL may have shortened the list.
-  PyObject* leaf(uint32_t index) {
-    const Py_ssize_t found = PySequence_Fast_GET_SIZE(flat_);
-    if (index < found) return Py_NewRef(PySequence_Fast_GET_ITEM(flat_, index));
-    PyErr_Format(PyExc_RuntimeError, "the compiled function must return at least %u flat outputs and returned %zd",
-                 index + 1, found);
-    return nullptr;
-  }
+  PyObject* leaf(uint32_t index) { return Py_NewRef(PySequence_Fast_GET_ITEM(flat_, index)); }
 
   PyObject* tuple(uint32_t count) {
     PyObject* made = PyTuple_New(count);
@@ -139,32 +125,12 @@ class Builder {
     return made;
   }
 
-  PyObject* call(PyObject* callable, uint32_t count) {
-    PyObject* children = list(count);
-    if (children == nullptr) return nullptr;
-    PyObject* made = PyObject_CallOneArg(callable, children);
-    Py_DECREF(children);
-    return made;
-  }
-
   const Rebuild::One* next_;
   PyObject* flat_;
   PyObject* const* given_;
 };
 
-PyObject* Rebuild::run(PyObject* flat, PyObject* const* given) const {
-  if (!PyList_Check(flat) && !PyTuple_Check(flat)) {
-    PyErr_Format(PyExc_TypeError, "the compiled function must return a list or tuple of flat outputs, not %.200s",
-                 Py_TYPE(flat)->tp_name);
-    return nullptr;
-  }
-  if (PySequence_Fast_GET_SIZE(flat) < leaves_) {
-    PyErr_Format(PyExc_RuntimeError, "the compiled function must return at least %zd flat outputs and returned %zd",
-                 leaves_, PySequence_Fast_GET_SIZE(flat));
-    return nullptr;
-  }
-  return Builder(*this, flat, given).build();
-}
+PyObject* Rebuild::run(PyObject* flat, PyObject* const* given) const { return Builder(*this, flat, given).build(); }
 
 bool Rebuild::has_leaf(Py_ssize_t index) const {
   return std::any_of(steps_.begin(), steps_.end(), [&](const One& step) {

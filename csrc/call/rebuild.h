@@ -1,4 +1,4 @@
-// How the result of an entry is made again from the flat list that its compiled function returns.
+// How the result of a call is made of the outputs of its graph. Entry point: Rebuild.
 #pragma once
 
 #define PY_SSIZE_T_CLEAN
@@ -16,7 +16,6 @@ namespace unified_guards {
   X(TUPLE)    /* count: of the children that follow                         */ \
   X(LIST)     /* count: of the children that follow                         */ \
   X(DICT)     /* object: tuple of `count` keys, one for each child          */ \
-  X(CALL)     /* count: of the children, given as one list; object: callable */ \
   X(GIVEN)    /* count: index in what the caller gives beside that list     */
 
 enum class Step : uint8_t {
@@ -35,9 +34,9 @@ class Rebuild {
   // `steps` is a list of (kind, count, object). False with a Python error set when it is not one tree.
   bool set(PyObject* steps);
 
-  // The result made of `flat`, a list or tuple: a new reference, or null with an error set. `given` is as long as
-  // needs() says.
-  PyObject* run(PyObject* flat, PyObject* const* given = nullptr) const;
+  // The result made of `flat`, a list or tuple that is at least as long as leaves() says: a new reference, or null with
+  // an error set. `given` is as long as needs() says.
+  PyObject* run(PyObject* flat, PyObject* const* given) const;
 
   // How long the list has to be, and whether an item of it is used.
   Py_ssize_t leaves() const { return leaves_; }
@@ -47,7 +46,6 @@ class Rebuild {
   size_t needs() const { return given_; }
 
   int traverse(visitproc visit, void* arg) const;
-  size_t bytes() const { return steps_.capacity() * sizeof(One); }
 
  private:
   friend class Builder;
