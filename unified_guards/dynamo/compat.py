@@ -252,3 +252,23 @@ def caches_apart(what: str) -> contextlib.AbstractContextManager[Any]:
     from torch._functorch import config as functorch
 
     return cast("contextlib.AbstractContextManager[Any]", functorch.patch(enable_autograd_cache=False))
+
+
+def transformed(code: types.CodeType, change: Callable[[list[Any], dict[str, Any]], None]) -> types.CodeType:
+    """As torch's ``transform_code_object``, without a trace: that remembers the codes that it took apart and what they
+    consist of, and what Dynamo has made for a code lives as long as the code does.
+
+    Raises:
+        AssertionError, KeyError, TypeError, ValueError: torch cannot assemble it.
+    """
+    from torch._dynamo import bytecode_transformation as torchs
+
+    take_apart = getattr(getattr(torchs, "_cached_cleaned_instructions", None), "__wrapped__", None)
+    if take_apart is None:
+        return cast(types.CodeType, torchs.transform_code_object(code.replace(), change)[0])
+    keys = torchs.get_code_keys()
+    options = {key: getattr(code, key) for key in keys}
+    instructions = list(take_apart(code))
+    vars(torchs)["propagate_line_nums"](instructions)
+    change(instructions, options)
+    return cast(types.CodeType, torchs.clean_and_assemble_instructions(instructions, keys, options)[1])

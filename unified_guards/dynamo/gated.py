@@ -23,6 +23,7 @@ from torch._dynamo.bytecode_transformation import (
 )
 
 from unified_guards import _C
+from unified_guards.dynamo import compat
 from unified_guards.dynamo.bytecode import JUMP_IF_FALSE, JUMP_IF_TRUE
 from unified_guards.dynamo.plan import Plan, plan_of
 from unified_guards.dynamo.rest import HANDED
@@ -87,7 +88,7 @@ def gated_frame(code: types.CodeType, gate: str, arguments: tuple[str, ...], pla
         _place(asked, next(each for each in instructions if each.argval == plan.graph))
         instructions[at:at] = asked
 
-    made: types.CodeType = transform_code_object(code.replace(), insert)[0]  # torch keeps what it has transformed
+    made = compat.transformed(code, insert)
     return made.replace(co_consts=(*made.co_consts, _Own(code, plan)))
 
 

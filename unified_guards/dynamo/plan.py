@@ -44,7 +44,7 @@ class Plan(NamedTuple):
         reads: what has to be read first: globals, attributes and items, each behind what it is read from.
         inputs: what the graph is given, in order: each a local or one of the reads.
         unpacked: how many outputs the code unpacks; -1 where it takes them by their index.
-        rebuild: the steps that make the result of the graph's outputs (``csrc/lookup/rebuild.h``).
+        rebuild: the steps that make the result of the graph's outputs (``csrc/call/rebuild.h``).
         rest: what of the code is left to run once the graph was called. Then there are no steps.
         kept: what `rest` is given beside the outputs, in order.
     """

@@ -18,9 +18,9 @@ from torch._dynamo.bytecode_transformation import (
     create_call_method,
     create_instruction,
     create_load_method,
-    transform_code_object,
 )
 
+from unified_guards.dynamo import compat
 from unified_guards.dynamo.symbols import Constant, Global, Local, NotPlain, Read
 
 #: The instructions that call something.
@@ -103,8 +103,7 @@ def rest_of(code: types.CodeType, parameters: tuple[str, ...], at_call: AtCall) 
         options["co_flags"] &= ~(inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
 
     try:
-        # A copy: torch remembers the codes that it took apart, and what Dynamo has made for a code lives as long as it.
-        made = transform_code_object(code.replace(), cut)[0]
+        made = compat.transformed(code, cut)
     except (AssertionError, KeyError, TypeError, ValueError) as error:  # torch cannot assemble it
         raise NotPlain(str(error)) from error
     return Rest(made, at_call.calls, kept, constants, dropped)

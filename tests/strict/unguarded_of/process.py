@@ -11,7 +11,7 @@ import torch
 
 from ..unguarded import Unguarded, reads, unguarded
 
-NAME = "UNIFIED_GUARDS_TEST_OF_STRICT"
+NAME = "A_TEST_OF_STRICT"
 
 
 def _set(held: Any) -> None:
