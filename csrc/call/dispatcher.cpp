@@ -63,10 +63,6 @@ bool prepare(PyObject* object) {
 // How often entries are read anew for one call: other threads may add some meanwhile.
 constexpr int kMostTimes = 8;
 
-}  // namespace
-
-namespace {
-
 // The entry that fits what was bound, or why there is none.
 Decision decide_on(PyObject* object, const BoundLocals& bound, Inputs& inputs) {
   Dispatcher& self = dispatcher_of(object);

@@ -10,8 +10,7 @@
 namespace unified_guards {
 namespace {
 
-// Whether the attribute is the gradient of a tensor, read by torch's own descriptor: the accessor of gradients finds
-// it.
+// Whether the attribute is the gradient of a tensor, and torch's own descriptor reads it: as the accessor does.
 bool is_gradient(PyTypeObject* type, PyObject* name) {
   if (!THPVariable_CheckTypeExact(type) || PyUnicode_CompareWithASCIIString(name, "grad") != 0) return false;
   if (!cpython::looks_up_purely(type) || !cpython::plain_attribute_access(type)) return false;

@@ -61,10 +61,12 @@ def _with_gate(code: types.CodeType, manager: Any) -> types.CodeType:
     if not config.dispatch or not isinstance(manager, UnifiedGuardManagerWrapper) or code.co_freevars:
         return code
     code, plan = own_code(code)
+    if plan is None:
+        return code
     hooks = CleanupManager.instance.get(code, [])
-    scope = next((hook.scope for hook in hooks if plan is not None and hook.name == plan.graph), None)
-    frame = None if plan is None or scope is None else _frame_of(code, manager, plan, scope)
-    if plan is None or scope is None or frame is None:
+    scope = next((hook.scope for hook in hooks if hook.name == plan.graph), None)
+    frame = None if scope is None else _frame_of(code, manager, plan, scope)
+    if scope is None or frame is None:
         return code
     name = f"___unified_guards_frame_{next(_numbers)}"
     try:

@@ -57,8 +57,8 @@ _INSTRUCTIONS: dict[str, tuple[str, ...]] = {
 }
 
 _ARITHMETIC = (
-    *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor"),
-)
+    "add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor",
+)  # fmt: skip
 _BY_SYMBOL = dict(zip(("+", "-", "*", "@", "/", "//", "%", "**", "<<", ">>", "&", "|", "^"), _ARITHMETIC, strict=True))
 
 #: By the name of a function, where it is not the special method's own.
