@@ -126,11 +126,12 @@ def _keywords() -> Case:
     return Case(lambda: compiled(x, y=y, second="a"), graph_alone(_named, x, y))
 
 
-def _module(kind: type[torch.nn.Module], width: int) -> Case:
+def _module(kind: type[torch.nn.Module], width: int, backend: str = "eager") -> Case:
     torch.manual_seed(0)
     module, x = kind(), torch.ones(2, width)
-    compiled = torch.compile(module, backend="eager")
-    compiled(x)
+    compiled = torch.compile(module, backend=backend)
+    for _ in range(2):
+        compiled(x)
     return Case(lambda: compiled(x), graph_alone(kind.forward, module, x))
 
 
@@ -201,6 +202,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "keyword call with defaults": _keywords,
     "a small module, `torch.compile(module)`": lambda: _module(_Small, 4),
     "4-layer MLP": lambda: _module(_Mlp, 8),
+    "4-layer MLP, inductor": lambda: _module(_Mlp, 8, "inductor"),
     "AdamW.step, 200 parameters": _adamw,
     "36 MLPs compiled one by one": _layers,
     "`x * SCALE + y`, loop in a function": lambda: _in_a_loop(of_a_module=False),

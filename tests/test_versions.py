@@ -425,6 +425,34 @@ def test_an_absent_name_that_comes(way: str, make: Callable[[], _C.Checker], has
     assert not made.check({"x": thing})
 
 
+FLAG_COMES: dict[str, Callable[[Any], None]] = {
+    "on the object": lambda thing: setattr(thing, FLAG, True),
+    "in its dict": lambda thing: thing.__dict__.update({another(FLAG): True}),
+    "on the class": lambda thing: setattr(type(thing), FLAG, True),
+    "on its base": lambda thing: setattr(type(thing).__mro__[1], FLAG, True),
+    "by a __getattr__": given_a_getattr,
+}
+
+
+@pytest.mark.parametrize("way", FLAG_COMES)
+def test_a_flag_of_markings_that_comes(way: str) -> None:
+    class Below:
+        pass
+
+    class Marked(Below):
+        def __init__(self) -> None:
+            setattr(self, MARKS[0], {0})
+
+    made = without_marks()
+    for _ in range(3):
+        thing = Marked()
+        assert made.exact({"x": thing})
+        assert made.check({"x": thing})
+    FLAG_COMES[way](thing)
+    assert not made.exact({"x": thing})
+    assert not made.check({"x": thing})
+
+
 # ---- what is remembered at all ------------------------------------------------------------------------------------
 
 

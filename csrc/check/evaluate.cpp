@@ -362,7 +362,10 @@ bool Evaluation::marking_matches(Instruction& i, PyObject* object) {
 }
 
 bool Evaluation::dim_marking_matches(Instruction& i, PyObject* object) {
-  return !attribute_or_null(i, object, PyTuple_GET_ITEM(i.object, 0)) || marking_matches(i, object);
+  auto version = static_cast<unsigned int>(i.number);
+  const bool is_unmarked = lacks_purely(object, PyTuple_GET_ITEM(i.object, 4), version);
+  i.number = version;
+  return is_unmarked || !attribute_or_null(i, object, PyTuple_GET_ITEM(i.object, 0)) || marking_matches(i, object);
 }
 
 bool Evaluation::dynamic_indices_match(const Instruction& i, PyObject* object) {

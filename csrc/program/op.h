@@ -111,7 +111,7 @@ enum class Order : uint8_t {
   X(DICT_VERSION, kNothing, kNever, kNeedsVersion, kInPlace, "object: dict_version; number: version")                  \
   X(DISPATCH_KEYS, kNothing, kByObject, kNeedsNothing, kInPlace, "object: \"raw_repr\"; number: key set after apply")  \
   X(SCRIPT_TYPE, kNothing, kByObject, kNeedsNothing, kInPlace, "object: (class, \"real_obj\"); number: type address")  \
-  X(DIM_MARKING, kHint, kByObject, kNeedsNothing, kInPlace, "object: (flag, expected, absent, dependent)")             \
+  X(DIM_MARKING, kHint, kByObject, kNeedsNothing, kInPlace, "object: (flag, expected, absent, dependent, [flag])")     \
   X(DYNAMIC_INDICES, kNothing, kByObject, kNeedsNothing, kInPlace, "object: (name, set)")                              \
   X(TENSOR, kTensor, kByObject, kNeedsNothing, kAny, "")                                                               \
   X(PREDICATE, kNothing, kCallback, kNeedsNothing, kInPlace, "object: callable of the value, truth")                   \

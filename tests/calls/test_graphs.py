@@ -66,6 +66,20 @@ def test_the_eager_backend_has_no_such_wrappers() -> None:
     assert (found.attribute, found.outputs) == (None, -1)
 
 
+@supported
+def test_a_backend_that_returns_the_module_goes_the_short_way() -> None:
+    def returns_it(module: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        return module
+
+    def sine(x: torch.Tensor) -> torch.Tensor:
+        return x.sin() + 1
+
+    compiled, x = torch.compile(sine, backend=returns_it, dynamic=False), torch.ones(3)
+    for _ in range(3):
+        assert torch.equal(compiled(x), sine(x))
+    assert len(compiled._unified_guards_dispatcher.inputs) == 1  # its entry has a plan
+
+
 @pytest.mark.parametrize("grad_enabled", [True, False])
 def test_gradients_are_switched_off_for_the_graph_and_on_again(grad_enabled: bool) -> None:
     compiled = torch.compile(lambda x: x.sin() + 1, dynamic=False)

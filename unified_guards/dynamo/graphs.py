@@ -14,6 +14,8 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from torch._dynamo.eval_frame import DisableContext, OptimizedModule
+
 from unified_guards import _C
 from unified_guards.dynamo import compat
 
@@ -63,6 +65,8 @@ def _on_list(forward: Callable[..., Any], inputs: list[Any]) -> Any:
 
 def graph_of(function: Any) -> Graph | None:
     """What to call for the global that Dynamo has made for a graph; None where it has another form than is known."""
+    if type(function) is OptimizedModule and isinstance(function.dynamo_ctx, DisableContext):
+        return Graph(function)  # a backend that returns the module: its call runs hooks of all modules
     if not isinstance(function, types.FunctionType) or not _is_disabled(function):
         return None
     inner = vars(function).get("_torchdynamo_orig_callable")

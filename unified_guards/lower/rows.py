@@ -327,7 +327,8 @@ def _global_state(item: Guard, depth: int) -> Row:
 
 def _marking(item: Guard, depth: int) -> Row:
     expected, absent, dependent = item.params
-    return (_OPS["DIM_MARKING"], depth, 0, ("_has_dynamo_dim_marking", expected, absent, dependent), 0)
+    flag = "_has_dynamo_dim_marking"
+    return (_OPS["DIM_MARKING"], depth, 0, (flag, expected, absent, dependent, [flag]), 0)
 
 
 def _opaque(item: Guard, depth: int) -> Row:
