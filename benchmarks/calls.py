@@ -255,7 +255,10 @@ def _run(contender: str, seconds: float) -> dict[str, dict[str, float]]:
 def _rows(rounds: dict[str, list[dict[str, dict[str, float]]]]) -> Iterator[list[str]]:
     for name in CASES:
         calls = {who: median(each[name]["call"] for each in found) for who, found in rounds.items()}
+        pairs = zip(rounds["torch"], rounds["unified"], strict=True)
+        ratios = [torchs[name]["call"] / ours[name]["call"] for torchs, ours in pairs]
         row = [name, *(f"{calls[who]:.2f}" for who in CONTENDERS), f"{calls['torch'] / calls['unified']:.2f}x"]
+        row.append(f"{min(ratios):.2f} to {max(ratios):.2f}")
         if "graph" in rounds["torch"][0][name]:
             over = {who: [each[name]["call"] - each[name]["graph"] for each in found] for who, found in rounds.items()}
             graph = median(each[name]["graph"] for found in rounds.values() for each in found)
@@ -268,8 +271,8 @@ def _rows(rounds: dict[str, list[dict[str, dict[str, float]]]]) -> Iterator[list
 
 
 HEADER = (
-    "call", "torch (µs)", "unified, long way (µs)", "unified (µs)", "torch / unified", "graph alone (µs)",
-    "overhead, torch (µs)", "overhead, unified (µs)", "from, to", "torch / unified",
+    "call", "torch (µs)", "unified, long way (µs)", "unified (µs)", "torch / unified", "from, to",
+    "graph alone (µs)", "overhead, torch (µs)", "overhead, unified (µs)", "from, to", "torch / unified",
 )  # fmt: skip
 
 
