@@ -329,7 +329,8 @@ class _Lift:
     ) -> None:
         """What the ShapeEnv guards on, as expressions; where a part of it cannot be one, all stays torch's function."""
         try:
-            leaves = _Leaves(self.origins.sources, lambda source: self._number(source, managers))
+            scope = getattr(function, "__globals__", {}).get("G")
+            leaves = _Leaves(self.origins.sources, lambda source: _read_in(scope, self._number(source, managers)))
             made = [[expression(each, function) for each in parts_of(parse(part, leaves))] for part in parts]
             if not compat.indicator_takes_numbers() and any("IsNonOverlapping" in part for part in parts):
                 raise NotAnExpression("IsNonOverlappingAndDenseIndicator always raises in this torch")
@@ -415,6 +416,13 @@ def _dims(dims: Iterable[Any]) -> tuple[int | None, ...]:
     if any(dim is not None and type(dim) is not int for dim in dims):
         raise CannotLift("a tensor guard has symbolic sizes")
     return tuple(dims)
+
+
+def _read_in(scope: Any, source: Source) -> Source:
+    """The source, if torch's function reads it in the same globals. Before 2.15 that of a loaded entry has a copy."""
+    if any(step.access is Access.GLOBALS and step.key is not scope for step in source.steps()):
+        raise NotAnExpression("a shape guard reads globals as they were saved")
+    return source
 
 
 def _lambda_child(source: Source, function: Callable[..., Any]) -> Source:
