@@ -252,7 +252,6 @@ class TestExplained:
         assert frame.saved is None
         assert "torch dropped" not in str(frame)
 
-
     def test_says_why_a_call_was_refused(self) -> None:
         made = loaded_again(programs.branching, ones(8, 4), ones(8, 4), 3)
         with pytest.raises(RuntimeError, match="GuardManager check failed"):
