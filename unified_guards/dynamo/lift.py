@@ -27,7 +27,7 @@ from torch._dynamo.source import (
 )
 
 from unified_guards import _C
-from unified_guards.dynamo import compat
+from unified_guards.dynamo import compat, distributed
 from unified_guards.dynamo.identities import same_object
 from unified_guards.dynamo.leaf_guards import IMPLIED_BY_DICT_MANAGER, LEAF_GUARDS, ONCE
 from unified_guards.dynamo.provenance import Origins
@@ -119,6 +119,10 @@ _ITEMS = {
     GetItemSource: Access.ITEM,
     ListGetItemSource: Access.LIST_ITEM,
 }
+
+
+#: A property of DTensors that torch's comparisons of identity read.
+_MESH = "device_mesh"
 
 
 class _Leaves(dict[str, Source]):
@@ -233,6 +237,10 @@ class _Lift:
             made = self.tensor_guards[kwargs["tensor_name"]] = self._tensor(node.source, args, kwargs)
         else:
             code, stack = args[-2], args[-1]
+            parts = distributed.parts_of(self._name_at, node.source, method, args[0])
+            if parts is not None:
+                node.guards += [(part, Provenance("dynamo", code[0] if code else "", stack)) for part in parts]
+                return
             make = LEAF_GUARDS.get(method)
             made = make(self._name_at, node.source, args) if make is not None else _torch_leaf(node, code)
         node.guards.append((made, Provenance("dynamo", code[0] if code else "", stack)))
@@ -315,12 +323,34 @@ class _Lift:
             self._shapes(function, parts, verbose, managers)
             return
         for part, code in zip(parts, verbose, strict=False):
-            pair = same_object(part, function)
+            pair = self._same(part, function, managers)
             if pair is not None:
                 self.relations += self._made_by(guard(Test.SAME, pair), maker, code, stack)
             else:
                 made = guard(Test.SHAPE, (Source.frame(),), (function, part))
                 self.epilogue += self._made_by(made, maker, code, stack)
+
+    def _same(self, part: str, function: Callable[..., Any], managers: dict[str, Any]) -> tuple[Source, Source] | None:
+        """The two sides of a comparison of identity: as the text has them, or else as the tree does."""
+        pair = same_object(part, function)
+        if pair is not None and not any(source.access is Access.ATTR and source.key == _MESH for source in pair):
+            return pair
+        return same_object(part, function, lambda text: self._known(text, managers)) or pair
+
+    def _known(self, text: str, managers: dict[str, Any]) -> Source | None:
+        node = self.nodes.get(id(managers.get(text)))
+        if node is not None:
+            return None if node.closed else node.source
+        node = self.nodes.get(id(managers.get(text.removesuffix(f".{_MESH}")))) if text.endswith(f".{_MESH}") else None
+        kinds = [item.params[0] for item, _ in node.guards if item.test is Test.TYPE_IS] if node is not None else []
+        if node is None or node.closed or len(kinds) != 1:
+            return None
+        found = distributed.mesh_of(self._name_at, node.source, _C.object_at(kinds[0]))
+        if found is None:
+            return None
+        mesh, guards = found
+        self.relations += [(item, Provenance("dynamo", text)) for item in guards]
+        return mesh
 
     # -- shapes ----------------------------------------------------------------------------------------------------
 
