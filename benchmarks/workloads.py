@@ -54,6 +54,58 @@ def _decoder(model: Any, call: Callable[..., Any], prompt: int = 8, length: int 
     return step
 
 
+def _mlps(count: int) -> torch.nn.Sequential:
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):  # what Dynamo compiles on its own has to be a user's
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(32, 64), nn.Linear(64, 32)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.down(torch.relu(self.up(x)))
+
+    torch.manual_seed(0)
+    return nn.Sequential(*(Block() for _ in range(count))).eval()
+
+
+def _mesh_of_one() -> Any:
+    """A mesh that is this process: guards are the same on each of many."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    return dist.init_device_mesh("cpu", (1,))
+
+
+@workload("tensor_parallel_12")
+def tensor_parallel_12() -> Workload:
+    """Twelve layers whose weights are split: DTensors, with hooks that make and take them."""
+    import torch
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    plan = {f"{at}.up": ColwiseParallel() for at in range(12)} | {f"{at}.down": RowwiseParallel() for at in range(12)}
+    model, twin = (parallelize_module(_mlps(12), _mesh_of_one(), plan) for _ in range(2))
+    compiled, x = torch.compile(model, backend="eager"), torch.randn(4, 32)
+    return Workload(lambda: compiled(x), lambda: twin(x))
+
+
+@workload("fsdp_12")
+def fsdp_12() -> Workload:
+    """Twelve layers that FSDP2 shards, compiled one by one."""
+    import torch
+    from torch.distributed.fsdp import fully_shard
+
+    mesh, (model, twin) = _mesh_of_one(), (_mlps(12), _mlps(12))
+    for layer in model:
+        layer.compile(backend="eager")
+    for part in (*model, *twin, model, twin):
+        fully_shard(part, mesh=mesh)
+    x = torch.randn(4, 32)
+    return Workload(lambda: model(x), lambda: twin(x))
+
+
 @workload("qwen3_36_decode")
 def qwen3_36_decode() -> Workload:
     import torch

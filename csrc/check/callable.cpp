@@ -4,6 +4,8 @@
 #include "cpython/errors.h"
 #include "cpython/ref.h"
 
+#include <structmember.h>
+
 #include <cstddef>
 #include <new>
 
@@ -12,7 +14,8 @@ namespace {
 
 // How a disagreement gets out of Dynamo's lookup, which clears every exception that a guard raises: the lookup asks
 // for the truth of what we return, and an object whose truth is "false, with an error set" is taken for a failed guard
-// whose error then reaches the caller. Only ever made under UNIFIED_GUARDS_VERIFY=1, where raising is the purpose.
+// whose error then reaches the caller. Whoever asks from Python raises its `exception` instead. Only ever made under
+// UNIFIED_GUARDS_VERIFY=1, where raising is the purpose.
 struct Disagreement {
   PyObject_HEAD
   PyObject* exception;
@@ -31,10 +34,13 @@ void disagreement_dealloc(PyObject* self) {
 
 PyTypeObject* disagreement_type() {
   static PyNumberMethods number{};
+  static PyMemberDef members[] = {
+      {"exception", T_OBJECT_EX, offsetof(Disagreement, exception), READONLY, "What it was about."}, {}};
   static PyTypeObject type{PyVarObject_HEAD_INIT(nullptr, 0)};
   if (type.tp_name == nullptr) {
     number.nb_bool = disagreement_bool;
     type.tp_name = "unified_guards._C.Disagreement";
+    type.tp_members = members;
     type.tp_basicsize = sizeof(Disagreement);
     type.tp_flags = Py_TPFLAGS_DEFAULT;
     type.tp_as_number = &number;

@@ -340,7 +340,6 @@ class Structures:
 
     test_export_is_unaffected = unlifted("export installs no guards in the frame evaluator")(test_export_is_unaffected)
 
-    @unlifted("guards that are saved stay with torch")
     def test_aot_compile_saved_and_loaded(self, tmp_path: Path) -> None:
         def function(x: torch.Tensor) -> torch.Tensor:
             return x * 2 + 1
@@ -360,7 +359,6 @@ class Structures:
             with pytest.raises(RuntimeError, match=r"size mismatch at index 0\. expected 3, actual 4"):
                 loaded(ones(4))
 
-    @unlifted("guards that are saved stay with torch")
     def test_package_saved_and_loaded(self, tmp_path: Path) -> None:
         from torch._dynamo.package import CompilePackage, DiskDynamoStore
 

@@ -110,9 +110,14 @@ def indicator_takes_numbers() -> bool:
         return False
 
 
-def is_loaded_from_a_package(arguments: dict[str, Any]) -> bool:
+def is_loaded(arguments: dict[str, Any]) -> bool:
     """Whether a CheckFunctionManager is being made from saved guards."""
     return arguments.get("shape_code_parts") is not None or arguments.get("runtime_global_scope") is not None
+
+
+def is_ahead_of_time(arguments: dict[str, Any]) -> bool:
+    """Whether a CheckFunctionManager is being made for ``aot_compile``: only that asks for errors in saving."""
+    return bool(arguments.get("strict_error"))
 
 
 def code_with_extra_state() -> types.CodeType:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch._guards import CompileContext
 
@@ -18,6 +18,9 @@ from unified_guards.entry import Entry
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.rows import make_checker
 from unified_guards.verify import Judge
+
+if TYPE_CHECKING:
+    from unified_guards.dynamo.saved import Saved
 
 #: How many of the last recompilations are kept of one entry.
 _MOST_RECOMPILATIONS = 8
@@ -48,6 +51,7 @@ class DynamoEntry(Entry):
         checker: the native checker.
         measured: what its checks cost; None unless that is measured (dynamo/measure.py).
         judge: what becomes of a call that goes wrong; None unless UNIFIED_GUARDS_VERIFY compares some.
+        saved: what is known of the guards' having been saved or loaded; None where they were neither.
     """
 
     def __init__(self, guard_set: GuardSet) -> None:
@@ -58,6 +62,7 @@ class DynamoEntry(Entry):
         self.checker: _C.Checker
         self.measured: Measured | None = None
         self.judge: Judge | None = None
+        self.saved: Saved | None = None
 
     def build(self, observer: Observer | None, share: float = 1) -> None:
         """Lowers the guards and makes the native checker. ``observer`` is told of that share of the checks."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
+from torch._C._dynamo.eval_frame import _debug_get_precompile_entries as _loaded_entries
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards import _C, verify
@@ -32,6 +33,8 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
 
     torch_root: Any
     entry: DynamoEntry
+    ask: Callable[[dict[str, Any]], Any]
+    binds: tuple[Any, Any] | None = None  # a signature, and what binds arguments to it (dynamo/saved.py)
 
     @property
     def cache_entry(self) -> Any:
@@ -59,8 +62,11 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
         return view
 
     def check(self, x: Any) -> bool:
-        with _torch_function_state_kept():
-            return bool(self.torch_root.check(x))
+        """Called for code that was compiled ahead of time. Frames are looked up by way of the root."""
+        answer = self.ask(x)
+        if isinstance(answer, bool):
+            return answer
+        raise answer.exception
 
     def check_verbose(self, x: Any) -> Any:
         """Torch's reason. Its tree also counts the failure, which is how torch chooses its diff guards."""
@@ -162,7 +168,12 @@ def oracle_of(
     return compare
 
 
+def managers_on(code: types.CodeType) -> list[Any]:
+    """The guard managers of the cache entries of ``code``, in the order in which a lookup asks them: those that were
+    loaded come first."""
+    return [entry.guard_manager for entry in (*_loaded_entries(code), *_debug_get_cache_entry_list(code))]
+
+
 def entries_of(code: types.CodeType) -> list[DynamoEntry]:
     """The cache entries of ``code`` that are checked natively, in the order in which a lookup asks them."""
-    wrappers = (entry.guard_manager for entry in _debug_get_cache_entry_list(code))
-    return [wrapper.entry for wrapper in wrappers if isinstance(wrapper, UnifiedGuardManagerWrapper)]
+    return [wrapper.entry for wrapper in managers_on(code) if isinstance(wrapper, UnifiedGuardManagerWrapper)]

@@ -21,14 +21,13 @@ from torch._dynamo.output_graph import OutputGraph
 from torch._guards import TracingContext
 
 from unified_guards import _C, config, verify
-from unified_guards.dynamo import compat, dispatch, frames, single_flight
+from unified_guards.dynamo import compat, dispatch, frames, saved, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.provenance import Watch, collecting, is_barrier
 from unified_guards.dynamo.strict import breaks, reads
 from unified_guards.dynamo.strict.backend_call import noting_calls
 from unified_guards.dynamo.tap import Tap, recording
 from unified_guards.dynamo.unify import finish
-from unified_guards.statistics import tally
 
 
 @contextlib.contextmanager
@@ -58,16 +57,20 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
             original(self, f_code, output_graph, *args, **kwargs)
             return
         with _released(context), _collector_paused():
-            with recording() as records, collecting(output_graph) as origins:
+            with recording() as records, collecting(output_graph) as origins, saved.noting() as noted:
                 original(self, f_code, output_graph, *args, **kwargs)
             if getattr(output_graph, "export", False):
                 return  # an exported frame is never looked up
             given = signature.bind(self, f_code, output_graph, *args, **kwargs).arguments
-            if compat.is_loaded_from_a_package(given):
-                tally.left("loaded from a package")
-            else:
-                finish(self, f_code, output_graph, records, origins, strictly=_is_strict())
-                if isinstance(self.guard_manager, UnifiedGuardManagerWrapper):
+            loaded = compat.is_loaded(given)
+            if loaded:
+                noted.saved = saved.being_loaded()
+                origins.sources.update(saved.sources_of(output_graph))
+            # Loaded code was traced elsewhere: what strict mode would guard is not known here.
+            finish(self, f_code, output_graph, records, origins, strictly=not loaded and _is_strict())
+            if isinstance(self.guard_manager, UnifiedGuardManagerWrapper):
+                self.guard_manager.entry.saved = noted.saved
+                if not loaded and not compat.is_ahead_of_time(given):  # these are in no list of torch's
                     single_flight.is_finished(f_code, self.guard_manager)
             records.clear()
 
@@ -115,6 +118,7 @@ class _Installation:
         breaks.watch(self.put, _is_strict)
         dispatch.watch_wrappers(self.put)
         frames.watch_frames(self.put, lambda: _thread.capture is None)
+        saved.watch_saved(self.put)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 

@@ -27,7 +27,7 @@ from torch._dynamo.source import (
 )
 
 from unified_guards import _C
-from unified_guards.dynamo import compat
+from unified_guards.dynamo import compat, distributed
 from unified_guards.dynamo.identities import same_object
 from unified_guards.dynamo.leaf_guards import IMPLIED_BY_DICT_MANAGER, LEAF_GUARDS, ONCE
 from unified_guards.dynamo.provenance import Origins
@@ -119,6 +119,10 @@ _ITEMS = {
     GetItemSource: Access.ITEM,
     ListGetItemSource: Access.LIST_ITEM,
 }
+
+
+#: A property of DTensors that torch's comparisons of identity read.
+_MESH = "device_mesh"
 
 
 class _Leaves(dict[str, Source]):
@@ -233,6 +237,10 @@ class _Lift:
             made = self.tensor_guards[kwargs["tensor_name"]] = self._tensor(node.source, args, kwargs)
         else:
             code, stack = args[-2], args[-1]
+            parts = distributed.parts_of(self._name_at, node.source, method, args[0])
+            if parts is not None:
+                node.guards += [(part, Provenance("dynamo", code[0] if code else "", stack)) for part in parts]
+                return
             make = LEAF_GUARDS.get(method)
             made = make(self._name_at, node.source, args) if make is not None else _torch_leaf(node, code)
         node.guards.append((made, Provenance("dynamo", code[0] if code else "", stack)))
@@ -315,12 +323,34 @@ class _Lift:
             self._shapes(function, parts, verbose, managers)
             return
         for part, code in zip(parts, verbose, strict=False):
-            pair = same_object(part, function)
+            pair = self._same(part, function, managers)
             if pair is not None:
                 self.relations += self._made_by(guard(Test.SAME, pair), maker, code, stack)
             else:
                 made = guard(Test.SHAPE, (Source.frame(),), (function, part))
                 self.epilogue += self._made_by(made, maker, code, stack)
+
+    def _same(self, part: str, function: Callable[..., Any], managers: dict[str, Any]) -> tuple[Source, Source] | None:
+        """The two sides of a comparison of identity: as the text has them, or else as the tree does."""
+        pair = same_object(part, function)
+        if pair is not None and not any(source.access is Access.ATTR and source.key == _MESH for source in pair):
+            return pair
+        return same_object(part, function, lambda text: self._known(text, managers)) or pair
+
+    def _known(self, text: str, managers: dict[str, Any]) -> Source | None:
+        node = self.nodes.get(id(managers.get(text)))
+        if node is not None:
+            return None if node.closed else node.source
+        node = self.nodes.get(id(managers.get(text.removesuffix(f".{_MESH}")))) if text.endswith(f".{_MESH}") else None
+        kinds = [item.params[0] for item, _ in node.guards if item.test is Test.TYPE_IS] if node is not None else []
+        if node is None or node.closed or len(kinds) != 1:
+            return None
+        found = distributed.mesh_of(self._name_at, node.source, _C.object_at(kinds[0]))
+        if found is None:
+            return None
+        mesh, guards = found
+        self.relations += [(item, Provenance("dynamo", text)) for item in guards]
+        return mesh
 
     # -- shapes ----------------------------------------------------------------------------------------------------
 
@@ -329,7 +359,8 @@ class _Lift:
     ) -> None:
         """What the ShapeEnv guards on, as expressions; where a part of it cannot be one, all stays torch's function."""
         try:
-            leaves = _Leaves(self.origins.sources, lambda source: self._number(source, managers))
+            scope = getattr(function, "__globals__", {}).get("G")
+            leaves = _Leaves(self.origins.sources, lambda source: _read_in(scope, self._number(source, managers)))
             made = [[expression(each, function) for each in parts_of(parse(part, leaves))] for part in parts]
             if not compat.indicator_takes_numbers() and any("IsNonOverlapping" in part for part in parts):
                 raise NotAnExpression("IsNonOverlappingAndDenseIndicator always raises in this torch")
@@ -415,6 +446,13 @@ def _dims(dims: Iterable[Any]) -> tuple[int | None, ...]:
     if any(dim is not None and type(dim) is not int for dim in dims):
         raise CannotLift("a tensor guard has symbolic sizes")
     return tuple(dims)
+
+
+def _read_in(scope: Any, source: Source) -> Source:
+    """The source, if torch's function reads it in the same globals. Before 2.15 that of a loaded entry has a copy."""
+    if any(step.access is Access.GLOBALS and step.key is not scope for step in source.steps()):
+        raise NotAnExpression("a shape guard reads globals as they were saved")
+    return source
 
 
 def _lambda_child(source: Source, function: Callable[..., Any]) -> Source:

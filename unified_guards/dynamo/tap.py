@@ -108,9 +108,9 @@ def _function_recorder(name: str, original: Callable[..., Any]) -> Callable[...,
 def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     """The code parts of a Python guard, noted before the call that installs the function compiled from them.
 
-    Only the parts of the ShapeEnv come with ``closure_vars``, the names that sympy's printer uses. For these, the guard
-    managers that exist by then are noted, too, by the names of their sources: they say where in the tree the values are
-    that the parts read.
+    Only the parts of the ShapeEnv come with ``closure_vars``, the names that sympy's printer uses. The guard managers
+    that exist by then are noted, too, by the names of their sources: they say where in the tree the values are that the
+    parts read.
     """
 
     def call(
@@ -119,8 +119,7 @@ def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., A
         records = _active.records
         if records is not None:
             maker = "dynamo" if closure_vars is None else "shape_env"
-            managers = dict(self._cached_guard_managers) if maker == "shape_env" else {}
-            parts = (list(code_parts), list(verbose_code_parts), maker, managers)
+            parts = (list(code_parts), list(verbose_code_parts), maker, dict(self._cached_guard_managers))
             records.append((LAMBDA_PARTS, None, parts, {}, None))
         return original(self, code_parts, verbose_code_parts, closure_vars, is_epilogue)
 

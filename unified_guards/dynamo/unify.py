@@ -29,9 +29,11 @@ def _unify(
         return
     root = native.RootGuardManager()
     root.attach_compile_id(str(CompileContext.current_compile_id()))
-    root.add_lambda_guard(entry.checker.callable(), ["unified_guards"], None)
+    ask = entry.checker.callable()
+    root.add_lambda_guard(ask, ["unified_guards"], None)
     wrapper.torch_root = wrapper.root
     wrapper.root = root
+    wrapper.ask = ask
     wrapper.entry = entry
     wrapper.__class__ = UnifiedGuardManagerWrapper
     tally.lifted += 1

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 
 from unified_guards.dynamo import dispatch
 from unified_guards.dynamo.entry import DynamoEntry, Recompilation
-from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper, entries_of
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper, entries_of, managers_on
 from unified_guards.dynamo.measure import Compiled
+from unified_guards.dynamo.saved import Saved, managers_of
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import shared
 from unified_guards.report.costs import Costs, costs_of
@@ -65,6 +65,8 @@ class FrameReport:
         compiled_at: when that was, in seconds since the epoch.
         costs: what a check costs, by guard; times only if ``UNIFIED_GUARDS_PROFILE=1`` when it was compiled.
         left_because: why the guards stayed torch's, if that is known.
+        saved: what is known of the guards' having been saved or loaded; None where they were neither.
+        ahead_of_time: whether a call that does not fit is refused, and nothing compiled again.
     """
 
     name: str
@@ -92,6 +94,8 @@ class FrameReport:
     compiled_at: float | None = None
     costs: Costs | None = None
     left_because: str | None = None
+    saved: Saved | None = None
+    ahead_of_time: bool = False
 
     # The names in 0.1 before its release: "checks" and "misses" mean something else in Stats.
     checks = _renamed("checks", "guards_checked")
@@ -116,6 +120,7 @@ class FrameReport:
         makers = ", ".join(f"{count} {maker}" for maker, count in self.guard_set.counts_by_provenance().items())
         lines = [
             self.name,
+            *([] if self.saved is None else [f"  {self.saved}"]),
             f"  lifted {self.lifted} guards ({makers}) over {len(self.guard_set.sources())} sources",
             f"  merged {self.merged} that said the same",
             *self._simplification(),
@@ -127,7 +132,8 @@ class FrameReport:
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
-        lines += [f"  compiled again because of: {reason}" for reason in self.recompile_reasons]
+        outcome = "refused a call" if self.ahead_of_time else "compiled again"
+        lines += [f"  {outcome} because of: {reason}" for reason in self.recompile_reasons]
         return "\n".join(lines)
 
     def _simplification(self) -> list[str]:
@@ -156,6 +162,8 @@ class FrameReport:
         if self.guard_set is None:
             return self.summary()
         lines = [self.summary(), *_indented(self.guard_set)]
+        if self.saved is not None and self.saved.dropped:
+            lines += ["  dropped by torch when it saved them:", *_indented(*self.saved.dropped)]
         if self.removed:
             lines += ["  simplified:", *_indented(*self.removed), "  to:", *_indented(self.checked)]
         return "\n".join(lines)
@@ -258,6 +266,7 @@ def frame_report(name: str, entry: DynamoEntry, entries: list[DynamoEntry]) -> F
         compile_id=entry.compile_id,
         compiled_at=entry.compiled_at,
         costs=costs_of(entry),
+        saved=entry.saved,
         **_remembered(entry),
     )
 
@@ -305,7 +314,8 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
     """The unified guards of a compiled function, module or code object.
 
     Args:
-        target: what was given to ``torch.compile``, what it or an AOT entry point returned, or a code object.
+        target: what was given to ``torch.compile``, what it, its ``aot_compile`` or an AOT entry point returned, what
+            ``torch.compiler.load_compiled_function`` did, or a code object.
 
     Returns:
         A :class:`Report`; printing it shows every guard with who asked for it, what was merged or removed, and what
@@ -317,6 +327,10 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
     if hasattr(target, "cache_info") and hasattr(target, "explain"):
         found: Report = target.explain()  # what aot_function or aot_module returned
         return found
+    ahead_of_time = [_entry_report(code, wrapper, []) for code, wrapper in managers_of(target)]
+    if ahead_of_time:
+        reports = (dataclasses.replace(report, ahead_of_time=True) for report in ahead_of_time)
+        return Report(type(target).__name__, tuple(reports))
     codes = list(dict.fromkeys(_codes(target)))
     if not codes:
         raise TypeError(
@@ -331,7 +345,7 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
             continue
         seen.add(code)
         entries = entries_of(code)
-        frames += (_entry_report(code, entry.guard_manager, entries) for entry in _debug_get_cache_entry_list(code))
+        frames += (_entry_report(code, wrapper, entries) for wrapper in managers_on(code))
         codes += _resumed(code)
     name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
     return Report(str(name), tuple(frames), calls=dispatch.counts_of(target))
