@@ -127,8 +127,18 @@ class FrameReport:
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
-        lines += [f"  compiled again because of: {reason}" for reason in self.recompile_reasons]
+        lines += [f"  {line}" for line in self._recompiles()]
         return "\n".join(lines)
+
+    def _recompiles(self) -> list[str]:
+        """Why it was compiled again, and what to do. The same cause is told once."""
+        told: set[object] = set()
+        lines: list[str] = []
+        for each in self.recompilations:
+            head, *advice = each.lines()
+            lines += [head, *(advice if (each.advice, each.limit) not in told else ())]
+            told.add((each.advice, each.limit))
+        return lines or [f"compiled again because of: {reason}" for reason in self.recompile_reasons]
 
     def _simplification(self) -> list[str]:
         """How often each rule applied, and where simplification stopped if it used up its steps."""

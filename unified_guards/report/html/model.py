@@ -126,7 +126,7 @@ class _Tables:
 
 def _text(item: Guard) -> str:
     places = [f"{BASE}{at}{BASE}" for at in range(len(item.sources))]
-    return item.test.text.format(*places, p=item.params, s=f"{BASE}s{BASE}")
+    return item.worded(places, f"{BASE}s{BASE}")
 
 
 def _label(step: Source) -> str | None:
