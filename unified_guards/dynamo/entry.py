@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch._guards import CompileContext
@@ -48,11 +49,14 @@ class Recompilation(NamedTuple):
     compile_id: str | None = None
     limit: Advice | None = None
 
-    def lines(self) -> list[str]:
-        """What happened, the cause, and what to do, for reading."""
+    def lines(self, told: Collection[str] = ()) -> list[str]:
+        """What happened, the cause, and what to do, for reading. Of remedies that were told before, the cause alone."""
         what = "compiled again" if self.limit is None else "not compiled again, for a limit is reached,"
-        told = [line for advice in (self.advice, self.limit) if advice is not None for line in advice.lines()]
-        return [f"{what} because of: {self.text}", *(f"  {line}" for line in told)]
+        lines = [f"{what} because of: {self.text}"]
+        for advice in (self.advice, self.limit):
+            if advice is not None:
+                lines += [f"  {line}" for line in (advice.lines()[:1] if advice.remedy in told else advice.lines())]
+        return lines
 
 
 class DynamoEntry(Entry):
@@ -133,7 +137,7 @@ class DynamoEntry(Entry):
         compile_id = CompileContext.current_compile_id()
         led_to = None if compile_id is None else str(compile_id)
         if holds:
-            made = Recompilation(time.time(), None, "no guard: all hold", advice.NO_GUARD, led_to)
+            made = Recompilation(time.time(), None, "no guard, for all of them hold", advice.NO_GUARD, led_to)
         else:
             seen = self.look(self.checker.last_failure, f_locals)
             if seen is None:

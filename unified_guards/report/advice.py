@@ -249,7 +249,11 @@ def _mark(case: Case) -> str:
     return f"{ways}, or pad to one size; otherwise torch makes the dimension dynamic now, at the price of this recompile"
 
 
-_SAME_EACH_TIME = "torch keeps a version for each, so that those that were there before cost nothing"
+_SAME_EACH_TIME = "torch keeps a version for each, so that one that was there before is not compiled again"
+
+
+def _converted(case: Case, kind: str, written: Callable[[Any], str]) -> str:
+    return f"{path(case.source)}.to({written(case.differences[kind].expected)})"
 
 
 def _optional(case: Case) -> str | None:
@@ -485,13 +489,13 @@ TABLE = (
         "device",
         "TENSOR_MATCH, device",
         _tensor("device"),
-        f"move it before the call: tensor.to(device); {_SAME_EACH_TIME}",
+        lambda case: f"{_converted(case, 'device', repr)} before the call; {_SAME_EACH_TIME}",
     ),
     Row(
         "dtype",
         "TENSOR_MATCH, dtype",
         _tensor("dtype"),
-        f"convert it before the call: tensor.to(dtype); {_SAME_EACH_TIME}",
+        lambda case: f"{_converted(case, 'dtype', 'torch.{}'.format)} before the call; {_SAME_EACH_TIME}",
     ),
     Row(
         "requires_grad",

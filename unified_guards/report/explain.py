@@ -131,13 +131,12 @@ class FrameReport:
         return "\n".join(lines)
 
     def _recompiles(self) -> list[str]:
-        """Why it was compiled again, and what to do. The same cause is told once."""
-        told: set[object] = set()
+        """Why it was compiled again, and what to do. What is to be done is told once."""
+        told: set[str] = set()
         lines: list[str] = []
         for each in self.recompilations:
-            head, *advice = each.lines()
-            lines += [head, *(advice if (each.advice, each.limit) not in told else ())]
-            told.add((each.advice, each.limit))
+            lines += each.lines(told)
+            told.update(advice.remedy for advice in (each.advice, each.limit) if advice is not None)
         return lines or [f"compiled again because of: {reason}" for reason in self.recompile_reasons]
 
     def _simplification(self) -> list[str]:
