@@ -78,16 +78,14 @@ def _of_each(kind: str, what: str, expected: Sequence[Any], found: Sequence[Any]
 def _of_keys(facts: TensorFacts, value: torch.Tensor) -> Iterator[Difference]:
     """Dispatch keys, where nothing else tells the tensors apart."""
     expected, found = _keys(facts.keys), _keys(after_dispatch_state(torch._C._dispatch_keys(value)))
-    made = {True: "one made in inference mode", False: "an ordinary one"}
+    made = {True: "a tensor made in inference mode", False: "an ordinary tensor"}
     was_made_there = not any(key.startswith("Autograd") for key in expected)
     if expected != found and value.is_inference() != was_made_there:
-        yield Difference("inference", "the tensor", made[was_made_there], made[value.is_inference()])
+        yield Difference("inference", "it", made[was_made_there], made[value.is_inference()])
     elif expected != found:
-        yield Difference("keys", "the set of dispatch keys", _listed(expected - found), _listed(found - expected))
-
-
-def _listed(keys: set[str]) -> str:
-    return f"with {', '.join(sorted(keys))}" if keys else "without"
+        gone, new = (", ".join(sorted(keys)) for keys in (expected - found, found - expected))
+        with_gone, with_new = (f"with {keys}" if keys else "" for keys in (gone, new))
+        yield Difference("keys", "set of dispatch keys", with_gone or f"without {new}", with_new or f"without {gone}")
 
 
 def _keys(raw: int) -> set[str]:

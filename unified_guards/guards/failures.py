@@ -206,6 +206,14 @@ def _length(seen: Look) -> str:
     return str(len(value)) if type(value) in (str, bytes, range) else shown(value)
 
 
+def _identity(seen: Look) -> str:
+    """Another object than that which was expected, where there is no more to say of either."""
+    value = seen.values[0]
+    expected = None if isinstance(seen.origin, Source) else seen.origin.params[1]
+    kind = type(value).__name__
+    return f"another {kind}" if shown(value) == f"a {kind}" and expected == f"that {kind}" else shown(value)
+
+
 def _tensor_found(seen: Look) -> str:
     others = "; ".join(map(str, seen.differences))
     return f"{shown(seen.values[0])}{f': {others}' if others else ''}"
@@ -255,6 +263,8 @@ def _dims(dims: set[Any]) -> str:
 
 #: What was found, where it is not just the values at the guard's sources.
 _READ: dict[Test, Callable[[Look], str]] = {
+    Test.IS: _identity,
+    Test.IS_TARGET: _identity,
     Test.LENGTH: _length,
     Test.DICT_LENGTH: _length,
     Test.TENSOR: _tensor_found,

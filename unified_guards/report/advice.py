@@ -156,13 +156,15 @@ class Case:
         if expected is None:
             named = self.test in _IDENTITY or self.test in _TYPE
             expected = str(self.params[1]) if named else shown(self.expected)
-        return f"{self.place} was {expected} when this was compiled and is {shown(self.value)}"
+        return f"{self.place} was {expected} when this was compiled and is {found_by(self.seen)}"
 
     def change(self) -> str:
         """What has changed, for any guard."""
         if self.test in _IDENTITY or self.test in _EQUALITY:
             return self.was()
         found = found_by(self.seen)
+        if self.test is Test.DICT_LENGTH:
+            return f"{path(self.source)} had {self.expected} keys when this was compiled and has {found}"
         what = f"{self.seen.origin}{' is missing' if self.test is None else ' does not hold'}"
         return f"{what} (found {found})" if found else what
 
@@ -249,7 +251,7 @@ def _mark(case: Case) -> str:
     return f"{ways}, or pad to one size; otherwise torch makes the dimension dynamic now, at the price of this recompile"
 
 
-_SAME_EACH_TIME = "torch keeps a version for each, so that one that was there before is not compiled again"
+_SAME_EACH_TIME = "torch keeps a version for each, compiled once"
 
 
 def _converted(case: Case, kind: str, written: Callable[[Any], str]) -> str:
@@ -332,7 +334,8 @@ def _global(case: Case) -> str | None:
     inside = [step.access for step in case.steps if step.depth > at.depth]
     if inside and not any(access in _OF_FUNCTIONS for access in inside):
         return None  # the same object, of which something has changed
-    return f"the global {at.key} was bound to something else: {case.change()}"
+    is_value = not inside and case.test in _EQUALITY
+    return case.was() if is_value else f"the global {at.key} was bound to something else: {case.change()}"
 
 
 # -- plain values ------------------------------------------------------------------------------------------------------
@@ -385,7 +388,7 @@ def _attribute(case: Case) -> str | None:
 def _marking(case: Case) -> str | None:
     if case.test not in (Test.DIM_MARKING, Test.DYNAMIC_INDICES):
         return None
-    return f"{case.place} was marked otherwise when this was compiled: {case.change()}"
+    return f"{case.place} was marked otherwise when this was compiled (found {found_by(case.seen)})"
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -463,7 +466,7 @@ TABLE = (
         "training",
         "BOOL_MATCH on training",
         _training,
-        f"call train() or eval() before the first call; {_SAME_EACH_TIME}: a training run with evaluation compiles twice",
+        f"call train() or eval() before the first call; {_SAME_EACH_TIME}: training with evaluation compiles twice, no more",
     ),
     Row(
         "adapter",
@@ -489,13 +492,13 @@ TABLE = (
         "device",
         "TENSOR_MATCH, device",
         _tensor("device"),
-        lambda case: f"{_converted(case, 'device', repr)} before the call; {_SAME_EACH_TIME}",
+        lambda case: f"move it before the call: {_converted(case, 'device', repr)}; {_SAME_EACH_TIME}",
     ),
     Row(
         "dtype",
         "TENSOR_MATCH, dtype",
         _tensor("dtype"),
-        lambda case: f"{_converted(case, 'dtype', 'torch.{}'.format)} before the call; {_SAME_EACH_TIME}",
+        lambda case: f"convert it before the call: {_converted(case, 'dtype', 'torch.{}'.format)}; {_SAME_EACH_TIME}",
     ),
     Row(
         "requires_grad",
@@ -622,8 +625,8 @@ TABLE = (
         "flag",
         "specialization (CONSTANT_MATCH, EQUALS_MATCH)",
         _flag,
-        f"set it before the first call; {_SAME_EACH_TIME}: a flag compiles twice. What has many values is better a tensor "
-        "(torch.where)",
+        f"set it before the first call; {_SAME_EACH_TIME}: a flag compiles twice, no more. What has many values is better "
+        "a tensor (torch.where)",
     ),
     Row(
         "type",
