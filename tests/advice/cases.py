@@ -284,7 +284,11 @@ def strides_contiguous(compiling: Any) -> None:
     run(ones(4, 3).t().contiguous())
 
 
-@again("class of a tensor", "class of x was torch.Tensor when this was compiled and is torch.nn.parameter.Parameter", "detach")
+@again(
+    "class of a tensor",
+    "class of x was torch.Tensor when this was compiled and is torch.nn.parameter.Parameter",
+    "detach",
+)
 def parameter(compiling: Any) -> Any:
     run = compiling(double)
     run(ones())
@@ -299,7 +303,11 @@ def parameter_detached(compiling: Any) -> None:
     run(torch.nn.Parameter(ones()).detach())
 
 
-@again("inference tensor", "x was an ordinary tensor when this was compiled and is a tensor made in inference mode", "clone()")
+@again(
+    "inference tensor",
+    "x was an ordinary tensor when this was compiled and is a tensor made in inference mode",
+    "clone()",
+)
 def inference_tensor(compiling: Any) -> Any:
     run = compiling(double)
     run(ones())
@@ -318,7 +326,11 @@ def inference_tensor_cloned(compiling: Any) -> None:
     run(made.clone())
 
 
-@again("dispatch keys", "set of dispatch keys of x was without Conjugate when this was compiled and is with Conjugate", "resolve_conj()")
+@again(
+    "dispatch keys",
+    "set of dispatch keys of x was without Conjugate when this was compiled and is with Conjugate",
+    "resolve_conj()",
+)
 def conjugate(compiling: Any) -> Any:
     run = compiling(double)
     run(ones(dtype=torch.complex64))
@@ -333,7 +345,9 @@ def conjugate_resolved(compiling: Any) -> None:
     run(ones(dtype=torch.complex64).conj().resolve_conj())
 
 
-@again("optional argument", "y was None when this was compiled and is Tensor float32[3]", "a tensor that changes nothing")
+@again(
+    "optional argument", "y was None when this was compiled and is Tensor float32[3]", "a tensor that changes nothing"
+)
 def optional(compiling: Any) -> Any:
     run = compiling(lambda x, y=None: x * 2 if y is None else x * 2 + y)
     run(ones())
@@ -533,7 +547,9 @@ class CountingInABuffer(Net):
         return self.layer(x) + self.seen
 
 
-@again("integer of a module", "self.calls was 0 when this was compiled and is 1", "allow_unspec_int_on_nn_module = True")
+@again(
+    "integer of a module", "self.calls was 0 when this was compiled and is 1", "allow_unspec_int_on_nn_module = True"
+)
 def counter(compiling: Any) -> Any:
     run = compiling(Counting())
     for _ in range(3):
@@ -563,7 +579,9 @@ class Switched(Net):
         return torch.relu(x) if self.training else x
 
 
-@again("training", "eval() was called: self.training was True when this was compiled and is False", "before the first call")
+@again(
+    "training", "eval() was called: self.training was True when this was compiled and is False", "before the first call"
+)
 def training(compiling: Any) -> Any:
     net = Switched()
     run = compiling(net)
@@ -655,7 +673,11 @@ def apply(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> 
     return function(x)
 
 
-@again("function made anew", "k, which function has captured, was 2 when this was compiled and is 3", "make the function once")
+@again(
+    "function made anew",
+    "k, which function has captured, was 2 when this was compiled and is 3",
+    "make the function once",
+)
 def closure(compiling: Any) -> Any:
     def scaled_by(k: int) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda x: x * k

@@ -88,7 +88,9 @@ def test_every_row_is_on_the_page() -> None:
     rows = [*((row.name, row.term) for row in advice.TABLE), (advice.NO_GUARD.name, advice.NO_GUARD.term)]
     for name, term in [*rows, ("recompile limit", "hit config.recompile_limit")]:
         line = next((line for line in page.splitlines() if line.startswith(f"| {name} |")), "")
-        assert f"| {term} |" in line.replace("`", ""), f"docs/recompiles.md has no row {name!r} with torch's term {term!r}"
+        assert f"| {term} |" in line.replace("`", ""), (
+            f"docs/recompiles.md has no row {name!r} with torch's term {term!r}"
+        )
 
 
 # -- what is no guard --------------------------------------------------------------------------------------------------

@@ -52,7 +52,9 @@ class Recompile(NamedTuple):
         if self.reached is None:
             head = f"compiled again, version {self.version} of at most {self.most}"
         else:
-            head = f"not compiled again, for {self.reached} ({self.most}) is reached: runs eagerly where no version fits"
+            head = (
+                f"not compiled again, for {self.reached} ({self.most}) is reached: runs eagerly where no version fits"
+            )
         return f"{self.function} [{self.compile_id}] {head}, because of: {first.text}{others}{advice}"
 
 

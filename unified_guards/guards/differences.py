@@ -14,7 +14,7 @@ import torch
 from torch._C._dynamo import guards as native
 
 from unified_guards.guards.ir import TensorFacts
-from unified_guards.guards.names import name_of
+from unified_guards.guards.names import is_torchs, name_of
 from unified_guards.guards.semantics import after_dispatch_state, strides_of
 
 
@@ -41,16 +41,31 @@ class Difference(NamedTuple):
 
 
 def of_tensor(facts: TensorFacts, value: Any) -> list[Difference]:
-    """How a tensor is other than a guard's, the respect first that says most. Runs no code of a subclass's."""
+    """How a tensor is other than a guard's, the respect first that says most.
+
+    Nothing is asked of a tensor that would answer by code of the user's.
+    """
     with torch._C.DisableTorchFunction():
+        if answers_by_code(value):
+            return [] if id(type(value)) == facts.type_id else [_of_class(facts, value)]
         found = [*_of_kind(facts, value), *_of_dims(facts, value)]
         return found or list(_of_keys(facts, value))
+
+
+def answers_by_code(value: torch.Tensor) -> bool:
+    """Whether the sizes and the device of a tensor may come from ``__torch_dispatch__`` of a class that is not torch's."""
+    has_python = torch._C._dispatch_keys(value).has(torch._C.DispatchKey.Python)
+    return has_python and not is_torchs(type(value))
+
+
+def _of_class(facts: TensorFacts, value: torch.Tensor) -> Difference:
+    return Difference("class", "class", facts.type_name, name_of(type(value)))
 
 
 def _of_kind(facts: TensorFacts, value: torch.Tensor) -> Iterator[Difference]:
     kind, device, dtype = type(value), str(value.device), str(value.dtype).removeprefix("torch.")
     if id(kind) != facts.type_id:
-        yield Difference("class", "class", facts.type_name, name_of(kind))
+        yield _of_class(facts, value)
     if device != facts.device_name and facts.device_name:
         yield Difference("device", "device", facts.device_name, device)
     if dtype != facts.dtype_name:

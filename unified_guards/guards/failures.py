@@ -20,11 +20,11 @@ from unified_guards.guards import differences
 from unified_guards.guards.accesses import MISSING, resolve
 from unified_guards.guards.differences import Difference
 from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source, Test
-from unified_guards.guards.names import name_of
+from unified_guards.guards.names import name_of, type_name
 from unified_guards.guards.semantics import explain_failure, holds, strides_of
 
 #: Types whose repr() runs no code of the user's.
-_SHOWN_BY_REPR = frozenset({int, float, bool, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size})
+_SHOWN_BY_REPR = (int, float, bool, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 #: How many sources' values are shown, how many members of a container, and how many characters of each.
 _MOST_VALUES, _MOST_MEMBERS, _MOST_TEXT = 4, 6, 120
 
@@ -57,18 +57,23 @@ def shown(value: Any) -> str:
     return text if len(text) <= _MOST_TEXT else f"{text[: _MOST_TEXT - 1]}…"
 
 
+def is_one_of(kind: type, kinds: Iterable[type]) -> bool:
+    """Whether a class is one of these. Comparing or hashing it might run code of its metaclass."""
+    return any(kind is each for each in kinds)
+
+
 def _shown(value: Any) -> str:
     kind = type(value)
     if value is MISSING:
         return "nothing"
-    if kind in _SHOWN_BY_REPR:
+    if is_one_of(kind, _SHOWN_BY_REPR):
         return repr(value)
     if issubclass(kind, torch.Tensor):
         return _tensor(value)
     for container, members in _CONTAINERS.items():
         if issubclass(kind, container):
             named = _members(members(value))
-            return f"a {kind.__name__} of {container.__len__(value)}{f' ({named})' if named else ''}"
+            return f"a {type_name(kind)} of {container.__len__(value)}{f' ({named})' if named else ''}"
     return _named(value)
 
 
@@ -76,7 +81,7 @@ def _named(value: Any) -> str:
     """Something that has a name, and where it was defined."""
     kind, name = type(value), name_of(value)
     if name is None:
-        return f"a {kind.__name__}"
+        return f"a {type_name(kind)}"
     code = value.__code__ if kind is types.FunctionType else value if kind is types.CodeType else None
     return name if code is None else f"{name}, {code.co_filename}:{code.co_firstlineno}"
 
@@ -97,16 +102,18 @@ _CONTAINERS: dict[Any, Callable[[Any], Iterable[Any]]] = {
 
 def _members(members: Iterable[Any]) -> str:
     few = list(itertools.islice(members, _MOST_MEMBERS + 1))
-    if not few or any(type(each) not in _SHOWN_BY_REPR for each in few):
+    if not few or not all(is_one_of(type(each), _SHOWN_BY_REPR) for each in few):
         return ""
     return f"{', '.join(map(repr, few[:_MOST_MEMBERS]))}{', …' if len(few) > _MOST_MEMBERS else ''}"
 
 
 def _tensor(value: torch.Tensor) -> str:
     with torch._C.DisableTorchFunction():
+        if differences.answers_by_code(value):
+            return f"a {type_name(type(value))}"
         grad = ", requires grad" if value.requires_grad else ""
         dtype = str(value.dtype).removeprefix("torch.")
-        head = f"{type(value).__name__} {dtype}"
+        head = f"{type_name(type(value))} {dtype}"
         if value.is_nested:
             return f"{head}, nested, on {value.device}{grad}"
         strides = f" strides ({', '.join(map(str, strides_of(value)))})" if value.layout is torch.strided else ""
@@ -203,14 +210,14 @@ def _length(seen: Look) -> str:
     for container in _CONTAINERS:
         if issubclass(type(value), container):
             return str(container.__len__(value))
-    return str(len(value)) if type(value) in (str, bytes, range) else shown(value)
+    return str(len(value)) if is_one_of(type(value), (str, bytes, range)) else shown(value)
 
 
 def _identity(seen: Look) -> str:
     """Another object than that which was expected, where there is no more to say of either."""
     value = seen.values[0]
     expected = None if isinstance(seen.origin, Source) else seen.origin.params[1]
-    kind = type(value).__name__
+    kind = type_name(type(value))
     return f"another {kind}" if shown(value) == f"a {kind}" and expected == f"that {kind}" else shown(value)
 
 
@@ -235,12 +242,12 @@ def _sources(seen: Look) -> tuple[Source, ...]:
 
 def _modes(_: Look) -> str:
     modes = (torch._C._get_function_stack_at(at) for at in range(torch._C._len_torch_function_stack()))
-    return ", ".join(type(mode).__name__ for mode in modes) or "none"
+    return ", ".join(type_name(type(mode)) for mode in modes) or "none"
 
 
 def _items_left(seen: Look) -> str:
     value = seen.values[0]
-    plain = type(value) in (type(iter(())), type(iter(range(0))))
+    plain = is_one_of(type(value), (type(iter(())), type(iter(range(0)))))
     return f"{operator.length_hint(value)} left of {shown(value)}" if plain else shown(value)
 
 

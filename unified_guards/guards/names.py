@@ -8,8 +8,8 @@ from typing import Any
 
 from unified_guards import _C
 
-_QUALNAME = vars(type)["__qualname__"]
-_NAMED = (types.FunctionType, types.BuiltinFunctionType)
+# Read past what a metaclass defines.
+_QUALNAME, _MODULE, _NAME = (vars(type)[name] for name in ("__qualname__", "__module__", "__name__"))
 
 
 def name_at(address: int) -> str:
@@ -17,6 +17,17 @@ def name_at(address: int) -> str:
     value = _C.object_at(address)
     name = name_of(value)
     return f"that {_QUALNAME.__get__(type(value))}" if name is None else name
+
+
+def type_name(kind: type) -> str:
+    """A class's own name, whatever its metaclass says."""
+    return str(_NAME.__get__(kind))
+
+
+def is_torchs(kind: type) -> bool:
+    """Whether a class is torch's own, so that its code is no user's."""
+    module = _MODULE.__get__(kind)
+    return type(module) is str and module.partition(".")[0] == "torch"
 
 
 def name_of_code(code: types.CodeType) -> str:
@@ -31,13 +42,13 @@ def name_of(value: Any) -> str | None:
     """
     kind = type(value)
     if issubclass(kind, type):
-        module = type.__dict__["__module__"].__get__(value)
+        module = _MODULE.__get__(value)
         name = _QUALNAME.__get__(value)
     elif issubclass(kind, types.ModuleType):
         module, name = None, types.ModuleType.__getattribute__(value, "__dict__").get("__name__")
     elif kind is types.MethodType:
         return name_of(value.__func__)
-    elif kind in _NAMED:
+    elif kind is types.FunctionType or kind is types.BuiltinFunctionType:
         module, name = value.__module__, value.__qualname__
     elif kind is types.CodeType:
         module, name = None, f"the code of {value.co_name}"

@@ -19,7 +19,7 @@ import torch._dynamo.config as dynamo_config
 
 from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.differences import Difference
-from unified_guards.guards.failures import Look, found_by, shown, value_at
+from unified_guards.guards.failures import Look, found_by, is_one_of, shown, value_at
 from unified_guards.guards.ir import Access, Guard, Source, Test
 
 
@@ -52,7 +52,14 @@ _HOUSEKEEPING = frozenset({"_modules", "_parameters", "_buffers"})
 _OF_FUNCTIONS = frozenset({Access.FUNC_CODE, Access.FUNC_CLOSURE, Access.FUNC_DEFAULTS, Access.FUNC_KWDEFAULTS})
 _OF_ATTRIBUTES = frozenset({Access.GENERIC_DICT, Access.ATTR, Access.GENERIC_ATTR})
 _OF_TENSORS = frozenset({Access.TENSOR_SIZE, Access.TENSOR_STRIDE, Access.TENSOR_OFFSET})
-_FUNCTIONS = frozenset({types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CodeType})
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CodeType)
+#: Steps of a path that run no code of the user's.
+_PLAIN = frozenset(
+    {
+        *(Access.FRAME, Access.LOCAL, Access.GLOBALS, Access.DICT_ITEM, Access.CONSTANT, Access.GENERIC_DICT),
+        *(Access.LIST_ITEM, Access.TUPLE_ITEM, Access.DICT_VALUE_AT, Access.FUNC_CLOSURE, Access.FUNC_DEFAULTS),
+    }
+)
 _IDENTITY = frozenset({Test.IS, Test.IS_TARGET})
 _EQUALITY = frozenset({Test.EQUALS, Test.SAME_BITS, Test.DEEP_EQUALS})
 _TYPE = frozenset({Test.TYPE_IS, Test.SCRIPT_TYPE})
@@ -70,7 +77,7 @@ def path(source: Source) -> str:
     if source.access is Access.DICT_ITEM and type(source.key) is str:
         if base.access is Access.GENERIC_DICT:
             return f"{path(base)}.{source.key}"
-        if base.key in _HOUSEKEEPING and base.base is not None:
+        if type(base.key) is str and base.key in _HOUSEKEEPING and base.base is not None:
             return f"{path(base.base)}{f'[{source.key}]' if source.key.isdigit() else f'.{source.key}'}"
     return source.text.replace(base.text, path(base), 1) if base.text else source.text
 
@@ -142,14 +149,11 @@ class Case:
 
     @functools.cached_property
     def owner(self) -> Any:
-        """The nearest object on the way that has attributes; ``MISSING`` where there is none."""
+        """The nearest object on the way that has attributes; ``MISSING`` where none is found without running code."""
         base = next((step.base for step in self.steps if step.access in _OF_ATTRIBUTES), None)
-        return MISSING if base is None else value_at(base, self.seen.f_locals)
-
-    @property
-    def types(self) -> tuple[type, type]:
-        """The exact types of the values expected and found."""
-        return type(self.expected), type(self.value)
+        if base is None or not all(step.access in _PLAIN for step in base.steps()):
+            return MISSING
+        return value_at(base, self.seen.f_locals)
 
     def was(self, expected: str | None = None) -> str:
         """What it was and what it is."""
@@ -248,7 +252,9 @@ def _mark(case: Case) -> str:
     ways = f"torch._dynamo.mark_dynamic({path(case.source)}, {dim}) before the first call, torch.compile(dynamic=True)"
     if not dynamo_config.automatic_dynamic_shapes:
         return f"{ways}, or pad to one size; dynamic=False, with which this was compiled, has a version for each size"
-    return f"{ways}, or pad to one size; otherwise torch makes the dimension dynamic now, at the price of this recompile"
+    return (
+        f"{ways}, or pad to one size; otherwise torch makes the dimension dynamic now, at the price of this recompile"
+    )
 
 
 _SAME_EACH_TIME = "torch keeps a version for each, compiled once"
@@ -309,7 +315,7 @@ def _hooks(case: Case) -> str | None:
 
 
 def _training(case: Case) -> str | None:
-    if case.source.key != "training" or type(case.value) is not bool:
+    if case.keys[:1] != ["training"] or type(case.value) is not bool:
         return None
     return f"{'train' if case.value else 'eval'}() was called: {case.was(str(not case.value))}"
 
@@ -322,7 +328,7 @@ def _adapter(case: Case) -> str | None:
 def _function(case: Case) -> str | None:
     if case.global_at is not None or case.test in _TYPE:
         return None
-    is_one = case.test in _IDENTITY and type(case.value) in _FUNCTIONS
+    is_one = case.test in _IDENTITY and is_one_of(type(case.value), _FUNCTIONS)
     at = case.function or (case.source if is_one else None)
     return None if at is None else f"{path(at)} is a function that was made anew: {case.change()}"
 
@@ -343,7 +349,12 @@ def _global(case: Case) -> str | None:
 
 def _number(*kinds: type) -> Callable[[Case], str | None]:
     """A number of exactly one of these types became another one of them."""
-    return lambda case: case.was() if case.test in _EQUALITY and set(case.types) <= set(kinds) else None
+
+    def match(case: Case) -> str | None:
+        both = all(is_one_of(type(value), kinds) for value in (case.expected, case.value))
+        return case.was() if both and case.test in _EQUALITY else None
+
+    return match
 
 
 def _module_integer(case: Case) -> str | None:
@@ -352,7 +363,7 @@ def _module_integer(case: Case) -> str | None:
 
 
 def _flag(case: Case) -> str | None:
-    is_enum = case.test in _IDENTITY and isinstance(type(case.value), enum.EnumMeta)
+    is_enum = case.test in _IDENTITY and issubclass(type(type(case.value)), enum.EnumMeta)
     is_bool = case.test is Test.IS and case.params[1] in ("True", "False")
     return case.was() if is_enum or is_bool or case.test in _EQUALITY else None
 
