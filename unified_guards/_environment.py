@@ -65,8 +65,8 @@ def logs() -> str | Problem:
     if not unknown:
         return ",".join(wanted)
     return Problem(
-        f"UNIFIED_GUARDS_LOG is {text!r}, and {', '.join(map(repr, unknown))} is nothing that can be logged; nothing is "
-        "logged now",
+        f"UNIFIED_GUARDS_LOG is {text!r}, and {', '.join(map(repr, unknown))} is nothing that can be logged; nothing "
+        "is logged now",
         f"Run: export UNIFIED_GUARDS_LOG={LOGS[0]}, or unset it",
     )
 

@@ -1,4 +1,4 @@
-"""Each cause of a recompile: a program that shows the advice, and programs that follow it and are not compiled again."""
+"""Each cause of a recompile: a program that shows the advice, and programs that follow it and compile once."""
 
 from __future__ import annotations
 

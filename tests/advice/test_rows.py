@@ -13,7 +13,8 @@ from torch.autograd import forward_ad
 from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.failures import describe, look, shown
 from unified_guards.guards.ir import Access, Guard, Provenance, Source, Test, guard
-from unified_guards.report.advice import Advice, advise, path
+from unified_guards.report.advice import Advice, advise
+from unified_guards.report.case import path
 
 from ..guards import equals, item, local, tensor_like, without
 

@@ -176,8 +176,8 @@ def install(*, strict: bool = False) -> None:
     :class:`~unified_guards.GuardDisagreement` when the verdicts differ; ``UNIFIED_GUARDS_VERIFY=0.01`` does so on that
     share of the checks, and warns and takes torch's verdict instead of raising; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises
     :class:`FallbackError` where a frame's guards cannot be lifted; ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True``
-    everywhere; ``UNIFIED_GUARDS_LOG=recompiles`` logs each recompile. ``unified_guards.config`` has the same switches. Takes the place of ``root`` in
-    ``torch._dynamo.guards.GuardManagerWrapper``.
+    everywhere; ``UNIFIED_GUARDS_LOG=recompiles`` logs each recompile. ``unified_guards.config`` has the same switches.
+    Takes the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
 
     Args:
         strict: also guard what torch leaves out (``dynamo/strict``): hooks and methods that come later, memory that

@@ -53,7 +53,7 @@ def of_tensor(facts: TensorFacts, value: Any) -> list[Difference]:
 
 
 def answers_by_code(value: torch.Tensor) -> bool:
-    """Whether the sizes and the device of a tensor may come from ``__torch_dispatch__`` of a class that is not torch's."""
+    """Whether sizes and device of a tensor may come from the ``__torch_dispatch__`` of a class that is not torch's."""
     has_python = torch._C._dispatch_keys(value).has(torch._C.DispatchKey.Python)
     return has_python and not is_torchs(type(value))
 

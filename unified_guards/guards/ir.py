@@ -74,7 +74,10 @@ TENSOR_NUMBERS = {
 
 
 class Test(_Texts):
-    """What a guard asks of its sources. In the text ``{0}`` is the first source, ``{p}`` the parameters, ``{w}`` these in words."""
+    """What a guard asks of its sources.
+
+    In the text ``{0}`` is the first source, ``{p}`` the parameters, ``{w}`` these in words.
+    """
 
     EXISTS = "{0} exists"
     TYPE_IS = "type({0}) is {p[1]}"  # (address, name)
