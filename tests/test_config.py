@@ -13,7 +13,15 @@ import unified_guards
 from unified_guards import config, verify
 from unified_guards.dynamo.guard_manager import entries_of
 
-SWITCHES = {"verify": 0.0, "no_fallback": False, "strict": False, "witness": True, "dispatch": True, "profile": False}
+SWITCHES = {
+    "verify": 0.0,
+    "no_fallback": False,
+    "strict": False,
+    "witness": True,
+    "dispatch": True,
+    "profile": False,
+    "log": "",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +59,10 @@ def test_defaults() -> None:
         ("dispatch", "False", False),
         ("strict", "no", False),
         ("profile", "1", True),
+        ("log", "recompiles", "recompiles"),
+        ("log", "Recompiles, ", "recompiles"),
+        ("log", "0", ""),
+        ("log", "recompile", ""),
     ],
 )
 def test_the_environment_gives_the_default(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: Any) -> None:
@@ -88,7 +100,7 @@ def test_patch_as_a_decorator() -> None:
 @pytest.mark.parametrize("use", [lambda: config.patch(witnes=False), lambda: config.patch({"witnes": False})])
 def test_a_wrong_name_in_patch_says_which_there_are(use: Any) -> None:
     with pytest.raises(
-        AttributeError, match="'witnes'; there are verify, no_fallback, strict, witness, dispatch, profile"
+        AttributeError, match="'witnes'; there are verify, no_fallback, strict, witness, dispatch, profile, log"
     ):
         use()
 
@@ -110,6 +122,8 @@ def test_a_wrong_name_is_no_switch() -> None:
         ("verify", "1", TypeError),
         ("verify", 1.5, ValueError),
         ("verify", -1, ValueError),
+        ("log", True, TypeError),
+        ("log", "recompile", ValueError),
     ],
 )
 def test_a_wrong_value(name: str, value: Any, error: type[Exception]) -> None:

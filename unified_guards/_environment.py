@@ -53,6 +53,24 @@ def share_to_verify() -> float | Problem:
     )
 
 
+#: What ``UNIFIED_GUARDS_LOG`` can ask for.
+LOGS = ("recompiles",)
+
+
+def logs() -> str | Problem:
+    """What ``UNIFIED_GUARDS_LOG`` asks for, with commas between several, or what is wrong with it."""
+    text = os.environ.get("UNIFIED_GUARDS_LOG", "")
+    wanted = [name for part in text.lower().split(",") if (name := part.strip()) not in ("", "0", "off", "false", "no")]
+    unknown = [name for name in wanted if name not in LOGS]
+    if not unknown:
+        return ",".join(wanted)
+    return Problem(
+        f"UNIFIED_GUARDS_LOG is {text!r}, and {', '.join(map(repr, unknown))} is nothing that can be logged; nothing "
+        "is logged now",
+        f"Run: export UNIFIED_GUARDS_LOG={LOGS[0]}, or unset it",
+    )
+
+
 def wrong_python() -> Problem | None:
     """What to tell a user whose Python is not supported; None when it is."""
     if FIRST_PYTHON <= sys.version_info[:2] < AFTER_LAST_PYTHON:

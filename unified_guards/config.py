@@ -16,7 +16,7 @@ import contextlib
 import sys
 import types
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from unified_guards import _environment
 
@@ -54,28 +54,45 @@ profile: bool
 Read when a function is compiled.
 """
 
+log: str
+"""``UNIFIED_GUARDS_LOG``: what is logged, ``"recompiles"`` or nothing (``""``); nothing by default.
+
+Each recompile in one line, with its cause and what to do: a warning of the logger ``unified_guards.recompiles``, which
+goes to stderr unless logging is configured otherwise. Read when a function is compiled again.
+"""
+
 
 class _Switch(NamedTuple):
     variable: str
-    default: bool  # of a switch that is on or off; a share is 0 by default
-    is_share: bool = False
+    default: bool  # of a switch that is on or off
+    kind: Literal["on or off", "share", "logs"] = "on or off"
 
-    def from_environment(self) -> bool | float:
-        if not self.is_share:
+    def from_environment(self) -> bool | float | str:
+        if self.kind == "on or off":
             return _environment.is_set(self.variable, "1" if self.default else "")
+        if self.kind == "logs":
+            logs = _environment.logs()
+            return "" if isinstance(logs, _environment.Problem) else logs
         share = _environment.share_to_verify()
         return 0.0 if isinstance(share, _environment.Problem) else share
 
-    def checked(self, name: str, value: Any) -> bool | float:
+    def checked(self, name: str, value: Any) -> bool | float | str:
         """The value, if it is one that the switch takes.
 
         Raises:
             TypeError: it is of another type.
-            ValueError: it is no share.
+            ValueError: it is no share, or nothing that can be logged.
         """
-        if not self.is_share:
+        if self.kind == "on or off":
             if type(value) is not bool:
                 raise TypeError(f"unified_guards.config.{name} must be True or False, got {value!r}")
+            return value
+        if self.kind == "logs":
+            known = " or ".join(map(repr, (*_environment.LOGS, "")))
+            if type(value) is not str:
+                raise TypeError(f"unified_guards.config.{name} must be {known}, got {value!r}")
+            if value not in (*_environment.LOGS, ""):
+                raise ValueError(f"unified_guards.config.{name} must be {known}, got {value!r}")
             return value
         if not isinstance(value, int | float):
             raise TypeError(f"unified_guards.config.{name} must be a number from 0 to 1, got {value!r}")
@@ -85,12 +102,13 @@ class _Switch(NamedTuple):
 
 
 _SWITCHES = {
-    "verify": _Switch("UNIFIED_GUARDS_VERIFY", False, is_share=True),
+    "verify": _Switch("UNIFIED_GUARDS_VERIFY", False, "share"),
     "no_fallback": _Switch("UNIFIED_GUARDS_NO_FALLBACK", False),
     "strict": _Switch("UNIFIED_GUARDS_STRICT", False),
     "witness": _Switch("UNIFIED_GUARDS_WITNESS", True),
     "dispatch": _Switch("UNIFIED_GUARDS_DISPATCH", True),
     "profile": _Switch("UNIFIED_GUARDS_PROFILE", False),
+    "log": _Switch("UNIFIED_GUARDS_LOG", False, "logs"),
 }
 
 
@@ -154,8 +172,8 @@ def patch(changes: Mapping[str, Any] | None = None, /, **switches: Any) -> conte
 
     Raises:
         AttributeError: there is no switch of a name. The message says which there are.
-        TypeError: a switch is on or off, or a number, and the value is something else.
-        ValueError: the number is not from 0 to 1.
+        TypeError: a switch is on or off, a number, or a name, and the value is something else.
+        ValueError: the number is not from 0 to 1, or the name is not known.
     """
     return _Patch({name: _switch(name).checked(name, value) for name, value in {**(changes or {}), **switches}.items()})
 

@@ -6,13 +6,16 @@ these. Entry point: :class:`Entry`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import program_of
 from unified_guards.lower.rows import Program, Row, lower
 from unified_guards.simplify.driver import simplify
 from unified_guards.simplify.work import Removed
+
+if TYPE_CHECKING:
+    from unified_guards.guards.failures import Look
 
 
 class Failure(NamedTuple):
@@ -88,15 +91,24 @@ class Entry:
         origin = self.origin_of(row)
         return f"{origin} is missing" if isinstance(origin, Source) else None if origin is None else str(origin)
 
-    def failure(self, row: int | None, f_locals: dict[str, Any]) -> Failure | None:
-        """Why a check of ``f_locals`` failed at ``row``; None when no check has failed yet."""
+    def look(self, row: int | None, f_locals: dict[str, Any]) -> Look | None:
+        """What the check of ``f_locals`` that failed at ``row`` was asked about; None when no check has failed yet."""
         origin = self.origin_of(row)
         if origin is None:
             return None
-        if isinstance(origin, Source):
-            return Failure(origin, str(self.told(row)))
         # Imported here, because it loads the slow evaluator: a program that never misses does not need it.
-        from unified_guards.guards.failures import describe, failing_of
+        from unified_guards.guards.failures import failing_of, look
 
+        if isinstance(origin, Source):
+            return look(origin, (), f_locals)
         failing = failing_of(self.checked, origin, f_locals)
-        return Failure(failing, describe(failing, self.checked.provenance(failing), f_locals))
+        return look(failing, self.checked.provenance(failing), f_locals)
+
+    def failure(self, row: int | None, f_locals: dict[str, Any]) -> Failure | None:
+        """Why a check of ``f_locals`` failed at ``row``; None when no check has failed yet."""
+        seen = self.look(row, f_locals)
+        if seen is None:
+            return None
+        from unified_guards.guards.failures import describe
+
+        return Failure(seen.origin, describe(seen))

@@ -26,6 +26,7 @@ from unified_guards.dynamo.lift import lift
 from unified_guards.dynamo.provenance import Origins
 from unified_guards.dynamo.strict.driver import with_extras
 from unified_guards.guards.ir import Access
+from unified_guards.guards.names import name_of_code
 from unified_guards.lower.discriminators import discriminate
 
 
@@ -51,6 +52,7 @@ def check_natively(
     if not len(lifted.guard_set):
         return None
     entry = DynamoEntry(lifted.guard_set)  # simplifies
+    entry.function = name_of_code(code)
     attributes = {source.key for source in entry.checked.sources() if source.access is Access.ATTR}
     attribute_getters.learn(lifted.examples, attributes)
     _build(entry, wrapper, code)  # lowers
@@ -61,7 +63,7 @@ def check_natively(
 def _build(entry: DynamoEntry, wrapper: Any, code: types.CodeType) -> None:
     """Makes the checker of the entry. Where checks are compared or measured, the checker tells an observer of them."""
     share = verify.share()
-    judge = verify.Judge(share, f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})", "torch's guard tree")
+    judge = verify.Judge(share, entry.function, "torch's guard tree")
     entry.judge = judge if share > 0 else None
     oracle = oracle_of(wrapper, wrapper.root, judge) if share > 0 else None
     if measure.is_on():

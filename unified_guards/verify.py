@@ -21,10 +21,15 @@ def share() -> float:
     found = config.verify if config.is_assigned("verify") else share_to_verify()
     if not isinstance(found, Problem):
         return found
-    if str(found) not in _warned_of:
-        _warned_of.add(str(found))
-        _warn(str(found))
+    warn_once(found)
     return 0.0
+
+
+def warn_once(problem: Problem) -> None:
+    """Warns of what is wrong in the environment, the first time."""
+    if str(problem) not in _warned_of:
+        _warned_of.add(str(problem))
+        _warn(str(problem))
 
 
 def _warn(message: str) -> None:

@@ -76,8 +76,8 @@ L['d']['a'] == 3
 type(L['d']['b']) is list
 len(L['d']['b']) == 1
 L['d']['b'][0] == 'text'
-L['x'] is torch.Tensor float32[2, 3] strides (3, 1) device -1
-L['x'] is marked no further than {}
+L['x'] is torch.Tensor float32[2, 3] strides (3, 1) on cpu
+L['x'] is not marked as dynamic
 L['flag'] is True
 """
 

@@ -146,7 +146,9 @@ class TestDynamo:
         compiled(torch.ones(3, dtype=torch.float64), True)
         newest, middle, oldest = unified_guards.explain(compiled).frames
         assert oldest.recompile_reasons[0].startswith("L['flag'] is True (found False)  # dynamo")
-        assert "(found Tensor float64[3] on cpu)" in oldest.recompile_reasons[1]
+        assert (
+            "(found Tensor float64[3] strides (1) on cpu: dtype is float64, not float32)" in oldest.recompile_reasons[1]
+        )
         assert len(middle.recompile_reasons) == 1
         assert newest.recompile_reasons == ()
 

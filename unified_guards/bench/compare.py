@@ -20,7 +20,7 @@ from unified_guards.bench.script import QUIET_CALLS
 
 _BACKENDS = ("torch", "unified")
 _WORDS = {"torch": "torch's guards", "unified": "unified guards"}
-_MOST_FRAMES = 10
+_MOST_FRAMES, _MOST_CAUSES = 10, 5
 
 
 class ProgramFailed(Exception):
@@ -166,7 +166,7 @@ class Comparison:
         return (
             f"{self.program} calls compiled code {self.torch.calls} times: too few to measure. "
             f"{QUIET_CALLS + 1} calls after the last compilation are needed, and 30 are good. Have it take more steps; "
-            "if it compiles again and again, TORCH_LOGS=recompiles says why."
+            "if it compiles again and again, UNIFIED_GUARDS_LOG=recompiles says why."
         )
 
     def rows(self) -> list[list[str]]:
@@ -220,15 +220,31 @@ class Comparison:
         if saved > 0:
             yield f"To switch them on: UNIFIED_GUARDS=1 python {self.program}"
 
+    def recompiles(self) -> Iterator[str]:
+        """What was compiled again and what to do, each cause once for each function, the most frequent first."""
+        found: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for each in self.of["unified"][0].get("recompiles", ()):
+            found.setdefault((each["function"], *each["causes"]), []).append(each)
+        groups = sorted(found.values(), key=len, reverse=True)
+        if groups:
+            yield f"Recompiles: {sum(map(len, groups))}."
+        for group in groups[:_MOST_CAUSES]:
+            first, times = group[0], f", {len(group)} times" if len(group) > 1 else ""
+            again = "compiled again" if first["compiled"] else "not compiled again"
+            yield f"  {first['function']} was {again}{times}, because of: {first['text']}"
+            yield from (f"    {line}" for line in first["lines"])
+        if len(groups) > _MOST_CAUSES:
+            yield f"  {len(groups) - _MOST_CAUSES} other causes: UNIFIED_GUARDS_LOG=recompiles tells each as it happens"
+
     def __str__(self) -> str:
         problem = self.nothing_to_compare()
         if problem is not None:
-            return problem
+            return "\n".join([problem, *self.recompiles()])
         frames = markdown(
             ["frame", "guards", "lookups per call", "torch (µs)", "unified (µs)", "torch / unified"], self.frame_rows()
         )
         table = markdown(["", "torch", "unified", "torch / unified"], self.rows())
-        return "\n".join([table, "", frames, "", *self.lines()])
+        return "\n".join([table, "", frames, "", *self.lines(), *self.recompiles()])
 
     def panels(self) -> list[plots.Pairs]:
         """The panels of the plot."""

@@ -28,6 +28,7 @@ import unified_guards
 from unified_guards.bench.measure import install_backend
 from unified_guards.bench.probe import LOOKUP_EVENT, leaf_guards, torch_root
 from unified_guards.cli.run import run_program
+from unified_guards.dynamo import recompiles
 
 _REGION_EVENT = "Torch-Compiled Region: "
 #: How many calls: without a compilation before a window may begin, in one window, at most between two windows.
@@ -199,6 +200,20 @@ def report(recorder: Recorder, backend: str, seconds: float) -> dict[str, Any]:
         "frames_left": stats.frames_left_to_torch,
         "lifted": stats.frames_lifted,
         "gave_up": recorder.gave_up,
+        "recompiles": [_recompile(each) for each in recompiles.collected or ()],
+    }
+
+
+def _recompile(made: recompiles.Recompile) -> dict[str, Any]:
+    """Why a function was compiled again, for the report: of the version that was used last."""
+    first = made.reasons[0]
+    advice = [each for each in (first.advice, first.limit) if each is not None]
+    return {
+        "function": made.function,
+        "text": first.text,
+        "compiled": made.reached is None,
+        "causes": [each.name for each in advice],
+        "lines": [line for each in advice for line in each.lines()],
     }
 
 
@@ -212,6 +227,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     install_backend(options.backend)
+    recompiles.collected = []  # stays empty with torch's guards
     recorder = Recorder()
     recorder.install()
     start = time.perf_counter()

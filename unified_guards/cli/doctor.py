@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import unified_guards
-from unified_guards._environment import NOT_BUILT, Problem, is_set, share_to_verify, wrong_python
+from unified_guards._environment import NOT_BUILT, Problem, is_set, logs, share_to_verify, wrong_python
 
 _ABOUT_JSON = """\
 --json prints one object:
@@ -254,7 +254,8 @@ def _autoload() -> Finding:
 
 
 _OURS = ("UNIFIED_GUARDS", "UNIFIED_GUARDS_VERIFY", "UNIFIED_GUARDS_NO_FALLBACK", "UNIFIED_GUARDS_STRICT",
-         "UNIFIED_GUARDS_WITNESS", "UNIFIED_GUARDS_DISPATCH", "UNIFIED_GUARDS_PROFILE")  # fmt: skip
+         "UNIFIED_GUARDS_WITNESS", "UNIFIED_GUARDS_DISPATCH", "UNIFIED_GUARDS_PROFILE",
+         "UNIFIED_GUARDS_LOG")  # fmt: skip
 _NOTHING_COMPILES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
 
 
@@ -267,8 +268,9 @@ def _environment() -> Finding:
         what = f"{shown}: torch.compile compiles nothing, so that there are no guards"
         return Finding("environment", "wrong", what, f"Run: unset {' '.join(off)}", facts)
     share = share_to_verify()
-    if isinstance(share, Problem):
-        return _wrong("environment", share, facts)
+    for found in (share, logs()):
+        if isinstance(found, Problem):
+            return _wrong("environment", found, facts)
     unknown = [name for name in ours if name not in _OURS]
     if unknown:
         remedy = f"Nothing reads {', '.join(unknown)}; there are {', '.join(_OURS)}."

@@ -70,19 +70,27 @@ class UnifiedGuardManagerWrapper(torch_guards.GuardManagerWrapper):
 
     def check_verbose(self, x: Any) -> Any:
         """Torch's reason. Its tree also counts the failure, which is how torch chooses its diff guards."""
-        with contextlib.suppress(Exception):  # only for reading: nothing here may change what torch says
-            self.entry.note_recompilation(x)
-        with _torch_function_state_kept():
-            try:
-                self.torch_root.check(x)
-                return self._with_extras(self.torch_root.check_verbose(x), x)
-            except SystemError as error:
-                # User code raised in a guard and torch left the error pending: it is the user's, as in eager.
-                raise (error.__cause__ or error) from None
-            except RuntimeError as error:
-                # Torch's guards can throw where ours fail. Say so in a single part, which torch does not run as code.
-                reason = f"a guard could not be evaluated: {str(error).splitlines()[0]}"
-                return native.GuardDebugInfo(False, [reason], 0)
+        holds = False
+        try:
+            with _torch_function_state_kept():
+                found = self._torchs_reason(x)
+                holds = bool(found.result)
+                return found
+        finally:
+            with contextlib.suppress(Exception):  # only for reading: nothing here may change what torch says
+                self.entry.note_recompilation(x, holds=holds)
+
+    def _torchs_reason(self, x: Any) -> Any:
+        try:
+            self.torch_root.check(x)
+            return self._with_extras(self.torch_root.check_verbose(x), x)
+        except SystemError as error:
+            # User code raised in a guard and torch left the error pending: it is the user's, as in eager.
+            raise (error.__cause__ or error) from None
+        except RuntimeError as error:
+            # Torch's guards can throw where ours fail. Say so in a single part, which torch does not run as code.
+            reason = f"a guard could not be evaluated: {str(error).splitlines()[0]}"
+            return native.GuardDebugInfo(False, [reason], 0)
 
     def _with_extras(self, found: Any, f_locals: Any) -> Any:
         """Torch's reason; where torch's tree passes, the strict guard that failed, which that tree does not have.

@@ -21,7 +21,7 @@ from torch._dynamo.output_graph import OutputGraph
 from torch._guards import TracingContext
 
 from unified_guards import _C, config, verify
-from unified_guards.dynamo import compat, dispatch, frames, saved, single_flight
+from unified_guards.dynamo import compat, dispatch, frames, recompiles, saved, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.provenance import Watch, collecting, is_barrier
 from unified_guards.dynamo.strict import breaks, reads
@@ -119,6 +119,7 @@ class _Installation:
         dispatch.watch_wrappers(self.put)
         frames.watch_frames(self.put, lambda: _thread.capture is None)
         saved.watch_saved(self.put)
+        recompiles.watch(self.put)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
 
@@ -179,8 +180,8 @@ def install(*, strict: bool = False) -> None:
     :class:`~unified_guards.GuardDisagreement` when the verdicts differ; ``UNIFIED_GUARDS_VERIFY=0.01`` does so on that
     share of the checks, and warns and takes torch's verdict instead of raising; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises
     :class:`FallbackError` where a frame's guards cannot be lifted; ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True``
-    everywhere. ``unified_guards.config`` has the same switches. Takes the place of ``root`` in
-    ``torch._dynamo.guards.GuardManagerWrapper``.
+    everywhere; ``UNIFIED_GUARDS_LOG=recompiles`` logs each recompile. ``unified_guards.config`` has the same switches.
+    Takes the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
 
     Args:
         strict: also guard what torch leaves out (``dynamo/strict``): hooks and methods that come later, memory that
@@ -189,6 +190,7 @@ def install(*, strict: bool = False) -> None:
     """
     global _asked_for, _strict_asked_for
     verify.share()  # warns now of a wrong UNIFIED_GUARDS_VERIFY
+    recompiles.warn_of_wrong_log()
     with _lock:
         _asked_for = True
         _strict_asked_for |= strict

@@ -267,6 +267,7 @@ class _Lift:
             bool(given.get("device_index_is_current", False)),
             self._name_at(id(kind)),
             str(value.dtype).removeprefix("torch."),
+            str(value.device),
         )
         return guard(Test.TENSOR, (source,), (facts,))
 

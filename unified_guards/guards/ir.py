@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -74,7 +74,10 @@ TENSOR_NUMBERS = {
 
 
 class Test(_Texts):
-    """What a guard asks of its sources. In the text ``{0}`` is the first source, ``{p}`` the parameters."""
+    """What a guard asks of its sources.
+
+    In the text ``{0}`` is the first source, ``{p}`` the parameters, ``{w}`` these in words.
+    """
 
     EXISTS = "{0} exists"
     TYPE_IS = "type({0}) is {p[1]}"  # (address, name)
@@ -99,13 +102,13 @@ class Test(_Texts):
     INFERENCE_MODE = "torch.is_inference_mode_enabled() is {p[0]}"  # (bool,)
     DEFAULT_DEVICE = "torch.get_default_device() == {p[0]!r}"  # (device or None,)
     GLOBAL_STATE = "___check_global_state()"  # (torch's GlobalStateGuard or our GlobalState,)
-    MODE_STACK = "torch function modes are {p[0]!r}"  # (tuple of types,)
+    MODE_STACK = "torch function modes are {w}"  # (tuple of types,)
     SAVED_HOOKS = "saved tensor hooks are {p[0]!r}"  # (ids or None, callable)
     DICT_VERSION = "dict_version({0}) == {p[0]}"  # (version,)
     DISPATCH_KEYS = "{0} has dispatch keys {p[0]:#x}"  # (key set after the thread's state,)
     SCRIPT_TYPE = "script type of {0} is {p[1]}"  # (address, name, class to unwrap)
-    DIM_MARKING = "{0} is marked no further than {p[0]!r}"  # (expected, absent, dependent)
-    DYNAMIC_INDICES = "{0} is marked dynamic within {p[1]!r}"  # (attribute, set)
+    DIM_MARKING = "{0} is {w}"  # (expected, absent, dependent)
+    DYNAMIC_INDICES = "{0} is {w}"  # (attribute, set)
     TENSOR = "{0} is {p[0]}"  # (TensorFacts,)
     PREDICATE = "{p[1]}"  # (callable of the source, text)
     SHAPE = "{p[1]}"  # (callable of the frame, shared by all shape guards of a set; expression)
@@ -119,6 +122,23 @@ class Test(_Texts):
     EXPRESSION = "{p[0]}"  # (Term of expressions.py, torch's function of the frame for inexact numbers or None)
     OPAQUE = "<{p[0]}>"  # (reason,): came from JSON and cannot be checked here; never holds
 
+
+_NAME = type.__dict__["__name__"].__get__  # past a metaclass's own
+
+
+def _marked(expected: dict[str, Any]) -> str:
+    """How far a tensor may be marked, by the attributes in which torch notes that."""
+    kinds = ((name.removeprefix("_dynamo_").removesuffix("_indices"), dims) for name, dims in expected.items())
+    noted = [f"{kind.replace('_', ' ')} in {', '.join(sorted(map(str, dims))) or 'none'}" for kind, dims in kinds]
+    return f"marked no further than {' and '.join(noted)}" if noted else "not marked as dynamic"
+
+
+#: What the parameters are in words, for tests whose text has ``{w}``.
+_WORDS: dict[Test, Callable[[tuple[Any, ...]], str]] = {
+    Test.MODE_STACK: lambda params: ", ".join(map(_NAME, params[0])) or "none",
+    Test.DIM_MARKING: lambda params: _marked(params[0]),
+    Test.DYNAMIC_INDICES: lambda params: _marked({params[0]: params[1]} if params[1] else {}),
+}
 
 #: Guards that relate several sources.
 RELATIONAL = frozenset(
@@ -182,13 +202,15 @@ class TensorFacts(NamedTuple):
     device_is_current: bool
     type_name: str
     dtype_name: str
+    device_name: str = ""  # only for reading: what is compared are its keys and its index
 
     def __str__(self) -> str:
         dims = ", ".join("*" if size is None else str(size) for size in self.sizes)
         strides = ", ".join("*" if stride is None else str(stride) for stride in self.strides)
-        device = "current" if self.device_is_current else self.device_index
+        device = self.device_name or f"device {self.device_index}"
+        where = f"the current {device.partition(':')[0]} device" if self.device_is_current else device
         grad = ", requires grad" if self.requires_grad else ""
-        return f"{self.type_name} {self.dtype_name}[{dims}] strides ({strides}) device {device}{grad}"
+        return f"{self.type_name} {self.dtype_name}[{dims}] strides ({strides}) on {where}{grad}"
 
 
 class Frozen:
@@ -295,9 +317,15 @@ class Guard(Frozen):
         """The first source."""
         return self.sources[0]
 
+    def worded(self, sources: Sequence[str], all_of_them: str) -> str:
+        """The text, with these texts for the sources, and one for all of them."""
+        words = _WORDS.get(self.test)
+        worded = "" if words is None else words(self.params)
+        return self.test.text.format(*sources, p=self.params, s=all_of_them, w=worded)
+
     def __str__(self) -> str:
         sources = [str(source) for source in self.sources]
-        return self.test.text.format(*sources, p=self.params, s=", ".join(sources))
+        return self.worded(sources, ", ".join(sources))
 
     def __repr__(self) -> str:
         return f"<Guard {self}>"

@@ -239,7 +239,7 @@ def _mode_stack(_: Any, params: tuple[Any, ...]) -> bool:
     return len(found) == len(params[0]) and all(map(operator.is_, found, params[0]))
 
 
-def _after_dispatch_state(keys: torch._C.DispatchKeySet) -> int:
+def after_dispatch_state(keys: torch._C.DispatchKeySet) -> int:
     """A key set as a guard compares it: ``LocalState::apply`` of torch/csrc/dynamo/guards.h."""
     included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
     found = (keys | included) - excluded
@@ -250,7 +250,7 @@ def _after_dispatch_state(keys: torch._C.DispatchKeySet) -> int:
 
 
 def _dispatch_keys(value: Any, params: tuple[Any, ...]) -> bool:
-    return is_a(value, torch._C.DispatchKeySet) and _after_dispatch_state(value) == params[0]
+    return is_a(value, torch._C.DispatchKeySet) and after_dispatch_state(value) == params[0]
 
 
 def _script_type(value: Any, params: tuple[Any, ...]) -> bool:
@@ -288,7 +288,7 @@ def _dynamic_indices(value: Any, params: tuple[Any, ...]) -> bool:
     return _marked_within(value, name, most)
 
 
-def _strides(value: Any) -> tuple[Any, ...]:
+def strides_of(value: Any) -> tuple[Any, ...]:
     """Sparse compressed tensors have none, and match no guarded one."""
     if value.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc):
         return (None,) * int(value.dim())
@@ -308,12 +308,12 @@ def _tensor(value: Any, params: tuple[Any, ...]) -> bool:
     index = -1 if value.device.index is None else value.device.index
     expected = torch.accelerator.current_device_index() if facts.device_is_current else facts.device_index
     return (
-        _after_dispatch_state(torch._C._dispatch_keys(value)) == facts.keys
+        after_dispatch_state(torch._C._dispatch_keys(value)) == facts.keys
         and str(value.dtype) == f"torch.{facts.dtype_name}"
         and index == expected
         and value.requires_grad == facts.requires_grad
         and _dims_match(torch.Tensor.size(value), facts.sizes)
-        and _dims_match(_strides(value), facts.strides)
+        and _dims_match(strides_of(value), facts.strides)
     )
 
 

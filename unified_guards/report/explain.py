@@ -132,9 +132,18 @@ class FrameReport:
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
-        outcome = "refused a call" if self.ahead_of_time else "compiled again"
-        lines += [f"  {outcome} because of: {reason}" for reason in self.recompile_reasons]
+        lines += [f"  {line}" for line in self._recompiles()]
         return "\n".join(lines)
+
+    def _recompiles(self) -> list[str]:
+        """Why it was compiled again, and what to do. What is to be done is told once."""
+        outcome = "refused a call" if self.ahead_of_time else "compiled again"
+        told: set[str] = set()
+        lines: list[str] = []
+        for each in self.recompilations:
+            lines += each.lines(told, outcome)
+            told.update(advice.remedy for advice in (each.advice, each.limit) if advice is not None)
+        return lines or [f"{outcome} because of: {reason}" for reason in self.recompile_reasons]
 
     def _simplification(self) -> list[str]:
         """How often each rule applied, and where simplification stopped if it used up its steps."""

@@ -122,6 +122,6 @@ def tensor_guard(source: Source, tensor: torch.Tensor, known: Dims | None = None
     kind = type(tensor)
     sizes = known.sizes if known else tuple(tensor.size())
     strides = known.strides if known else tuple(tensor.stride())
-    names = (name_at(id(kind)), str(tensor.dtype).removeprefix("torch."))
+    names = (name_at(id(kind)), str(tensor.dtype).removeprefix("torch."), str(tensor.device))
     facts = TensorFacts(id(kind), keys, dtype, device, requires_grad, sizes, strides, False, *names)
     return guard(Test.TENSOR, (source,), (facts,))

@@ -126,7 +126,7 @@ class _Tables:
 
 def _text(item: Guard) -> str:
     places = [f"{BASE}{at}{BASE}" for at in range(len(item.sources))]
-    return item.test.text.format(*places, p=item.params, s=f"{BASE}s{BASE}")
+    return item.worded(places, f"{BASE}s{BASE}")
 
 
 def _label(step: Source) -> str | None:
@@ -181,11 +181,23 @@ def _why(step: Removed, tables: _Tables) -> list[int]:
 
 
 def _misses(frame: FrameReport, tables: _Tables) -> list[list[Any]]:
-    """[when, text, guard]; those of AOT entry points have neither a time nor a guard."""
+    """[when, text, guard, advice]; those of AOT entry points have no time, no guard and no advice.
+
+    The advice is a list of texts: the name of the cause, then lines for reading.
+    """
     if not frame.recompilations:
-        return [[None, _shortened(text), -1] for text in frame.recompile_reasons]
+        return [[None, _shortened(text), -1, []] for text in frame.recompile_reasons]
     return [
-        [each.at, _shortened(each.text), tables.guard(each.guard) if isinstance(each.guard, Guard) else -1]
+        [
+            each.at,
+            _shortened(each.text),
+            tables.guard(each.guard) if isinstance(each.guard, Guard) else -1,
+            [
+                [advice.name, *map(_shortened, advice.lines())]
+                for advice in (each.advice, each.limit)
+                if advice is not None
+            ],
+        ]
         for each in frame.recompilations
     ]
 

@@ -308,7 +308,7 @@ function drawSimplified() {
 
 // ---- recompiles -------------------------------------------------------------------------------------------------------
 
-const missesOf = (at) => entryOf(at).misses.map(([when, text, guard]) => ({ at, when, text, guard }));
+const missesOf = (at) => entryOf(at).misses.map(([when, text, guard, advice]) => ({ at, when, text, guard, advice }));
 
 function drawRecompiles() {
   const missed = DATA.entries.flatMap((_, at) => missesOf(at));
@@ -329,11 +329,15 @@ function drawRecompiles() {
   if (events.length) new ResizeObserver(() => drawTimeline(events)).observe($("timeline"));
 }
 
-function drawEvent({ at, when, made: isMade, text }, first) {
+// Of each cause: what has changed, what to do, and torch's name for it.
+const drawAdvice = (advice) =>
+  advice.map(([name, ...lines]) => h("div", { class: "advice" }, h("b", {}, name), lines.map((line) => h("p", {}, line))));
+
+function drawEvent({ at, when, made: isMade, text, advice }, first) {
   const entry = entryOf(at);
   const what = isMade
     ? h("span", {}, h("b", {}, nameOf(entry)), ` ${idOf(entry, at)} compiled`)
-    : h("span", {}, `${nameOf(entry)} ${idOf(entry, at)} did not fit: `, h("code", {}, text));
+    : h("span", {}, `${nameOf(entry)} ${idOf(entry, at)} did not fit: `, h("code", {}, text), drawAdvice(advice));
   return h("li", {}, h("time", {}, `+${(when - first).toFixed(3)} s`), what);
 }
 
@@ -388,7 +392,7 @@ function drawColumn(at, only) {
   const list = (guards) => lazily(h("ul", { class: "only" }), guards, (guard) => h("li", {}, guardText(guard)), 25);
   const facts = [`${counted(entry.checks, "guard")} checked`, `${figure.format(entry.counts[1])} hits, ${figure.format(entry.counts[2])} misses`, entry.times.in_place_ns ? `${nsText(entry.times.in_place_ns)} a check, in place` : ""];
   const telling = entry.telling.length ? [h("h4", {}, "asked first"), list(entry.telling)] : [];
-  const misses = missesOf(at).length ? [h("h4", {}, "did not fit because of"), lazily(h("ul", { class: "only" }), missesOf(at), ({ text }) => h("li", {}, text))] : [];
+  const misses = missesOf(at).length ? [h("h4", {}, "did not fit because of"), lazily(h("ul", { class: "only" }), missesOf(at), ({ text, advice }) => h("li", {}, text, drawAdvice(advice)))] : [];
   return h("div", {}, h("h3", {}, idOf(entry, at)), h("p", { class: "small muted" }, facts.filter(Boolean).join("; ")), ...telling, ...misses, h("h4", {}, `${counted(only.length, "guard")} that not all of them have`), list(only));
 }
 
