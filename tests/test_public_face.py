@@ -393,7 +393,7 @@ class TestExplain:
 
     def test_compiled_without_an_installation(self) -> None:
         compiled()(torch.ones(3))
-        assert "without install()" in str(unified_guards.explain(double))
+        assert "compiled before install()" in str(unified_guards.explain(double))
 
     def test_something_that_is_no_function(self) -> None:
         with pytest.raises(TypeError, match="int"):

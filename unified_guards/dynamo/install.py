@@ -12,6 +12,7 @@ import gc
 import inspect
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from torch._dynamo.output_graph import OutputGraph
 from torch._guards import TracingContext
 
 from unified_guards import _C, config, verify
-from unified_guards.dynamo import compat, dispatch, frames, single_flight
+from unified_guards.dynamo import compat, dispatch, frames, made, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.provenance import Watch, collecting, is_barrier
 from unified_guards.dynamo.strict import breaks, reads
@@ -64,7 +65,8 @@ def _wrapped_init(original: Callable[..., None]) -> Callable[..., None]:
                 return  # an exported frame is never looked up
             given = signature.bind(self, f_code, output_graph, *args, **kwargs).arguments
             if compat.is_loaded_from_a_package(given):
-                tally.left("loaded from a package")
+                tally.left(made.FROM_A_PACKAGE)
+                made.note(self.guard_manager, f_code, output_graph, made.FROM_A_PACKAGE, None)
             else:
                 finish(self, f_code, output_graph, records, origins, strictly=_is_strict())
                 if isinstance(self.guard_manager, UnifiedGuardManagerWrapper):
@@ -114,6 +116,7 @@ class _Installation:
         reads.watch(self.put, _is_strict)
         breaks.watch(self.put, _is_strict)
         dispatch.watch_wrappers(self.put)
+        made.watch(self.put)
         frames.watch_frames(self.put, lambda: _thread.capture is None)
         manager = torch_guards.CheckFunctionManager
         self.put(manager, "__init__", _wrapped_init(vars(manager)["__init__"]))
@@ -150,6 +153,8 @@ _inside = 0  # `with installed()` blocks that are open, in any thread
 _captures = 0  # and `with capturing()` blocks
 _strict_asked_for = False
 _strict_inside = 0
+_has_warned = False  # of what was compiled before install()
+_MOST_NAMED = 3  # functions in that warning
 #: Frames that are being compiled by unified_guards.backend(); each keeps torch patched until its guards are built.
 _marked: weakref.WeakKeyDictionary[TracingContext, weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
 _marked_count = 0  # how many of these frames are not yet released
@@ -170,13 +175,13 @@ def _patch_as_wanted() -> None:
 def install(*, strict: bool = False) -> None:
     """From now on, every frame that ``torch.compile`` compiles has its guards checked natively.
 
-    Frames compiled before are not touched. Idempotent and thread-safe; undone by :func:`uninstall`. Environment:
-    ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree on every check and raises
-    :class:`~unified_guards.GuardDisagreement` when the verdicts differ; ``UNIFIED_GUARDS_VERIFY=0.01`` does so on that
-    share of the checks, and warns and takes torch's verdict instead of raising; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises
-    :class:`FallbackError` where a frame's guards cannot be lifted; ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True``
-    everywhere. ``unified_guards.config`` has the same switches. Takes the place of ``root`` in
-    ``torch._dynamo.guards.GuardManagerWrapper``.
+    Frames compiled before are not touched; the first call that finds some warns of it, once in a process. Idempotent
+    and thread-safe; undone by :func:`uninstall`. Environment: ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree
+    on every check and raises :class:`~unified_guards.GuardDisagreement` when the verdicts differ;
+    ``UNIFIED_GUARDS_VERIFY=0.01`` does so on that share of the checks, and warns and takes torch's verdict instead of
+    raising; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises :class:`FallbackError` where a frame's guards cannot be lifted;
+    ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True`` everywhere. ``unified_guards.config`` has the same switches. Takes
+    the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
 
     Args:
         strict: also guard what torch leaves out (``dynamo/strict``): hooks and methods that come later, memory that
@@ -186,9 +191,28 @@ def install(*, strict: bool = False) -> None:
     global _asked_for, _strict_asked_for
     verify.share()  # warns now of a wrong UNIFIED_GUARDS_VERIFY
     with _lock:
+        if not is_installed():
+            _warn_of_what_is_compiled()
         _asked_for = True
         _strict_asked_for |= strict
         _patch_as_wanted()
+
+
+def _warn_of_what_is_compiled() -> None:
+    """Once in a process: what was compiled before ``install()`` is not what the user measures or counts."""
+    global _has_warned
+    if _has_warned or not (before := made.compiled_without()):
+        return
+    _has_warned = True
+    names = list(dict.fromkeys(map(made.name_of, before)))
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    entries = "one cache entry" if len(before) == 1 else f"{len(before)} cache entries"
+    warnings.warn(
+        f"unified_guards.install() comes after torch.compile has made {entries}, where torch's guards stay in place: "
+        f"{', '.join(names[:_MOST_NAMED])}{more}. Call install() before anything is compiled, or "
+        "torch._dynamo.reset() after it, so that all is compiled again.",
+        stacklevel=3,
+    )
 
 
 def uninstall() -> None:

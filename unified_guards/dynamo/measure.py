@@ -19,6 +19,7 @@ from unified_guards import config
 
 if TYPE_CHECKING:
     from unified_guards.dynamo.entry import DynamoEntry
+    from unified_guards.dynamo.made import Made
 
 #: Is called after a check with the frame and the verdict. It may return another verdict.
 Observer = Callable[[dict[str, Any], bool], bool | None]
@@ -32,17 +33,17 @@ class Compiled(NamedTuple):
 
     code: types.CodeType
     entry: DynamoEntry | None
-    why: str | None  # why its guards were left to torch
+    made: Made
 
 
 #: What was compiled, kept alive for the report that `python -m unified_guards explain` writes; None outside of that.
 compiled: list[Compiled] | None = None
 
 
-def note(code: types.CodeType, entry: DynamoEntry | None, why: str | None = None) -> None:
-    """Called when a frame has been compiled. ``why`` says why its guards stayed torch's."""
+def note(code: types.CodeType, entry: DynamoEntry | None, made: Made) -> None:
+    """Called when a frame has been compiled. There is no entry of ours where its guards stayed torch's."""
     if compiled is not None:
-        compiled.append(Compiled(code, entry, why))
+        compiled.append(Compiled(code, entry, made))
 
 
 def is_on() -> bool:
