@@ -351,7 +351,7 @@ void bind_counts(py::module_& m) {
         const WitnessCounts& all = total_witness_counts;
         return py::make_tuple(all.held, all.repaired, all.recorded);
       },
-      "How many checks of all checkers passed by facts, repaired some, and recorded them.");
+      "How many checks of all checkers passed by facts alone, after a repair, and while all were recorded.");
   m.def("moved_facts", &moved_facts, "How often a fact of each kind was found to have moved, by any checker.");
 }
 
