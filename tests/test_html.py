@@ -388,6 +388,28 @@ def test_explain_says_so_when_nothing_was_compiled(tmp_path):
     assert "the program compiled nothing: it has to call torch.compile" in done.stderr
 
 
+GIVEN_UP = """
+    import torch
+
+    def breaks(x):
+        for _ in range(2):
+            torch._dynamo.graph_break()
+        return x
+
+    torch.compile(breaks, backend="eager")(torch.ones(2))
+"""
+
+
+def test_explain_says_what_torch_gave_up_on(tmp_path):
+    done = explain(tmp_path, GIVEN_UP)
+    assert done.returncode == 1
+    assert "torch compiled nothing of the program: breaks (" in done.stderr
+    assert "graph break in a for/while loop" in done.stderr
+    done = explain(tmp_path, GIVEN_UP + SCRIPT)
+    assert done.returncode == 0, done.stderr
+    assert "breaks (" in done.stdout and "runs uncompiled: Call to `torch._dynamo.graph_break()`" in done.stdout
+
+
 def test_explain_looks_for_the_folder_before_it_runs_the_program(tmp_path):
     done = explain(tmp_path, "print('ran')", "--html", "nowhere/guards.html")
     assert done.returncode == 2

@@ -188,30 +188,27 @@ def install(*, strict: bool = False) -> None:
             inputs share, and more. Then a frame may be compiled again where torch would reuse it, and give a wrong
             result. Lasts until :func:`uninstall`, whoever calls ``install()`` in between.
     """
-    global _asked_for, _strict_asked_for
+    global _asked_for, _strict_asked_for, _has_warned
     verify.share()  # warns now of a wrong UNIFIED_GUARDS_VERIFY
     with _lock:
-        if not is_installed():
-            _warn_of_what_is_compiled()
+        before = [] if is_installed() or _has_warned else made.compiled_without()
         _asked_for = True
         _strict_asked_for |= strict
         _patch_as_wanted()
+        _has_warned |= bool(before)
+    if before:
+        warnings.warn(_told_of(before), stacklevel=2)
 
 
-def _warn_of_what_is_compiled() -> None:
-    """Once in a process: what was compiled before ``install()`` is not what the user measures or counts."""
-    global _has_warned
-    if _has_warned or not (before := made.compiled_without()):
-        return
-    _has_warned = True
+def _told_of(before: list[types.CodeType]) -> str:
+    """What to tell a user whose ``install()`` comes late: what was compiled before is neither checked nor counted."""
     names = list(dict.fromkeys(map(made.name_of, before)))
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     entries = "one cache entry" if len(before) == 1 else f"{len(before)} cache entries"
-    warnings.warn(
+    return (
         f"unified_guards.install() comes after torch.compile has made {entries}, where torch's guards stay in place: "
         f"{', '.join(names[:_MOST_NAMED])}{more}. Call install() before anything is compiled, or "
-        "torch._dynamo.reset() after it, so that all is compiled again.",
-        stacklevel=3,
+        "torch._dynamo.reset() after it, so that all is compiled again."
     )
 
 

@@ -21,7 +21,7 @@ from unified_guards.dynamo.measure import Compiled
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import shared
 from unified_guards.report.costs import Costs, costs_of
-from unified_guards.report.targets import find
+from unified_guards.report.targets import find, is_given_up
 from unified_guards.simplify.work import Removed
 
 
@@ -222,7 +222,7 @@ class Report:
 
     def _of_codes(self) -> list[str]:
         counts = [f"{each.name.partition(' (')[0]} {each.entries}" for each in self.codes if each.entries]
-        most = {each.most for each in self.codes}
+        most = {each.most for each in self.codes if each.entries}
         lines = [f"entries, of at most {min(most)} for each code: {', '.join(counts)}"] if counts else []
         return [*lines, *(each.note for each in self.codes if each.note is not None)]
 
@@ -288,8 +288,20 @@ def frame_report(name: str, entry: DynamoEntry, entries: list[DynamoEntry]) -> F
     )
 
 
-def report_of(name: str, compiled: Sequence[Compiled]) -> Report:
-    """A report on everything that was compiled while a program ran, whether it is still there or not."""
+def given_up() -> list[CodeReport]:
+    """The functions of the user's that torch has tried to compile, and runs uncompiled."""
+    codes = [code for code in made.seen() if is_given_up(code) and not _debug_get_cache_entry_list(code)]
+    return [_code_report(made.name_of(code), code, 0, 0) for code in codes]
+
+
+def report_of(name: str, compiled: Sequence[Compiled], others: Sequence[CodeReport] = ()) -> Report:
+    """A report on everything that was compiled while a program ran, whether it is still there or not.
+
+    Args:
+        name: of the program.
+        compiled: the entries.
+        others: code that has none.
+    """
     frames = []
     for code, entry, known in compiled:
         of_code = [each.entry for each in compiled if each.code is code and each.entry is not None]
@@ -302,7 +314,7 @@ def report_of(name: str, compiled: Sequence[Compiled]) -> Report:
     return Report(
         name,
         tuple(frames),
-        codes=tuple(_code_report(names[key], code, counts[key], most) for key, code in codes.items()),
+        codes=(*(_code_report(names[key], code, counts[key], most) for key, code in codes.items()), *others),
     )
 
 
@@ -368,7 +380,7 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         if reports or made.uncompiled(code) is not None:
             name = reports[0].name if reports else made.name_of(code)
             codes.append(_code_report(name, code, len(entries) if reports else 0, most))
-            left += [codes[-1]] if not reports and not found.is_worth_saying(code) else []
+            left += [codes[-1]] if not reports and not is_given_up(code) else []
     if frames:
         codes = [each for each in codes if each not in left]
     calls = [counts for wrapper in found.wrappers if (counts := dispatch.counts_of(wrapper)) is not None]

@@ -158,11 +158,6 @@ class Target:
         is_own = id(code) in self.locals and (not _is_shared(code) or not self.callees)
         return is_own or id(code) in self._resumed
 
-    def is_worth_saying(self, code: types.CodeType) -> bool:
-        """Whether it is no matter of course that torch runs code of this target uncompiled: it has tried."""
-        tried = made.uncompiled(code)
-        return tried is not None and tried.failed and not code.co_filename.startswith((_TORCH, _STDLIB, "<frozen"))
-
     def has(self, code: types.CodeType, manager: Any) -> bool:
         """Whether an entry of code that :meth:`compiled` gives is of this target.
 
@@ -176,6 +171,12 @@ class Target:
             return id(code) in self._by_wrapper
         is_checked = isinstance(manager, UnifiedGuardManagerWrapper)
         return is_checked and any(_fits(manager.entry, each) for each in self.locals.get(id(code), ()))
+
+
+def is_given_up(code: types.CodeType) -> bool:
+    """Whether torch runs code of the user's uncompiled that it has tried to compile, which is no matter of course."""
+    tried = made.uncompiled(code)
+    return tried is not None and tried.failed and not code.co_filename.startswith((_TORCH, _STDLIB, "<frozen"))
 
 
 def _is_shared(code: types.CodeType) -> bool:
@@ -223,4 +224,4 @@ def find(target: Callable[..., Any] | types.CodeType) -> Target:
     return found
 
 
-__all__ = ["Target", "find"]
+__all__ = ["Target", "find", "is_given_up"]
