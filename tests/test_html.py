@@ -213,7 +213,7 @@ def test_with_the_switch_a_check_and_each_guard_have_times(report):
     for frame in report.frames:
         costs = frame.costs
         assert min(costs.in_place_ns, costs.check_ns, costs.exact_ns, costs.torch_ns) > 0
-        assert costs.checks == frame.counts[0]
+        assert 0 < costs.checks <= frame.counts[0]
         assert sum(cost.ns for cost in costs.guards.values()) > 0
 
 
@@ -257,6 +257,32 @@ def test_a_frame_that_does_not_pass_has_no_times_by_instruction():
     assert checker.profile({"x": torch.ones(2, 4)}, 3)[2]
     assert checker.profile({"x": torch.ones(3)}, 3)[2] == []
     assert checker.check({"x": torch.ones(2, 4)})
+
+
+def test_torchs_tree_takes_turns_with_ours_where_the_program_makes_its_checks(monkeypatch):
+    monkeypatch.setenv("UNIFIED_GUARDS_PROFILE", "1")
+    (short,) = explained(lambda x: x + 1, *[once] * 4).frames
+    (long,) = explained(lambda x: x + 2, *[once] * 17).frames
+    assert short.costs.torch_in_place_ns is None and short.costs.checks == 3
+    assert long.costs.torch_in_place_ns > 0
+    assert long.counts == (16, 16, 0, 0)
+    assert long.costs.checks == 4 + 3  # the first of a later turn is left out, and eight are torch's
+
+
+def test_what_torchs_tree_raises_where_it_is_measured_reaches_nobody():
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    class Raises:
+        def check(self, f_locals: dict[str, Any]) -> bool:
+            raise RuntimeError("not the user's")
+
+    frame = frame_of(double)
+    frame.build(measure.watch(frame, Raises(), None))
+    frame.checker.call_before(measure.torch_first(frame, Raises()))
+    ask = frame.checker.callable()
+    assert [ask({"x": torch.ones(2, 4)}) for _ in range(8)] == [True] * 8
+    assert not frame.measured.torch_in_place_ns
 
 
 def test_what_measures_asks_the_oracle_too():
@@ -362,6 +388,28 @@ def test_explain_says_so_when_nothing_was_compiled(tmp_path):
     assert "the program compiled nothing: it has to call torch.compile" in done.stderr
 
 
+GIVEN_UP = """
+    import torch
+
+    def breaks(x):
+        for _ in range(2):
+            torch._dynamo.graph_break()
+        return x
+
+    torch.compile(breaks, backend="eager")(torch.ones(2))
+"""
+
+
+def test_explain_says_what_torch_gave_up_on(tmp_path):
+    done = explain(tmp_path, GIVEN_UP)
+    assert done.returncode == 1
+    assert "torch compiled nothing of the program: breaks (" in done.stderr
+    assert "graph break in a for/while loop" in done.stderr
+    done = explain(tmp_path, GIVEN_UP + SCRIPT)
+    assert done.returncode == 0, done.stderr
+    assert "breaks (" in done.stdout and "runs uncompiled: Call to `torch._dynamo.graph_break()`" in done.stdout
+
+
 def test_explain_looks_for_the_folder_before_it_runs_the_program(tmp_path):
     done = explain(tmp_path, "print('ran')", "--html", "nowhere/guards.html")
     assert done.returncode == 2
@@ -427,7 +475,7 @@ def opened(browser: Any, address: str) -> Iterator[Opened]:
 
 
 def choose_oldest(page: Any) -> None:
-    page.locator(".entry").last.click()
+    page.locator(".entry[data-at='1']").click()
 
 
 def focused(page: Any) -> str:
@@ -517,6 +565,83 @@ def test_recompiles_stand_on_a_time_line_with_the_guard_and_what_it_found(opened
     assert page.locator(".timeline .missed").count() == 1
     assert page.locator(".timeline .made").count() == 2
     assert "L['self'].__dict__['negate'] is False (found True)" in page.inner_text(".events")
+
+
+def test_recompiles_come_first_and_then_the_entries(opened):
+    headings = opened.page.locator("main h2:visible").all_inner_texts()
+    assert headings[:2] == ["Why torch compiled again", "Cache entries"]
+
+
+def test_the_entry_whose_checks_took_longest_comes_first_and_is_chosen(browser, report, tmp_path):
+    found = model.gather(report)
+    for order in ((1, 0), (0, 1)):
+        for entry, ns in zip(found["entries"], (order[0] * 1e6 + 1, order[1] * 1e6 + 1), strict=True):
+            entry["times"]["in_place_ns"] = ns
+        (tmp_path / "page.html").write_text(render(found))
+        page = Opened(browser, (tmp_path / "page.html").as_uri()).page
+        hottest = str(order.index(1))
+        assert page.locator(".entry").first.get_attribute("data-at") == hottest
+        assert page.locator(".entry[aria-pressed='true']").get_attribute("data-at") == hottest
+        page.close()
+
+
+def test_torchs_cost_in_place_stands_beside_ours(browser, data, tmp_path):
+    found = json.loads(json.dumps(data))
+    found["entries"][0]["times"] |= {"in_place_ns": 1500, "torch_in_place_ns": 9500}
+    found["entries"][1]["times"] |= {"in_place_ns": 1, "torch_in_place_ns": None}
+    (tmp_path / "page.html").write_text(render(found))
+    page = Opened(browser, (tmp_path / "page.html").as_uri()).page
+    assert page.locator(".entry").first.locator(".figure").all_inner_texts()[2:] == [
+        "1.50 µs\nours, in place", "9.50 µs\ntorch's, in place",
+    ]  # fmt: skip
+    assert page.locator(".bars .value").all_inner_texts()[:2] == ["1.50 µs", "9.50 µs"]
+    page.close()
+
+
+def test_a_page_without_times_has_no_empty_columns_for_them(browser, tmp_path):
+    page = Opened(browser, recompiled().to_html(tmp_path / "page.html").as_uri()).page
+    assert page.locator(".entry").first.locator(".figure").count() == 2
+    page.close()
+
+
+def test_what_there_is_nothing_to_say_of_has_no_section(browser, tmp_path):
+    found = explained(lambda x: x + 1, once, once)
+    page = Opened(browser, found.to_html(tmp_path / "page.html").as_uri()).page
+    shown = ["Cache entries", "What a check costs", "Where the guards are", "Guards"]
+    assert page.locator("main h2:visible").all_inner_texts() == shown
+    assert page.locator("nav a:visible").all_inner_texts() == ["Entries", "Cost", "Map", "Guards"]
+    page.close()
+
+
+def test_graph_breaks_and_the_limit_are_on_the_page(browser, tmp_path):
+    def breaks(x: torch.Tensor, factor: int = 2) -> torch.Tensor:
+        x = x * factor
+        torch._dynamo.graph_break()
+        return x + 1
+
+    with torch._dynamo.config.patch(recompile_limit=2):
+        calls = [lambda run, factor=factor: run(torch.ones(2), factor) for factor in range(3)]
+        found = explained(breaks, *calls)
+    page = Opened(browser, found.to_html(tmp_path / "page.html").as_uri()).page
+    limit, broken = page.locator(".breaks > li").all_inner_texts()
+    assert "is compiled no more, and runs uncompiled where no entry fits" in limit
+    line = breaks.__code__.co_firstlineno + 2
+    assert f"breaks 2 entries: the graph ends at {__file__}:{line} in breaks" in broken
+    page.locator(".breaks summary").click()
+    assert "Remove the `torch._dynamo.graph_break()` call" in page.inner_text(".breaks")
+    page.close()
+
+
+def test_a_page_of_what_torch_did_not_compile_says_why(browser, tmp_path):
+    def breaks(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(2):
+            torch._dynamo.graph_break()
+        return x
+
+    page = browser.new_page()
+    page.goto(explained(breaks, once).to_html(tmp_path / "page.html").as_uri())
+    assert "graph break in a for/while loop" in page.inner_text("main")
+    page.close()
 
 
 def test_entries_stand_side_by_side_with_what_is_not_in_all_of_them(opened):

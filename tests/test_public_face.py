@@ -282,6 +282,31 @@ class TestStats:
         assert isinstance(stats.frames_left_to_torch, dict)
         assert str(stats.checks) in str(stats)
 
+    def test_hits_add_up_in_words(self) -> None:
+        fresh = dataclasses.replace(
+            unified_guards.stats(), checks=13, hits=12, misses=1, witness_held=7, witness_repaired=2
+        )
+        assert "checks: 13 (12 hits, 1 miss)" in str(fresh)
+        assert "hits: 7 by memory alone, 2 after repairing it, 3 by evaluating every guard" in str(fresh)
+
+    def test_hits_are_by_memory_alone_or_repaired_or_evaluated(self) -> None:
+        unified_guards.install()
+        model = nn.Linear(3, 3)
+        run = compiled(lambda x: model(x))
+        before = unified_guards.stats()
+        for step in range(12):
+            model.extra = step  # type: ignore[assignment]
+            run(torch.ones(3))
+            run(torch.ones(3))
+        after = unified_guards.stats()
+        hits = after.hits - before.hits
+        held, repaired = (getattr(after, name) - getattr(before, name) for name in ("witness_held", "witness_repaired"))
+        assert hits == 23 and held > 0 and held + repaired <= hits
+
+    def test_what_did_not_happen_is_no_line(self) -> None:
+        empty = unified_guards.Stats(0, {}, 0, 0, 0, 0, ())
+        assert str(empty) == "cache entries: 0 checked natively, 0 left to torch"
+
     def test_is_a_snapshot(self) -> None:
         unified_guards.install()
         stats = unified_guards.stats()
@@ -393,7 +418,7 @@ class TestExplain:
 
     def test_compiled_without_an_installation(self) -> None:
         compiled()(torch.ones(3))
-        assert "without install()" in str(unified_guards.explain(double))
+        assert "compiled before install()" in str(unified_guards.explain(double))
 
     def test_something_that_is_no_function(self) -> None:
         with pytest.raises(TypeError, match="int"):

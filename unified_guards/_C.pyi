@@ -44,6 +44,7 @@ class Checker:
     def exact(self, locals: dict[str, Any]) -> bool: ...  # the exact tier alone: what check() must agree with
     def ask_first(self, rows: _Rows, first_row: int) -> None: ...  # a discriminator, see lower/discriminators.py
     # The least of `passes`, in nanoseconds: a check, one of the exact tier, and each (row, alone).
+    def call_before(self, call: Callable[[dict[str, Any]], object]) -> None: ...
     def profile(self, locals: dict[str, Any], passes: int) -> tuple[float, float, list[tuple[int, float]]]: ...
     @property
     def last_ns(self) -> int: ...  # how long the last check took that the observer was told of

@@ -68,5 +68,6 @@ def _build(entry: DynamoEntry, wrapper: Any, code: types.CodeType) -> None:
     oracle = oracle_of(wrapper, wrapper.root, judge) if share > 0 else None
     if measure.is_on():
         entry.build(measure.watch(entry, wrapper.root, oracle))  # every check is measured, and compared on the way
+        entry.checker.call_before(measure.torch_first(entry, wrapper.root))
     else:
         entry.build(oracle, share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections.abc import Iterator
 
 from unified_guards import _C
 
@@ -23,9 +24,9 @@ class Stats:
             first of each cache entry.
         shapes_left_to_torch: why the shape guards of frames that are checked natively stayed one Python function of
             torch's, and how many times each.
-        witness_held: checks that passed because nothing that the guards read had changed since an earlier check.
-        witness_repaired: checks that evaluated again what hangs below what had changed.
-        witness_recorded: checks that evaluated everything and remembered it.
+        witness_held: hits by memory alone: nothing that the guards read had changed since an earlier check.
+        witness_repaired: hits that evaluated again what hangs below what had changed.
+        witness_recorded: hits that evaluated everything and remembered it. All other hits evaluated everything, too.
         witness_off: why guards on dicts are evaluated on every check all the same; None when they need not be.
         aot_entries: versions that the AOT entry points compiled.
         aot_run_eagerly: why calls through them were run without compiled code, and how many times each.
@@ -58,23 +59,56 @@ class Stats:
 
     def __str__(self) -> str:
         left = sum(self.frames_left_to_torch.values())
-        lines = [
-            f"frames: {self.frames_lifted} checked natively, {left} left to torch",
-            *(f"  {count} because: {reason}" for reason, count in self.frames_left_to_torch.items()),
-            *(f"  shape guards stayed Python {count} times: {why}" for why, count in self.shapes_left_to_torch.items()),
-            f"checks: {self.checks} ({self.hits} hits, {self.misses} misses), {self.python_callbacks} Python callbacks",
-            f"witness: {self.witness_held} checks passed by what was remembered, {self.witness_repaired} repaired it, "
-            f"{self.witness_recorded} recorded it",
-            f"calls: {self.short_ways} went the short way, {sum(self.long_ways.values())} torch's way",
-            *(f"  {count} because: {reason}" for reason, count in self.long_ways.items()),
-            f"frames in the middle of calls: {self.short_frames} went the short way",
-            *([] if self.witness_off is None else [f"  dicts are evaluated on every check: {self.witness_off}"]),
-            *([f"verify: {self.compared} checks compared, {self.overruled} overruled"] if self.compared else []),
-            *(f"disagreement: {text}" for text in self.disagreements),
-            f"aot: {self.aot_entries} versions compiled, {sum(self.aot_run_eagerly.values())} calls run eagerly",
-            *(f"  {count} because: {reason}" for reason, count in self.aot_run_eagerly.items()),
-        ]
-        return "\n".join(lines)
+        return "\n".join(
+            [
+                f"cache entries: {self.frames_lifted} checked natively, {left} left to torch",
+                *_because(self.frames_left_to_torch),
+                *(
+                    f"  shape guards stayed Python {count} times: {why}"
+                    for why, count in self.shapes_left_to_torch.items()
+                ),
+                *self._of_checks(),
+                *self._of_calls(),
+                *([] if self.witness_off is None else [f"dicts are evaluated on every check: {self.witness_off}"]),
+                *([f"verify: {self.compared} checks compared, {self.overruled} overruled"] if self.compared else []),
+                *(f"disagreement: {text}" for text in self.disagreements),
+                *self._of_aot(),
+            ]
+        )
+
+    def _of_checks(self) -> Iterator[str]:
+        if self.checks:
+            verdicts = f"{_counted(self.hits, 'hit', 'hits')}, {_counted(self.misses, 'miss', 'misses')}"
+            yield f"checks: {self.checks} ({verdicts})"
+        if self.hits:
+            evaluated = self.hits - self.witness_held - self.witness_repaired
+            yield (
+                f"hits: {self.witness_held} by memory alone, {self.witness_repaired} after repairing it, "
+                f"{evaluated} by evaluating every guard"
+            )
+        if self.python_callbacks:
+            yield f"calls of Python while checking: {self.python_callbacks}"
+
+    def _of_calls(self) -> Iterator[str]:
+        if self.short_ways or self.long_ways:
+            yield f"calls: {self.short_ways} went the short way, {sum(self.long_ways.values())} torch's way"
+        yield from _because(self.long_ways)
+        if self.short_frames:
+            yield f"frames in the middle of calls: {self.short_frames} went the short way"
+
+    def _of_aot(self) -> Iterator[str]:
+        if self.aot_entries or self.aot_run_eagerly:
+            eager = sum(self.aot_run_eagerly.values())
+            yield f"aot: {_counted(self.aot_entries, 'version', 'versions')} compiled, {eager} calls run eagerly"
+        yield from _because(self.aot_run_eagerly)
+
+
+def _because(reasons: dict[str, int]) -> list[str]:
+    return [f"  {count} because: {reason}" for reason, count in reasons.items()]
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
 
 
 _NO_WATCHER = (

@@ -236,6 +236,9 @@ void bind_checker(py::module_& m) {
            "Has the one guard of these rows asked before all others. Its rows are numbered from `first_row`.")
       .def("profile", &costs_of, py::arg("locals"), py::arg("passes"),
            "The least of some passes, in nanoseconds: a check, one by the exact tier, and each (row, alone).")
+      .def(
+          "call_before", [](Checker& self, py::object call) { self.before = call.release().ptr(); }, py::arg("call"),
+          "Has call(locals) called ahead of each check that the observer is told of. Once for a checker.")
       .def_readonly("last_ns", &Checker::last_ns, "How long the last check took that the observer was told of.")
       .def_property_readonly(
           "counts", [](const Checker& self) { return as_tuple(self.counts()); },
@@ -351,7 +354,7 @@ void bind_counts(py::module_& m) {
         const WitnessCounts& all = total_witness_counts;
         return py::make_tuple(all.held, all.repaired, all.recorded);
       },
-      "How many checks of all checkers passed by facts, repaired some, and recorded them.");
+      "How many checks of all checkers passed by facts alone, after a repair, and while all were recorded.");
   m.def("moved_facts", &moved_facts, "How often a fact of each kind was found to have moved, by any checker.");
 }
 

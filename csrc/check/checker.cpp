@@ -15,11 +15,31 @@ thread_local JustMissed just_missed;
 
 Checker::Checker(Program program) : program_(std::move(program)), scratch_(program_), journal_(program_) {}
 
-Checker::~Checker() { Py_XDECREF(observer); }
+namespace {
+
+// Calls what asks torch's tree, which may leave torch functions switched off when it throws: what was set is put back.
+PyObject* call_keeping_state(PyObject* function, PyObject* locals, PyObject* verdict) {
+  using TLS = at::impl::PythonTorchFunctionTLS;
+  const auto state = TLS::get_disabled_state();
+  PyObject* answer = PyObject_CallFunctionObjArgs(function, locals, verdict, nullptr);
+  TLS::set_disabled_state(state);
+  return answer;
+}
+
+}  // namespace
+
+Checker::~Checker() {
+  Py_XDECREF(observer);
+  Py_XDECREF(before);
+}
 
 void Checker::keep_witnesses() { witnesses_ = std::make_unique<Witnesses>(program_); }
 
 bool Checker::check_timed(PyObject* locals) {
+  if (before != nullptr) {
+    Py_XDECREF(call_keeping_state(before, locals, nullptr));
+    if (PyErr_Occurred()) PyErr_Clear();
+  }
   const auto began = std::chrono::steady_clock::now();
   const bool hit = check(locals);
   last_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - began).count();
@@ -84,11 +104,7 @@ Verdict Checker::ask_witness(PyObject* locals) {
 }
 
 PyObject* Checker::tell_observer(PyObject* locals, bool verdict) const {
-  using TLS = at::impl::PythonTorchFunctionTLS;
-  const auto before = TLS::get_disabled_state();
-  PyObject* answer = PyObject_CallFunctionObjArgs(observer, locals, verdict ? Py_True : Py_False, nullptr);
-  TLS::set_disabled_state(before);
-  return answer;
+  return call_keeping_state(observer, locals, verdict ? Py_True : Py_False);
 }
 
 // Discriminators are only ever added, behind those that there are: one of them may be running now (a dict with strange
@@ -107,6 +123,7 @@ Counts Checker::counts() const {
 
 int Checker::traverse(visitproc visit, void* arg) const {
   Py_VISIT(observer);
+  Py_VISIT(before);
   if (discriminators_ != nullptr) {
     if (const int stop = discriminators_->traverse(visit, arg)) return stop;
   }

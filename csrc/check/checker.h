@@ -47,6 +47,9 @@ class Checker {
   // verdict; any other value leaves the verdict as it is. It raises when the verdict is wrong and that is to be an
   // error. Null unless verifying or profiling.
   PyObject* observer = nullptr;
+  // Called as before(locals) ahead of each check that the observer is told of, to measure there what else decides on
+  // such a frame. What it raises is dropped. Null unless profiling.
+  PyObject* before = nullptr;
   Share share;
   // How long the last check took that the observer was told of.
   int64_t last_ns = 0;
@@ -68,7 +71,7 @@ class Checker {
     return decide(locals, /*exactly=*/false);
   }
 
-  // The same, for the observer: how long it took goes to `last_ns`.
+  // The same, for the observer, after `before`: how long the check took goes to `last_ns`.
   bool check_timed(PyObject* locals);
 
   // The verdict of the exact tier alone: what check() must agree with.

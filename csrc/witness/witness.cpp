@@ -309,8 +309,7 @@ Verdict Witnesses::check(Evaluation& evaluation, PyObject* locals) {
   if (entry.witness->is_idle(program_)) return Verdict::kExact;
   const Verdict verdict = entry.witness->verify(builder_, evaluation, locals);
   const size_t work = builder_.work();
-  if (verdict == Verdict::kHolds) count(&WitnessCounts::held);
-  if (work > 0) count(&WitnessCounts::repaired);
+  if (verdict == Verdict::kHolds) count(work == 0 ? &WitnessCounts::held : &WitnessCounts::repaired);
   note_cost(entry, verdict != Verdict::kStale && verdict != Verdict::kExact && work * 4 <= program_.code.size());
   return verdict;
 }

@@ -71,7 +71,7 @@ class Witness {
   DispatchState dispatch_;  // in which the likenesses of tensors were taken
 };
 
-// How many checks passed by facts, repaired some of them, and recorded them.
+// How many checks passed by facts alone, passed after some had been repaired, and passed while all were recorded.
 struct WitnessCounts {
   uint64_t held = 0, repaired = 0, recorded = 0;
 };

@@ -179,7 +179,7 @@ LOOPS = """
 
     def counts():
         now = ug.stats()
-        return now.checks, now.witness_held
+        return now.checks, now.witness_held + now.witness_repaired
 
     def loop():
         for step in range(40):

@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> int:
         arguments.error(f"--html {arguments.html}: there is no folder {page.parent}")
     import unified_guards
     from unified_guards.dynamo import measure
-    from unified_guards.report.explain import report_of
+    from unified_guards.report.explain import given_up, report_of
 
     os.environ["UNIFIED_GUARDS_PROFILE"] = "1"
     measure.compiled = []
@@ -59,15 +59,19 @@ def main(arguments: argparse.Namespace) -> int:
     status = _run(arguments)
     wanted = arguments.function
     made = [each for each in measure.compiled if wanted in (None, each.code.co_name)]
+    others = given_up() if wanted is None else []
     if not made:
+        reasons = "; ".join(str(each.note) for each in others)
         names = sorted({each.code.co_name for each in measure.compiled})
         why = (
             f"no compiled function is named {wanted!r}. Compiled were: {', '.join(names)}"
             if names
+            else f"torch compiled nothing of the program: {reasons}"
+            if reasons
             else "the program compiled nothing: it has to call torch.compile, and then what that returned"
         )
         print(f"\nunified_guards explain: {why}.", file=sys.stderr)
         return status or 1
-    report = report_of(os.path.basename(arguments.program), made)
+    report = report_of(os.path.basename(arguments.program), made, others)
     print(f"\n{report.summary()}\n\nwritten: {report.to_html(page)}")
     return status

@@ -110,6 +110,32 @@ def indicator_takes_numbers() -> bool:
         return False
 
 
+@functools.cache
+def inliner() -> types.CodeType:
+    """The one code of all the functions that torch wraps around what Dynamo would not look at by itself."""
+    from torch._dynamo.external_utils import wrap_inline
+
+    return next(each for each in wrap_inline.__code__.co_consts if isinstance(each, types.CodeType))
+
+
+def is_compile_wrapper(code: types.CodeType) -> bool:
+    """Whether this is the code, with a gate or without, of what ``torch.compile`` returns for a function."""
+    from torch._dynamo import eval_frame
+
+    return code.co_name == "compile_wrapper" and code.co_filename == eval_frame.__file__
+
+
+def recompile_limits(wrapper: Any) -> tuple[int, int]:
+    """How many entries torch makes of one code at most: as this wrapper compiles it, and in all."""
+    from torch._dynamo import config
+
+    cells = zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True) if wrapper is not None else ()
+    callback = next((cell.cell_contents for name, cell in cells if name == "callback"), None)
+    convert = getattr(callback, "_torchdynamo_orig_backend", None)
+    own = getattr(convert, "_recompile_limit", None)  # from 2.13: torch.compile(recompile_limit=…)
+    return own or config.recompile_limit, config.accumulated_recompile_limit
+
+
 def is_loaded(arguments: dict[str, Any]) -> bool:
     """Whether a CheckFunctionManager is being made from saved guards."""
     return arguments.get("shape_code_parts") is not None or arguments.get("runtime_global_scope") is not None

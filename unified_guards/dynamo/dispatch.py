@@ -346,11 +346,9 @@ def is_known() -> bool:
     return _learn() and compat.is_known_wrapper(code)
 
 
-def counts_of(target: Any) -> tuple[int, dict[str, int]] | None:
-    """(short ways, {why long: how many times}) of what ``torch.compile`` returned; None of anything else."""
-    if isinstance(target, torch.nn.Module):
-        target = vars(target).get("forward") or vars(target).get("_compiled_call_impl")
-    found = getattr(target, "__dict__", {}).get(_ATTRIBUTE)
+def counts_of(wrapper: types.FunctionType) -> tuple[int, dict[str, int]] | None:
+    """(short ways, {why long: how many times}) of a wrapper of torch's; None where it has no gate."""
+    found = vars(wrapper).get(_ATTRIBUTE)
     return found.counts if isinstance(found, Dispatcher) else None
 
 

@@ -12,6 +12,7 @@ import gc
 import inspect
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from torch._dynamo.output_graph import OutputGraph
 from torch._guards import TracingContext
 
 from unified_guards import _C, config, verify
-from unified_guards.dynamo import compat, dispatch, frames, recompiles, saved, single_flight
+from unified_guards.dynamo import compat, dispatch, frames, made, recompiles, saved, single_flight
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.provenance import Watch, collecting, is_barrier
 from unified_guards.dynamo.strict import breaks, reads
@@ -117,6 +118,7 @@ class _Installation:
         reads.watch(self.put, _is_strict)
         breaks.watch(self.put, _is_strict)
         dispatch.watch_wrappers(self.put)
+        made.watch(self.put)
         frames.watch_frames(self.put, lambda: _thread.capture is None)
         saved.watch_saved(self.put)
         recompiles.watch(self.put)
@@ -155,6 +157,8 @@ _inside = 0  # `with installed()` blocks that are open, in any thread
 _captures = 0  # and `with capturing()` blocks
 _strict_asked_for = False
 _strict_inside = 0
+_has_warned = False  # of what was compiled before install()
+_MOST_NAMED = 3  # functions in that warning
 #: Frames that are being compiled by unified_guards.backend(); each keeps torch patched until its guards are built.
 _marked: weakref.WeakKeyDictionary[TracingContext, weakref.finalize[Any, Any]] = weakref.WeakKeyDictionary()
 _marked_count = 0  # how many of these frames are not yet released
@@ -175,26 +179,43 @@ def _patch_as_wanted() -> None:
 def install(*, strict: bool = False) -> None:
     """From now on, every frame that ``torch.compile`` compiles has its guards checked natively.
 
-    Frames compiled before are not touched. Idempotent and thread-safe; undone by :func:`uninstall`. Environment:
-    ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree on every check and raises
-    :class:`~unified_guards.GuardDisagreement` when the verdicts differ; ``UNIFIED_GUARDS_VERIFY=0.01`` does so on that
-    share of the checks, and warns and takes torch's verdict instead of raising; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises
-    :class:`FallbackError` where a frame's guards cannot be lifted; ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True``
-    everywhere; ``UNIFIED_GUARDS_LOG=recompiles`` logs each recompile. ``unified_guards.config`` has the same switches.
-    Takes the place of ``root`` in ``torch._dynamo.guards.GuardManagerWrapper``.
+    Frames compiled before are not touched; the first call that finds some warns of it, once in a process. Idempotent
+    and thread-safe; undone by :func:`uninstall`. Environment: ``UNIFIED_GUARDS_VERIFY=1`` also evaluates torch's tree
+    on every check and raises :class:`~unified_guards.GuardDisagreement` when the verdicts differ;
+    ``UNIFIED_GUARDS_VERIFY=0.01`` does so on that share of the checks, and warns and takes torch's verdict instead of
+    raising; ``UNIFIED_GUARDS_NO_FALLBACK=1`` raises :class:`FallbackError` where a frame's guards cannot be lifted;
+    ``UNIFIED_GUARDS_STRICT=1`` is ``strict=True`` everywhere; ``UNIFIED_GUARDS_LOG=recompiles`` logs each recompile.
+    ``unified_guards.config`` has the same switches. Takes the place of ``root`` in
+    ``torch._dynamo.guards.GuardManagerWrapper``.
 
     Args:
         strict: also guard what torch leaves out (``dynamo/strict``): hooks and methods that come later, memory that
             inputs share, and more. Then a frame may be compiled again where torch would reuse it, and give a wrong
             result. Lasts until :func:`uninstall`, whoever calls ``install()`` in between.
     """
-    global _asked_for, _strict_asked_for
+    global _asked_for, _strict_asked_for, _has_warned
     verify.share()  # warns now of a wrong UNIFIED_GUARDS_VERIFY
     recompiles.warn_of_wrong_log()
     with _lock:
+        before = [] if is_installed() or _has_warned else made.compiled_without()
         _asked_for = True
         _strict_asked_for |= strict
         _patch_as_wanted()
+        _has_warned |= bool(before)
+    if before:
+        warnings.warn(_told_of(before), stacklevel=2)
+
+
+def _told_of(before: list[types.CodeType]) -> str:
+    """What to tell a user whose ``install()`` comes late: what was compiled before is neither checked nor counted."""
+    names = list(dict.fromkeys(map(made.name_of, before)))
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    entries = "one cache entry" if len(before) == 1 else f"{len(before)} cache entries"
+    return (
+        f"unified_guards.install() comes after torch.compile has made {entries}, where torch's guards stay in place: "
+        f"{', '.join(names[:_MOST_NAMED])}{more}. Call install() before anything is compiled, or "
+        "torch._dynamo.reset() after it, so that all is compiled again."
+    )
 
 
 def uninstall() -> None:

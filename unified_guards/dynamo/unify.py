@@ -10,7 +10,8 @@ from torch._C._dynamo import guards as native
 from torch._guards import CompileContext
 
 from unified_guards import config, pipeline
-from unified_guards.dynamo import measure
+from unified_guards.dynamo import made
+from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 from unified_guards.dynamo.lift import CannotLift
 from unified_guards.dynamo.provenance import Origins
@@ -21,12 +22,12 @@ from unified_guards.statistics import tally
 
 def _unify(
     wrapper: Any, code: types.CodeType, output_graph: Any, records: list[Any], origins: Origins, strictly: bool
-) -> None:
-    """Replaces the root of a finished wrapper by the native checker."""
+) -> DynamoEntry | None:
+    """Replaces the root of a finished wrapper by the native checker; None where there is nothing to check."""
     entry = pipeline.check_natively(records, origins, wrapper, code, output_graph, strictly=strictly)
     if entry is None:
         tally.lifted += 1  # nothing to check: torch's empty root is as good as any
-        return
+        return None
     root = native.RootGuardManager()
     root.attach_compile_id(str(CompileContext.current_compile_id()))
     ask = entry.checker.callable()
@@ -37,7 +38,7 @@ def _unify(
     wrapper.entry = entry
     wrapper.__class__ = UnifiedGuardManagerWrapper
     tally.lifted += 1
-    measure.note(code, entry)
+    return entry
 
 
 def finish(
@@ -45,7 +46,9 @@ def finish(
 ) -> None:
     """Unifies, or leaves torch's tree in place and counts why. Raises only when asked to."""
     try:
-        _unify(manager.guard_manager, code, output_graph, records, origins, strictly)
+        entry = _unify(manager.guard_manager, code, output_graph, records, origins, strictly)
+        why = None if entry is not None else made.WITHOUT_GUARDS
+        made.note(manager.guard_manager, code, output_graph, why, entry)
         return
     except (CannotLift, CannotLower) as reason:
         why = str(reason)
@@ -59,6 +62,6 @@ def finish(
                 stacklevel=2,
             )
     tally.left(why)
-    measure.note(code, None, why)
+    made.note(manager.guard_manager, code, output_graph, why, None)
     if config.no_fallback:
         raise FallbackError(f"the guards of {code.co_name} ({code.co_filename}) stay torch's: {why}")

@@ -47,6 +47,7 @@ class Costs:
         remembered: whether facts are remembered, so that only what is live is evaluated.
         checks: how many checks were timed in place, that is, where the program made them.
         in_place_ns: the median of these.
+        torch_in_place_ns: the median of checks by torch's own guard tree there, which take turns with ours.
         check_ns: the least time of many checks in a row.
         exact_ns: the least time of a check that evaluates every guard.
         torch_ns: the least time of a check by torch's own guard tree.
@@ -61,6 +62,7 @@ class Costs:
     exact_ns: float | None = None
     torch_ns: float | None = None
     live_ns: float | None = None
+    torch_in_place_ns: float | None = None
 
 
 def costs_of(entry: DynamoEntry) -> Costs:
@@ -70,7 +72,7 @@ def costs_of(entry: DynamoEntry) -> Costs:
     remembered = bool(witness.get("roots"))
     live_rows = witness.get("live_rows", ()) if remembered else range(entry.row_count)
     guards = _by_guard(entry, set(live_rows), witness.get("fact_rows", ()), measured.rows)
-    in_place = measured.in_place_ns
+    in_place, torch_in_place = list(measured.in_place_ns), list(measured.torch_in_place_ns)
     live = set(live_rows)
     return Costs(
         guards,
@@ -81,6 +83,7 @@ def costs_of(entry: DynamoEntry) -> Costs:
         measured.exact_ns,
         measured.torch_ns,
         sum(ns for row, ns in measured.rows if row in live) if measured.rows else None,
+        statistics.median(torch_in_place) if torch_in_place else None,
     )
 
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from unified_guards.dynamo import dispatch
+from unified_guards.dynamo import compat, dispatch, made
 from unified_guards.dynamo.entry import DynamoEntry, Recompilation
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper, entries_of, managers_on
+from unified_guards.dynamo.made import GraphBreak, Made
 from unified_guards.dynamo.measure import Compiled
 from unified_guards.dynamo.saved import Saved, managers_of
 from unified_guards.guards.ir import Guard, GuardSet, Source
 from unified_guards.lower.discriminators import shared
 from unified_guards.report.costs import Costs, costs_of
+from unified_guards.report.targets import find, is_given_up
 from unified_guards.simplify.work import Removed
 
 
@@ -64,9 +64,10 @@ class FrameReport:
         compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
         compiled_at: when that was, in seconds since the epoch.
         costs: what a check costs, by guard; times only if ``UNIFIED_GUARDS_PROFILE=1`` when it was compiled.
-        left_because: why the guards stayed torch's, if that is known.
+        left_because: why the guards stayed torch's; None where they did not.
         saved: what is known of the guards' having been saved or loaded; None where they were neither.
         ahead_of_time: whether a call that does not fit is refused, and nothing compiled again.
+        graph_break: where the graph ended before the function did, and why; None where it did not.
     """
 
     name: str
@@ -96,6 +97,7 @@ class FrameReport:
     left_because: str | None = None
     saved: Saved | None = None
     ahead_of_time: bool = False
+    graph_break: GraphBreak | None = None
 
     # The names in 0.1 before its release: "checks" and "misses" mean something else in Stats.
     checks = _renamed("checks", "guards_checked")
@@ -116,7 +118,7 @@ class FrameReport:
     def summary(self) -> str:
         """Counts, without the guards themselves."""
         if self.guard_set is None:
-            return f"{self.name}\n  torch's own: compiled without install(), without guards, or left (see stats())"
+            return "\n".join([self.name, f"  torch's own guards: {self.left_because}", *self._of_graph_break()])
         makers = ", ".join(f"{count} {maker}" for maker, count in self.guard_set.counts_by_provenance().items())
         lines = [
             self.name,
@@ -128,6 +130,7 @@ class FrameReport:
             f"{self.python_callbacks} Python callbacks",
             *self._of_witness(),
             *self._of_siblings(),
+            *self._of_graph_break(),
             f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
         ]
         if self.last_failure is not None:
@@ -167,6 +170,9 @@ class FrameReport:
             first = "; ".join(map(str, self.discriminators)) or "nothing, for no one guard tells them apart"
             yield f"  shares {self.shared} of them with {others}; asks first: {first}"
 
+    def _of_graph_break(self) -> list[str]:
+        return [] if self.graph_break is None else [f"  graph break {self.graph_break}".replace("\n", "\n  ")]
+
     def __str__(self) -> str:
         if self.guard_set is None:
             return self.summary()
@@ -183,6 +189,38 @@ def _indented(*parts: object) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
+class CodeReport:
+    """How many cache entries torch has for one code object, and whether it makes more.
+
+    Attributes:
+        name: the function, with the file and line where it starts.
+        entries: how many there are, those of all who share the code.
+        most: how many there may be (``torch._dynamo.config.recompile_limit``).
+        uncompiled: why torch runs the code uncompiled where no entry fits; None while it compiles it then.
+    """
+
+    name: str
+    entries: int
+    most: int
+    uncompiled: str | None = None
+
+    @property
+    def note(self) -> str | None:
+        """What there is to say beside the count; None while all is as it should be."""
+        if not self.entries:
+            return f"{self.name} runs uncompiled: {self.uncompiled}"
+        if self.uncompiled is not None:
+            return f"{self.name} is compiled no more, and runs uncompiled where no entry fits: {self.uncompiled}"
+        if self.entries >= self.most:
+            return f"{self.name} is at the limit: where no entry fits it will run uncompiled (fullgraph=True: raise)"
+        return None
+
+    def __str__(self) -> str:
+        counted = f"entries of {self.name}: {self.entries} of at most {self.most}"
+        return counted if self.note is None else f"{counted}\n{self.note}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What was made of the guards of a function: one :class:`FrameReport` for each of its cache entries."""
 
@@ -190,10 +228,19 @@ class Report:
     frames: tuple[FrameReport, ...]
     calls: tuple[int, dict[str, int]] | None = dataclasses.field(default=None, kw_only=True)
     """How many calls of the target went straight to a graph, and why others did not; None where that is not known."""
+    codes: tuple[CodeReport, ...] = dataclasses.field(default=(), kw_only=True)
+    """For each code object how many entries it has of how many, and whether torch compiles it again."""
 
     def summary(self) -> str:
         """Counts of every frame, without the guards themselves."""
-        return "\n".join([*(frame.summary() for frame in self.frames), *self._ways()]) or self._empty()
+        parts = [*(frame.summary() for frame in self.frames), *self._of_codes(), *self._ways()]
+        return "\n".join(parts) or self._empty()
+
+    def _of_codes(self) -> list[str]:
+        counts = [f"{each.name.partition(' (')[0]} {each.entries}" for each in self.codes if each.entries]
+        most = {each.most for each in self.codes if each.entries}
+        lines = [f"entries, of at most {min(most)} for each code: {', '.join(counts)}"] if counts else []
+        return [*lines, *(each.note for each in self.codes if each.note is not None)]
 
     def _ways(self) -> list[str]:
         if self.calls is None:
@@ -209,7 +256,7 @@ class Report:
         )
 
     def __str__(self) -> str:
-        parts = [*map(str, self.frames), "\n".join(self._ways())]
+        parts = [*map(str, self.frames), "\n".join(self._of_codes()), "\n".join(self._ways())]
         return "\n\n".join(filter(None, parts)) or self._empty()
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
@@ -228,28 +275,6 @@ class Report:
         from unified_guards.report.html.page import write
 
         return write(self, path)
-
-
-def _codes(target: Any) -> Iterator[types.CodeType]:
-    """The code objects that Dynamo may have compiled for ``target``."""
-    if isinstance(target, types.CodeType):
-        yield target
-        return
-    if isinstance(target, torch.nn.Module):
-        inner = getattr(target, "_orig_mod", target)
-        yield from _codes(inner.forward)
-        yield from _codes(type(inner).__call__)
-        return
-    inner = getattr(target, "_torchdynamo_orig_callable", None) or getattr(target, "__wrapped__", None)
-    if inner is not None and inner is not target:
-        yield from _codes(inner)
-    code = getattr(getattr(target, "__func__", target), "__code__", None)
-    if isinstance(code, types.CodeType):
-        yield code
-
-
-def _name_of(code: types.CodeType) -> str:
-    return f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def frame_report(name: str, entry: DynamoEntry, entries: list[DynamoEntry]) -> FrameReport:
@@ -280,23 +305,54 @@ def frame_report(name: str, entry: DynamoEntry, entries: list[DynamoEntry]) -> F
     )
 
 
-def report_of(name: str, made: Sequence[Compiled]) -> Report:
-    """A report on everything that was compiled while a program ran, whether it is still there or not."""
+def given_up() -> list[CodeReport]:
+    """The functions of the user's that torch has tried to compile, and runs uncompiled."""
+    codes = [code for code in made.seen() if is_given_up(code) and not made.entry_count(code)]
+    return [_code_report(made.name_of(code), code, 0, 0) for code in codes]
+
+
+def report_of(name: str, compiled: Sequence[Compiled], others: Sequence[CodeReport] = ()) -> Report:
+    """A report on everything that was compiled while a program ran, whether it is still there or not.
+
+    Args:
+        name: of the program.
+        compiled: the entries.
+        others: code that has none.
+    """
     frames = []
-    for code, entry, why in made:
-        of_code = [each.entry for each in made if each.code is code and each.entry is not None]
-        title = _name_of(code)
-        frames.append(
-            FrameReport(title, None, left_because=why) if entry is None else frame_report(title, entry, of_code)
-        )
-    return Report(name, tuple(frames))
+    for code, entry, known in compiled:
+        of_code = [each.entry for each in compiled if each.code is code and each.entry is not None]
+        frames.append(_left_report(known.name, known) if entry is None else frame_report(known.name, entry, of_code))
+        frames[-1] = dataclasses.replace(frames[-1], graph_break=known.graph_break)
+    names = {id(each.code): each.made.name for each in reversed(compiled)}
+    counts = collections.Counter(id(each.code) for each in compiled)
+    codes = {id(each.code): each.code for each in compiled}
+    most = min(compat.recompile_limits(None))
+    return Report(
+        name,
+        tuple(frames),
+        codes=(*(_code_report(names[key], code, counts[key], most) for key, code in codes.items()), *others),
+    )
+
+
+def _left_report(name: str, known: Made | None) -> FrameReport:
+    return FrameReport(name, None, left_because=made.BEFORE_INSTALL if known is None else known.left)
 
 
 def _entry_report(code: types.CodeType, wrapper: Any, entries: list[DynamoEntry]) -> FrameReport:
-    name = _name_of(code)
-    if not isinstance(wrapper, UnifiedGuardManagerWrapper):
-        return FrameReport(name, None)
-    return frame_report(name, wrapper.entry, entries)
+    known = made.of(wrapper)
+    name = made.name_of(code) if known is None else known.name
+    if isinstance(wrapper, UnifiedGuardManagerWrapper):
+        report = frame_report(name, wrapper.entry, entries)
+    else:
+        report = _left_report(name, known)
+    return dataclasses.replace(report, graph_break=None if known is None else known.graph_break)
+
+
+def _code_report(name: str, code: types.CodeType, entries: int, most: int) -> CodeReport:
+    why = made.uncompiled(code)
+    where = f" (at {why.where})" if why is not None and why.where is not None else ""
+    return CodeReport(name, entries, most, None if why is None else f"{why.reason}{where}")
 
 
 def _remembered(entry: DynamoEntry) -> dict[str, Any]:
@@ -310,51 +366,52 @@ def _remembered(entry: DynamoEntry) -> dict[str, Any]:
     return {**counted, "live": live, "witness_nbytes": witness["nbytes"]}
 
 
-def _resumed(code: types.CodeType) -> Iterator[types.CodeType]:
-    """The code that Dynamo made to go on after graph breaks in ``code``, itself possibly broken again."""
-    from torch._dynamo.resume_execution import ContinueExecutionCache
-
-    for made in ContinueExecutionCache.cache.get(code, {}).values():
-        if isinstance(made, types.CodeType):
-            yield made
-
-
 def explain(target: Callable[..., Any] | types.CodeType) -> Report:
     """The unified guards of a compiled function, module or code object.
 
     Args:
         target: what was given to ``torch.compile``, what it, its ``aot_compile`` or an AOT entry point returned, what
-            ``torch.compiler.load_compiled_function`` did, or a code object.
+            ``torch.compiler.load_compiled_function`` did, a module of which parts are compiled, or a code object.
 
     Returns:
-        A :class:`Report`; printing it shows every guard with who asked for it, what was merged or removed, and what
-        stayed with torch. Without compiled code it says what to do.
+        A :class:`Report`; printing it shows every guard with who asked for it, what was merged or removed, what stayed
+        with torch and why, graph breaks, and how many entries there are of how many. Without compiled code it says what
+        to do.
 
     Raises:
         TypeError: ``target`` is nothing that Dynamo compiles.
     """
     if hasattr(target, "cache_info") and hasattr(target, "explain"):
-        found: Report = target.explain()  # what aot_function or aot_module returned
-        return found
-    ahead_of_time = [_entry_report(code, wrapper, []) for code, wrapper in managers_of(target)]
+        own: Report = target.explain()  # what aot_function or aot_module returned
+        return own
+    ahead_of_time = [_entry_report(code, manager, []) for code, manager in managers_of(target)]
     if ahead_of_time:
         reports = (dataclasses.replace(report, ahead_of_time=True) for report in ahead_of_time)
         return Report(type(target).__name__, tuple(reports))
-    codes = list(dict.fromkeys(_codes(target)))
-    if not codes:
-        raise TypeError(
-            "explain() takes a function, a module, what torch.compile returned, or a code object; "
-            f"got {type(target).__name__}"
-        )
+    found = find(target)
+    most = min(compat.recompile_limits(next(iter(found.wrappers), None)))
     frames: list[FrameReport] = []
-    seen: set[types.CodeType] = set()
-    while codes:
-        code = codes.pop(0)
-        if code in seen:
-            continue
-        seen.add(code)
-        entries = entries_of(code)
-        frames += (_entry_report(code, wrapper, entries) for wrapper in managers_on(code))
-        codes += _resumed(code)
-    name = getattr(target, "co_name", None) or getattr(target, "__name__", type(target).__name__)
-    return Report(str(name), tuple(frames), calls=dispatch.counts_of(target))
+    codes: list[CodeReport] = []
+    left: list[CodeReport] = []  # what torch leaves uncompiled as a matter of course
+    for code in found.compiled():
+        ours = entries_of(code)
+        its = [manager for manager in managers_on(code) if found.has(code, manager)]
+        reports = [_entry_report(code, manager, ours) for manager in its]
+        frames += reports
+        if reports or made.uncompiled(code) is not None:
+            name = reports[0].name if reports else made.name_of(code)
+            codes.append(_code_report(name, code, made.entry_count(code) if reports else 0, most))
+            left += [codes[-1]] if not reports and not is_given_up(code) else []
+    if frames:
+        codes = [each for each in codes if each not in left]
+    calls = [counts for wrapper in found.wrappers if (counts := dispatch.counts_of(wrapper)) is not None]
+    return Report(found.name, tuple(frames), calls=_added(calls), codes=tuple(codes))
+
+
+def _added(calls: list[tuple[int, dict[str, int]]]) -> tuple[int, dict[str, int]] | None:
+    if not calls:
+        return None
+    long: collections.Counter[str] = collections.Counter()
+    for _, reasons in calls:
+        long.update(reasons)
+    return sum(short for short, _ in calls), dict(long)

@@ -8,8 +8,10 @@ of the program, stacks and guards are tables. Each row stands in its table once,
 - ``guards``: [text, test, makers, sources]; in the text ``BASE i BASE`` stands for the text of the i-th source, ``BASE
   s BASE`` for those of all sources; makers are pairs of a maker and a stack, -1 where there is no stack.
 - ``stacks``: lines, the innermost last; ``lines``: [file, line, function, source code].
-- ``entries``: one for each cache entry. Its ``guards``: [guard, state, instructions, live, facts, ns] for each guard
-  that was lifted, then those that took the place of others; for one that is not checked, [.., rule, becomes] follow.
+- ``codes``: [name, how many entries there are, how many there may be, what there is to say or null].
+- ``entries``: one for each cache entry. ``break``: null, or the line where its graph ended, the reason, and hints. Its
+  ``guards``: [guard, state, instructions, live, facts, ns] for each guard that was lifted, then those that took the
+  place of others; for one that is not checked, [.., rule, becomes] follow.
 """
 
 from __future__ import annotations
@@ -206,7 +208,7 @@ def _times(frame: FrameReport) -> dict[str, Any]:
     costs = frame.costs
     if costs is None:
         return {}
-    names = ("in_place_ns", "check_ns", "exact_ns", "torch_ns", "live_ns")
+    names = ("in_place_ns", "torch_in_place_ns", "check_ns", "exact_ns", "torch_ns", "live_ns")
     times = {name: getattr(costs, name) for name in names}
     return {**{name: ns and round(ns, 1) for name, ns in times.items()}, "timed": costs.checks}
 
@@ -218,6 +220,8 @@ def _entry(frame: FrameReport, tables: _Tables) -> dict[str, Any]:
         "id": frame.compile_id,
         "at": frame.compiled_at,
         "torch": None if frame.guard_set is not None else (frame.left_because or ""),
+        "break": frame.graph_break
+        and [_shortened(text) for text in (*frame.graph_break[:2], *frame.graph_break.hints)],
         "lifted": frame.lifted,
         "merged": frame.merged,
         "makers": {} if frame.guard_set is None else frame.guard_set.counts_by_provenance(),
@@ -256,5 +260,6 @@ def gather(report: Report) -> dict[str, Any]:
         "command": " ".join(sys.argv),
         "entries": entries,
         "recompiles": recompiles,
+        "codes": [[code.name, code.entries, code.most, code.note] for code in report.codes],
         **tables.data(),
     }

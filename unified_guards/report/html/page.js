@@ -34,31 +34,35 @@ function setTheme(next) {
 
 // ---- entries ----------------------------------------------------------------------------------------------------------
 
+// What all checks of an entry took together, as far as that is known: of one that was not measured, how many there were.
+const isMeasured = DATA.entries.some((entry) => entry.times.in_place_ns);
+const heatOf = (entry) => (isMeasured ? entry.times.in_place_ns || 0 : 1) * entry.counts[0];
+const byHeat = [...DATA.entries.keys()].sort((a, b) => heatOf(entryOf(b)) - heatOf(entryOf(a)) || entryOf(b).counts[0] - entryOf(a).counts[0] || a - b);
+
 function drawEntries() {
   const figureOf = (value, label) => h("span", { class: "figure" }, value, h("span", {}, label));
-  const buttons = DATA.entries.map((entry, at) => {
-    const left = entry.torch !== null;
-    const figures = left
+  const timeOf = (ns, label) => (isMeasured ? [figureOf(nsText(ns) || "–", label)] : []);
+  const buttons = byHeat.map((at) => {
+    const entry = entryOf(at);
+    const figures = entry.torch !== null
       ? [figureOf("torch's", "guards")]
       : [
-          figureOf(figure.format(entry.lifted), "lifted"),
-          figureOf(figure.format(entry.checks), "checked"),
-          figureOf(figure.format(entry.counts[0]), counted(entry.counts[2], "miss", "misses")),
-          figureOf(entry.times.in_place_ns ? nsText(entry.times.in_place_ns) : "not measured", "in place"),
+          figureOf(`${figure.format(entry.checks)} of ${figure.format(entry.lifted)}`, "guards checked"),
+          figureOf(`${figure.format(entry.counts[0])} asked`, counted(entry.counts[2], "miss", "misses")),
+          ...timeOf(entry.times.in_place_ns, "ours, in place"),
+          ...timeOf(entry.times.torch_in_place_ns, "torch's, in place"),
         ];
     const what = h("span", { class: "what" }, h("b", {}, nameOf(entry)), ` ${idOf(entry, at)} `, h("span", { class: "muted small" }, whereOf(entry)));
-    return h("button", { type: "button", class: "entry", "aria-pressed": String(at === chosen), onclick: () => choose(at) }, what, ...figures);
+    return h("button", { type: "button", class: "entry", "data-at": at, "aria-pressed": String(at === chosen), onclick: () => choose(at) }, what, ...figures);
   });
-  for (const button of buttons) {
-    const asked = button.children[3];
-    if (asked) asked.firstChild.textContent += " asked";
-  }
-  $("entry-list").replaceChildren(h("div", { class: "entries" }, buttons));
+  const order = DATA.entries.length < 2 ? "" : isMeasured ? " First the one whose checks took longest, all together." : " First the one that was asked most often.";
+  $("entries-about").textContent = `One for each compiled version of a function.${order} What follows is about the one that is chosen.`;
+  $("entry-list").replaceChildren(h("div", { class: `entries${isMeasured ? "" : " untimed"}` }, buttons));
 }
 
 function choose(at) {
   chosen = at;
-  [...document.querySelectorAll(".entry")].forEach((button, i) => button.setAttribute("aria-pressed", String(i === at)));
+  for (const button of document.querySelectorAll(".entry")) button.setAttribute("aria-pressed", String(+button.dataset.at === at));
   scope = null;
   drawCost();
   drawMap();
@@ -67,8 +71,13 @@ function choose(at) {
   drawSimplified();
 }
 
-const leftText = (entry) =>
-  entry.torch === "" ? "torch's own guards: compiled without install(), without guards, or left to torch (stats() has the reason)." : `left to torch, because: ${entry.torch}.`;
+// Shows a section and its link, or neither.
+function offer(id, is) {
+  $(id).hidden = !is;
+  document.querySelector(`nav a[href="#${id}"]`).hidden = !is;
+}
+
+const leftText = (entry) => `torch's own guards: ${entry.torch}.`;
 
 // ---- cost -------------------------------------------------------------------------------------------------------------
 
@@ -80,13 +89,21 @@ const bar = (name, value, most, plain) => [
 
 function drawTimes(times) {
   const known = [
-    [`here, where the program makes it (median of ${figure.format(times.timed || 0)})`, times.in_place_ns],
-    ["here, many in a row", times.check_ns],
-    ["here, every guard evaluated, many in a row", times.exact_ns],
+    ["ours, in place", times.in_place_ns],
+    ["torch's tree, in place", times.torch_in_place_ns, true],
+    ["ours, many in a row", times.check_ns],
     ["torch's tree, many in a row", times.torch_ns, true],
+    ["ours, every guard evaluated, many in a row", times.exact_ns],
   ].filter(([, value]) => value);
   const most = Math.max(...known.map(([, value]) => value));
   return h("div", { class: "bars" }, known.flatMap(([name, value, plain]) => bar(name, value, most, plain)));
+}
+
+function timesText(times) {
+  const turns = times.torch_in_place_ns
+    ? "Torch's tree takes turns with ours there; it is called from Python, which adds about 0.1 µs."
+    : "Torch's tree has not been measured there: that takes six checks.";
+  return `In place is where the program makes a check (median of ${figure.format(times.timed || 0)}): its own work has pushed out of the cache what a check reads. Many in a row, all of that is in the cache. ${turns}`;
 }
 
 function drawParts(entry, parts, show) {
@@ -101,7 +118,8 @@ function drawParts(entry, parts, show) {
 function checkParts(entry, rows) {
   const { check_ns: check, live_ns: live } = entry.times;
   const torch = rows.filter((row) => row.state === TORCH);
-  const rest = `comparing ${counted(entry.facts, "fact")} and ${counted(entry.tensors, "tensor")}, and what every check has`;
+  const compared = [entry.facts ? counted(entry.facts, "fact") : "", entry.tensors ? counted(entry.tensors, "tensor") : ""].filter(Boolean);
+  const rest = compared.length ? `comparing ${compared.join(" and ")}, and what every check has` : "what every check has";
   if (check && live !== null) {
     const calls = Math.min(live, torch.reduce((sum, row) => sum + row.ns, 0));
     const own = [["evaluating what is volatile", live - calls, colour(VOLATILE)], ["calling torch and Python", calls, colour(TORCH)]];
@@ -122,6 +140,7 @@ function drawTable(rows, by, title) {
     found.facts += row.facts;
     groups.set(by(row), found);
   }
+  if (groups.size < 2) return ""; // it would say what all of them come to
   const sorted = [...groups].sort(([, a], [, b]) => b.ns - a.ns || b.n - a.n);
   const lines = sorted.map(([name, { n, ns, facts }]) =>
     h("tr", {}, h("td", {}, name), h("td", { class: "n" }, figure.format(n)), h("td", { class: "n" }, figure.format(facts)), measured ? h("td", { class: "n" }, nsText(ns)) : ""),
@@ -138,7 +157,7 @@ function drawCost() {
   const told = measured
     ? [
         drawTimes(entry.times),
-        h("p", { class: "muted small" }, "Compare what was measured in the same way. Many in a row, all that a check reads is in the cache; where the program makes it, its own work has pushed that out. Torch's tree there is not measured on this page: ", h("code", {}, "python -m unified_guards bench --script"), " does."),
+        h("p", { class: "muted small" }, timesText(entry.times)),
         h("h3", {}, "One check, many in a row, by part"),
       ]
     : [h("p", { class: "note" }, "No times: this entry was not measured, or no check of it has passed. Run the program with ", h("code", {}, "python -m unified_guards explain"), ", or set ", h("code", {}, "UNIFIED_GUARDS_PROFILE=1"), " before it compiles. Until then, what a check does is counted:")];
@@ -146,7 +165,7 @@ function drawCost() {
     ? "Each instruction was also measured alone. Those times are what a guard costs when it is evaluated, with the steps that first lead to its object; they do not add up to a check exactly. What is in the witness is evaluated only after one of its facts has changed."
     : "A guard that is in the witness costs the comparison of its facts; all others are evaluated.");
   const callbacks = entry.callbacks ? `, ${counted(entry.callbacks, "call")} of Python` : "";
-  const size = h("p", { class: "muted small" }, `${counted(entry.instructions, "instruction")}${callbacks}, ${figure.format(entry.nbytes)} bytes, of which ${figure.format(entry.witness_nbytes)} to remember ${counted(entry.roots, "object")}. Asked ${figure.format(entry.counts[0])} times: ${counted(entry.counts[1], "hit")}, ${counted(entry.counts[2], "miss", "misses")}.`);
+  const size = h("p", { class: "muted small" }, `${counted(entry.instructions, "instruction")}${callbacks}, ${figure.format(entry.nbytes)} bytes, of which ${figure.format(entry.witness_nbytes)} to remember ${counted(entry.roots, "object")}.`);
   $("cost-body").replaceChildren(...told, ...checkParts(entry, rows), size, h("div", { class: "two" }, h("div", {}, drawTable(rows, (row) => row.kind, "kind")), h("div", {}, drawTable(rows, (row) => row.maker, "maker"), drawTable(rows, (row) => STATES[row.state][0], "state"))), summed);
   return undefined;
 }
@@ -177,7 +196,7 @@ const treemap = new Treemap($("treemap"), $("crumbs"), {
 
 function drawMap() {
   const rows = rowsOf(chosen).filter((row) => row.state !== REMOVED);
-  $("map").hidden = !rows.length;
+  offer("map", rows.length > 0);
   if (!rows.length) return;
   const measured = rows.some((row) => row.ns);
   for (const option of $("map-size").options) option.disabled = option.value === "ns" ? !measured : option.value === "facts" && !rows.some((row) => row.facts);
@@ -249,7 +268,8 @@ function drawRow(row) {
 
 function drawBody(row) {
   const [state, why] = STATES[row.state];
-  const items = [["in full", h("code", {}, row.text)], ["kind", row.kind], ["state", `${state}. ${why}`]];
+  const full = row.text === row.brief ? [] : [["in full", h("code", {}, row.text)]];
+  const items = [...full, ["kind", row.kind], ["state", `${state}. ${why}`]];
   if (row.state !== REMOVED) {
     const steps = `${counted(row.instructions, "instruction")}, ${figure.format(row.live)} of them evaluated on every check; ${counted(row.facts, "fact")}`;
     items.push(["costs", row.ns === null ? steps : `${nsText(row.ns)} to evaluate. ${steps}`]);
@@ -286,8 +306,9 @@ function openGuard(row) {
 
 function drawSimplified() {
   const entry = entryOf();
-  const merged = entry.merged ? `${counted(entry.merged, "guard")} of ${figure.format(entry.lifted)} said the same as another and ${entry.merged === 1 ? "is" : "are"} one with it. ` : `No two of ${counted(entry.lifted, "guard")} said the same. `;
-  const steps = entry.steps.length ? `${counted(entry.steps.length, "step")} of simplification:` : "No rule found a guard that need not be checked.";
+  offer("simplified", entry.merged > 0 || entry.steps.length > 0 || Boolean(entry.stopped));
+  const merged = entry.merged ? `${counted(entry.merged, "guard")} of ${figure.format(entry.lifted)} said the same as another and ${entry.merged === 1 ? "is" : "are"} one with it. ` : "";
+  const steps = entry.steps.length ? `${counted(entry.steps.length, "step")} of simplification:` : "";
   const rules = new Map();
   for (const [guard, rule, becomes] of entry.steps) rules.set(rule, [...(rules.get(rule) || []), [guard, becomes]]);
   const lists = [...rules].sort(([, a], [, b]) => b.length - a.length).map(([rule, items]) => {
@@ -303,7 +324,7 @@ function drawSimplified() {
     return details;
   });
   const stopped = entry.stopped ? [h("p", { class: "note" }, `Simplification stopped ${entry.stopped}. What it had not looked at is checked as it is.`)] : [];
-  $("simplified-body").replaceChildren(h("p", { class: "muted" }, entry.torch === null ? merged + steps : "This entry has no guards of ours."), ...stopped, ...lists);
+  $("simplified-body").replaceChildren(h("p", { class: "muted" }, merged + steps), ...stopped, ...lists);
 }
 
 // ---- recompiles -------------------------------------------------------------------------------------------------------
@@ -318,11 +339,11 @@ function drawRecompiles() {
     ...missed.filter(({ when }) => when !== null),
   ].sort((a, b) => a.when - b.when);
   const parts = [];
-  if (!missed.length && !untimed.length) parts.push(h("p", { class: "muted" }, "Nothing was compiled again because a guard failed."));
+  offer("recompiles", missed.length > 0 || untimed.length > 0);
   if (events.length) parts.push(h("div", { id: "timeline" }), h("div", { class: "legend" }, h("span", { style: { "--c": "var(--accent)" } }, "compiled"), h("span", { style: { "--c": colour(VOLATILE) } }, "an entry did not fit: a guard failed")));
   if (missed.some(({ when }) => when !== null)) {
     const first = events[0].when;
-    parts.push(lazily(h("ol", { class: "events" }), events, (event) => drawEvent(event, first), 100));
+    parts.push(lazily(h("ol", { class: "events" }), events.filter((event) => !event.made), (event) => drawEvent(event, first), 12));
   }
   if (untimed.length) parts.push(h("p", { class: "muted" }, "Without a time:"), lazily(h("ul", { class: "only" }), untimed, (text) => h("li", { style: { "white-space": "pre-wrap" } }, text)));
   $("recompiles-body").replaceChildren(...parts);
@@ -366,13 +387,34 @@ function drawTimeline(events) {
   $("timeline").replaceChildren(svg("svg", { class: "timeline", height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${events.length} events in ${(last - first).toFixed(2)} seconds; listed below where a guard failed` }, ...drawn, ...scale));
 }
 
+// ---- graph breaks, and what is not compiled ----------------------------------------------------------------------------
+
+function drawBreaks() {
+  const broken = new Map(); // entries of one function that end alike, once
+  DATA.entries.forEach((entry, at) => {
+    const key = JSON.stringify([entry.name, entry.break]);
+    if (entry.break) broken.set(key, [...(broken.get(key) || []), at]);
+  });
+  const noted = DATA.codes.filter(([, , , note]) => note);
+  offer("breaks", broken.size + noted.length > 0);
+  const items = [...noted.map(([, , , note]) => h("li", {}, note)), ...[...broken.values()].map(drawBreak)];
+  $("breaks-body").replaceChildren(lazily(h("ul", { class: "breaks" }), items, (item) => item, 12));
+}
+
+function drawBreak(entries) {
+  const entry = entryOf(entries[0]);
+  const [where, reason, ...hints] = entry.break;
+  const which = entries.length === 1 ? idOf(entry, entries[0]) : counted(entries.length, "entry", "entries");
+  const said = hints.length ? h("details", {}, h("summary", { class: "small muted" }, `torch's ${hints.length === 1 ? "hint" : "hints"}`), hints.map((hint) => h("p", { class: "small" }, hint))) : "";
+  return h("li", {}, h("b", {}, nameOf(entry)), ` ${which}: the graph ends at `, h("code", {}, where), `. ${reason}`, said);
+}
+
 // ---- side by side -----------------------------------------------------------------------------------------------------
 
 function drawCompare() {
   const several = families.filter((family) => family.filter((at) => entryOf(at).torch === null).length > 1);
-  $("compare-body").replaceChildren(
-    ...(several.length ? several.map(drawFamily) : [h("p", { class: "muted" }, "No code object has more than one entry.")]),
-  );
+  offer("compare", several.length > 0);
+  $("compare-body").replaceChildren(...several.map(drawFamily));
 }
 
 // Two that say the same in words are the same, but not where the words name an object.
@@ -403,7 +445,10 @@ function start() {
   $("theme").addEventListener("click", () => setTheme(THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]));
   $("about").textContent = `${DATA.versions}. Written ${DATA.made.replace("T", " ")}.`;
   if (!DATA.entries.length) {
-    document.querySelector("main").replaceChildren(h("p", { class: "note" }, `${DATA.title} has no compiled code yet: call unified_guards.install(), compile it with torch.compile and call it once.`));
+    const notes = DATA.codes.map(([, , , note]) => note).filter(Boolean);
+    const none = `${DATA.title} has no compiled code yet: call unified_guards.install(), compile it with torch.compile and call it once.`;
+    document.querySelector("nav").hidden = true;
+    document.querySelector("main").replaceChildren(...(notes.length ? notes : [none]).map((note) => h("p", { class: "note" }, note)));
     return;
   }
   for (const id of ["map-group", "map-size"]) $(id).addEventListener("change", drawMap);
@@ -420,9 +465,11 @@ function start() {
     $("search").focus({ preventScroll: true });
   });
   new IntersectionObserver((seen) => seen.some((each) => each.isIntersecting) && shown < found.length && moreGuards(), { rootMargin: "600px" }).observe($("more"));
+  chosen = byHeat[0];
   drawEntries();
-  choose(0);
+  choose(chosen);
   drawRecompiles();
+  drawBreaks();
   drawCompare();
 }
 
