@@ -46,7 +46,8 @@ class DynamoEntry(Entry):
     Attributes:
         recompilations: the last times that the function was compiled again although there was this entry, the newest
             last.
-        compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
+        compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1"; None if it was loaded
+            outside of one.
         compiled_at: when that was, in seconds since the epoch.
         checker: the native checker.
         measured: what its checks cost; None unless that is measured (dynamo/measure.py).
@@ -57,7 +58,8 @@ class DynamoEntry(Entry):
     def __init__(self, guard_set: GuardSet) -> None:
         super().__init__(guard_set)
         self.recompilations: collections.deque[Recompilation] = collections.deque(maxlen=_MOST_RECOMPILATIONS)
-        self.compile_id = str(CompileContext.current_compile_id())
+        compile_id = CompileContext.current_compile_id()
+        self.compile_id = None if compile_id is None else str(compile_id)
         self.compiled_at = time.time()
         self.checker: _C.Checker
         self.measured: Measured | None = None
