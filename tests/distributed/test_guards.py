@@ -155,6 +155,29 @@ def test_a_placement_that_is_not_known_stays_torchs_function() -> None:
     assert any(item.test is Test.PREDICATE for item in made.report.checked or ())
 
 
+def _of_both(x: tuple[DTensor, DeviceMesh]) -> torch.Tensor:
+    tensor, mesh = x
+    return tensor * DTensor.from_local(tensor.to_local(), mesh, tensor.placements, run_check=False)
+
+
+def test_that_two_meshes_are_one_is_asked_natively() -> None:
+    mesh = mesh_of(2, 4)
+    made = Compiled((sharded(mesh=mesh), mesh), _of_both)
+    assert made.report.python_callbacks == 0
+    assert any(item.test is Test.SAME for item in made.report.checked or ())
+    for _ in range(2):
+        made.expect(True, (sharded(mesh=mesh), mesh))
+        made.expect(False, (sharded(mesh=mesh), copy.deepcopy(mesh)))
+
+
+def test_another_property_for_the_mesh_is_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = mesh_of(2, 4)
+    made = Compiled((x := sharded(mesh=mesh), mesh), _of_both)
+    made.expect(True, (x, mesh))
+    monkeypatch.setattr(DTensor, "device_mesh", property(lambda self: copy.deepcopy(self._spec.mesh)))
+    made.expect(False, (x, mesh))
+
+
 class TestClosedOver:
     """A placement and a mesh that the function finds in a partial object."""
 

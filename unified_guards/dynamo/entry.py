@@ -67,7 +67,8 @@ class DynamoEntry(Entry):
         recompilations: the last times that the function was compiled again although there was this entry, the newest
             last.
         function: the name of what was compiled, with the file and line where it starts.
-        compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
+        compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1"; None if it was loaded
+            outside of one.
         compiled_at: when that was, in seconds since the epoch.
         checker: the native checker.
         measured: what its checks cost; None unless that is measured (dynamo/measure.py).
@@ -79,7 +80,8 @@ class DynamoEntry(Entry):
         super().__init__(guard_set)
         self.recompilations: collections.deque[Recompilation] = collections.deque(maxlen=_MOST_RECOMPILATIONS)
         self.function = ""
-        self.compile_id = str(CompileContext.current_compile_id())
+        compile_id = CompileContext.current_compile_id()
+        self.compile_id = None if compile_id is None else str(compile_id)
         self.compiled_at = time.time()
         self.checker: _C.Checker
         self.measured: Measured | None = None
