@@ -52,6 +52,8 @@ class Recompilation(NamedTuple):
     def lines(self, told: Collection[str] = ()) -> list[str]:
         """What happened, the cause, and what to do, for reading. Of remedies that were told before, the cause alone."""
         what = "compiled again" if self.limit is None else "not compiled again, for a limit is reached,"
+        if self.compile_id is None:
+            what = "not compiled again, for that was forbidden, and did not fit"
         lines = [f"{what} because of: {self.text}"]
         for advice in (self.advice, self.limit):
             if advice is not None:
@@ -137,6 +139,8 @@ class DynamoEntry(Entry):
         compile_id = CompileContext.current_compile_id()
         led_to = None if compile_id is None else str(compile_id)
         if holds:
+            if led_to is None:
+                return  # asked by something else than a compilation
             made = Recompilation(time.time(), None, "no guard, for all of them hold", advice.NO_GUARD, led_to)
         else:
             seen = self.look(self.checker.last_failure, f_locals)
