@@ -169,7 +169,7 @@ def test_a_guard_that_is_not_checked_has_the_rule_that_says_why():
 
 def test_a_miss_has_a_time_the_guard_that_failed_and_what_it_found(report, data):
     oldest, newest = data["entries"][-1], data["entries"][0]
-    ((at, text, guard),) = oldest["misses"]
+    ((at, text, guard, _),) = oldest["misses"]
     assert guard_text(data, guard) == "L['self'].__dict__['negate'] is False"
     assert "(found True)" in text
     assert oldest["at"] <= at <= newest["at"]

@@ -141,9 +141,22 @@ def test_a_logger_that_raises_stops_no_call(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_stance_that_forbids_compiling_is_no_recompile(caplog: pytest.LogCaptureFixture) -> None:
     run = recompiled()
-    with config.patch(log="recompiles"), torch.compiler.set_stance("eager_on_recompile"):
+    forbidden = pytest.raises(RuntimeError, match="fail_on_recompile")
+    with config.patch(log="recompiles"), torch.compiler.set_stance("fail_on_recompile"), forbidden:
         run(ones(7))
     assert not [record for record in caplog.records if record.name == "unified_guards.recompiles"]
+    assert "not compiled again, for that was forbidden" in unified_guards.explain(run).summary()
+
+
+def test_asking_an_entry_that_fits_notes_nothing() -> None:
+    run = recompiled()
+    oldest = unified_guards.explain(run).frames[-1].recompilations
+    for cached in harness.cache_entries(run):
+        cached.guard_manager.check_verbose({"x": ones(4)})
+        cached.guard_manager.check_verbose({"x": ones(3)})
+    noted = [each for frame in unified_guards.explain(run).frames for each in frame.recompilations]
+    assert oldest[0] in noted
+    assert all(each.guard is not None for each in noted)
 
 
 def test_uninstalling_puts_torchs_question_for_the_limit_back() -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 #: How many of the last recompilations are kept of one entry.
 _MOST_RECOMPILATIONS = 8
+_AGAIN = "compiled again"
 
 
 class Recompilation(NamedTuple):
@@ -50,9 +51,11 @@ class Recompilation(NamedTuple):
     compile_id: str | None = None
     limit: Advice | None = None
 
-    def lines(self, told: Collection[str] = (), outcome: str = "compiled again") -> list[str]:
+    def lines(self, told: Collection[str] = (), outcome: str = _AGAIN) -> list[str]:
         """What happened, the cause, and what to do, for reading. Of remedies that were told before, the cause alone."""
         what = outcome if self.limit is None else "not compiled again, for a limit is reached,"
+        if self.compile_id is None and outcome == _AGAIN:
+            what = "not compiled again, for that was forbidden, and did not fit"
         lines = [f"{what} because of: {self.text}"]
         for advice in (self.advice, self.limit):
             if advice is not None:
@@ -142,6 +145,8 @@ class DynamoEntry(Entry):
         compile_id = CompileContext.current_compile_id()
         led_to = None if compile_id is None else str(compile_id)
         if holds:
+            if led_to is None:
+                return  # asked by something else than a compilation
             made = Recompilation(time.time(), None, "no guard, for all of them hold", advice.NO_GUARD, led_to)
         else:
             seen = self.look(self.checker.last_failure, f_locals)

@@ -60,7 +60,7 @@ class FrameReport:
         tensors: tensors that are compared besides, added up over all roots.
         live: what is evaluated on every check all the same, for the root that was checked last.
         witness_nbytes: bytes that the witness takes; part of `program_nbytes`.
-        recompilations: the same as `recompile_reasons`, each with its guard and its time.
+        recompilations: the same as `recompile_reasons`, each with its guard, its time, and advice on what to do.
         compile_id: torch's name for the compilation that made the entry, as in its logs: "0/1".
         compiled_at: when that was, in seconds since the epoch.
         costs: what a check costs, by guard; times only if ``UNIFIED_GUARDS_PROFILE=1`` when it was compiled.
