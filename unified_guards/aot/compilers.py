@@ -68,6 +68,7 @@ class Compilers:
             **self.config,
         )
         _refuse_wrong_writes(inputs)
+        _refuse_wrong_views(graph, inputs)
         return compiled
 
 
@@ -88,6 +89,19 @@ def _refuse_wrong_writes(inputs: Sequence[Any]) -> None:
         base = inputs[info.base_idx] if info.base_idx is not None and info.base_idx < len(inputs) else None
         if alike or (isinstance(base, torch.Tensor) and _is_symbolic(base)):
             raise Unguardable("the function writes to an argument and returns a view of it")
+
+
+def _refuse_wrong_views(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> None:
+    """A view that was made without a graph is a leaf. AOTAutograd makes the views that come out with one."""
+    metadata: Any = getattr(TracingContext.get(), "fw_metadata", None)
+    if metadata is None or not torch.is_grad_enabled():
+        return
+    if not any(node.target is torch._C._set_grad_enabled for node in graph.graph.nodes):
+        return
+    for info in metadata.output_info:
+        base = inputs[info.base_idx] if info.base_idx is not None and info.base_idx < len(inputs) else None
+        if info.output_type is OutputType.alias_of_input and isinstance(base, torch.Tensor) and base.requires_grad:
+            raise Unguardable("the function sets the grad mode and returns a view of an argument")
 
 
 _NO_ALIAS = (OutputType.non_alias, OutputType.unsafe_view_alias, OutputType.custom_function_view)

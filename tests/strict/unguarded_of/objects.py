@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import functools
 from typing import Any
 
 from ..unguarded import reads
@@ -45,3 +47,60 @@ reads(
     lambda held: len(held.__annotations__),
     lambda held: held.__annotations__.update(y=int),
 )
+
+
+class _One:
+    @staticmethod
+    def value() -> float:
+        return 1.0
+
+
+class _Other:
+    pass
+
+
+def _classes() -> dict[str, type]:
+    return {"is": _One}
+
+
+reads(
+    "class_in_a_closure",
+    _classes,
+    lambda held: 2 if held["is"] is _One else 3,
+    lambda held: held.update({"is": _Other}),
+)
+reads(
+    "class_in_a_closure_asked",
+    _classes,
+    lambda held: 2 if issubclass(held["is"], _One) else 3,
+    lambda held: held.update({"is": _Other}),
+)
+
+
+def _record() -> Any:
+    @dataclasses.dataclass
+    class Record:
+        value: int = 2
+
+    return Record
+
+
+def _other_default(record: Any) -> None:
+    record.__init__.__defaults__ = (7,)
+
+
+reads("default_of_what_makes_an_object", _record, lambda held: held().value, _other_default)
+
+
+def _cached() -> Any:
+    state = {"value": 2}
+
+    @functools.lru_cache
+    def value() -> int:
+        return state["value"]
+
+    value.state = state  # type: ignore[attr-defined]
+    return value
+
+
+reads("cache", _cached, lambda held: held(), lambda held: held.state.update(value=5), ends="lru_cache")

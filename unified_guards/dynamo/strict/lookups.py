@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from unified_guards.dynamo.strict.known import WRAPPERS, Extra, Known, mro_of, order_of, own_of, same_value
+from unified_guards.dynamo.strict.methods import dunders
 from unified_guards.dynamo.strict.reads import Asked, can_change
 from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.ir import Access, Source, Test, guard
@@ -200,6 +201,8 @@ class Lookups:
                 source = source.child(Access.ATTR, WRAPPERS[type(value)])
                 value = getattr(value, WRAPPERS[type(value)])
             yield Extra(same_value(source, value), place, _FOUND)
+            if type(value) is types.FunctionType and id(value.__code__) in self.known.traced:
+                yield from dunders(self.known, source, value, place)
 
     # -- names of builtins ---------------------------------------------------------------------------------------------
 

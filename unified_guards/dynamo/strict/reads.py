@@ -24,6 +24,7 @@ import torch
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import SkipGuardSource
 from torch._dynamo.symbolic_convert import InliningInstructionTranslator, InstructionTranslatorBase
+from torch._dynamo.variables import builder
 from torch._dynamo.variables.base import VariableTracker
 from torch._dynamo.variables.builtin import BuiltinVariable
 from torch._dynamo.variables.dicts import ConstDictVariable
@@ -387,6 +388,16 @@ def _bound(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable
     return bind_args
 
 
+def _closure(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Torch guards no class that it comes to by a closure: it takes each for the ``__class__`` of ``super()``."""
+
+    @functools.wraps(original)
+    def is_from_closure_source(source: Any) -> bool:
+        return not wanted() and bool(original(source))
+
+    return is_from_closure_source
+
+
 def _missed(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     """Torch guards that a key is not there when it is asked whether it is, and not when ``d[key]`` raises."""
 
@@ -436,6 +447,7 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
         (ConstDictVariable, "getitem_const_raise_exception_if_absent", _missed),
         (InstructionTranslatorBase, "load_builtin_from_argval", _builtin),
         (BuiltinVariable, "call_function", _called),
+        (builder, "is_from_closure_source", _closure),
         (InliningInstructionTranslator, "get_globals_source_and_value", _global),
         (BuiltinVariable, "call_isinstance", functools.partial(_comparison, of_classes=False)),
         (BuiltinVariable, "call_issubclass", functools.partial(_comparison, of_classes=True)),
