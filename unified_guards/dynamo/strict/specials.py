@@ -90,6 +90,7 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "getitem": ("__getitem__", "__missing__"),
     "contains": ("__contains__", *_ITERATION),
 }
+_OF_TORCH = (torch.Tensor, torch.nn.Parameter)
 #: What AOTAutograd calls of a class of tensors while it traces.
 _OF_SUBCLASSES = ["__torch_dispatch__", "__tensor_flatten__", "__tensor_unflatten__"]
 _OWN_NAMES = {"abs", "hash", "round", "pow", "floor", "ceil", "trunc", "index", "dir", "format"}
@@ -157,11 +158,11 @@ def methods_of_tensors(known: Known) -> Iterator[Extra]:
     Its own attributes that the code names are compared. Most methods are of a base that cannot be changed: one that
     comes to hide such a method is one attribute more.
     """
-    if not known.tensors:
-        return
-    place = Source.frame().child(Access.CONSTANT, torch.Tensor)
-    content, own = place.child(Access.TYPE_DICT), own_of(torch.Tensor)
-    yield Extra(guard(Test.DICT_LENGTH, (content,), (len(own),)), place, "the attributes of tensors")
-    named = {*_names(known), *(name for code in known.codes for name in code.co_names)}
-    for name in sorted(named & own.keys()):
-        yield Extra(same_value(content.child(Access.DICT_ITEM, name), own[name]), place, "a method of tensors")
+    kinds = {each for tensor in known.tensors.values() for each in type(tensor).__mro__ if each in _OF_TORCH}
+    named = {*_names(known), *(name for code in known.codes for name in code.co_names)} if kinds else set()
+    for kind in filter(kinds.__contains__, _OF_TORCH):
+        place, own = Source.frame().child(Access.CONSTANT, kind), own_of(kind)
+        content = place.child(Access.TYPE_DICT)
+        yield Extra(guard(Test.DICT_LENGTH, (content,), (len(own),)), place, "the attributes of tensors")
+        for name in sorted(named & own.keys()):
+            yield Extra(same_value(content.child(Access.DICT_ITEM, name), own[name]), place, "a method of tensors")
