@@ -104,3 +104,65 @@ def _cached() -> Any:
 
 
 reads("cache", _cached, lambda held: held(), lambda held: held.state.update(value=5), ends="lru_cache")
+
+
+def _initial(held: list[int]) -> Any:
+    class Made:
+        def __init__(self, given: Any = held) -> None:
+            self.value = given[0]
+
+    return Made
+
+
+def _made(held: list[int]) -> Any:
+    class Made:
+        def __init__(self) -> None:
+            self.value = held[0]
+
+    return Made
+
+
+def _with(make: Any) -> Any:
+    held = [1]
+    return held, make(held)
+
+
+def _change(given: Any) -> None:
+    given[0][0] = 5
+
+
+def _rebind(made: Any) -> None:
+    made.__init__.__closure__[0].cell_contents = 5
+
+
+def _celled() -> Any:
+    value = 1
+
+    class Made:
+        def __init__(self) -> None:
+            self.value = value
+
+    return Made
+
+
+def _method_kept() -> Any:
+    class Keeping:
+        value = 2
+
+        @functools.lru_cache  # noqa: B019
+        def read(self) -> int:
+            return self.value
+
+    return Keeping()
+
+
+reads("default_that_is_changed", lambda: _with(_initial), lambda held: held[1]().value, _change)
+reads("cell_of_what_makes_an_object", _celled, lambda held: held().value, _rebind)
+reads("list_in_such_a_cell", lambda: _with(_made), lambda held: held[1]().value, _change, ends="in a cell")
+reads(
+    "cache_of_a_method",
+    _method_kept,
+    lambda held: held.read(),
+    lambda held: setattr(held, "value", 5),
+    ends="lru_cache",
+)

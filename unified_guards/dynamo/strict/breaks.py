@@ -29,7 +29,7 @@ from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 from torch._dynamo.variables.user_defined import UserDefinedClassVariable, UserDefinedObjectVariable
 
 from unified_guards.dynamo import compat
-from unified_guards.dynamo.strict.purity import state_read
+from unified_guards.dynamo.strict.purity import state_read, unguarded_part
 from unified_guards.guards.memory import bytes_of_storage, storage_of
 
 #: Where metaclasses are whose ``__call__`` Dynamo knows.
@@ -171,13 +171,28 @@ def _cached(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callabl
     """Dynamo traces what is behind an ``lru_cache``, which may have computed its answer from other state."""
 
     @functools.wraps(original)
-    def call_function(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
         kept = self.wrapper_obj
-        if wanted() and isinstance(kept, functools._lru_cache_wrapper) and state_read(kept.__wrapped__) is not None:
-            compat.end_graph("strict: a function with an lru_cache is called", str(kept))
-        return original(self, tx, *args, **kwargs)
+        if wanted() and isinstance(kept, functools._lru_cache_wrapper):
+            given = [*self.self_args(), *args, *kwargs.values()]
+            if state_read(kept.__wrapped__) is not None or not all(each.is_python_constant() for each in given):
+                compat.end_graph("strict: a function with an lru_cache is called", str(kept))
+        return original(self, tx, args, kwargs)
 
     return call_function
+
+
+def _without_source(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """What a function finds in its cells and defaults has no guards where Dynamo does not know where the function is,
+    as with an ``__init__``. Those that are constants, functions and classes are compared (``lookups.py``)."""
+
+    @functools.wraps(original)
+    def bind_args(self: Any, parent: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and self.source is None and (name := unguarded_part(self.fn)) is not None:
+            compat.end_graph("strict: what a function has in a cell or a default is read", f"{self.fn}: {name}")
+        return original(self, parent, *args, **kwargs)
+
+    return bind_args
 
 
 def _mixed(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
@@ -239,6 +254,7 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
         (BuiltinVariable, "call_str", _text),
         (UserDefinedClassVariable, "call_function", _made),
         (UserFunctionVariable, "call_function", _coroutine),
+        (UserFunctionVariable, "bind_args", _without_source),
         (WrapperUserFunctionVariable, "call_function", _cached),
         (BuiltinVariable, "call_function", _mixed),
         (TorchInGraphFunctionVariable, "call_function", _mixed),

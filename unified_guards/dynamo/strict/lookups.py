@@ -103,6 +103,17 @@ class Lookups:
                     place = source.child(Access.ATTR, name)
                     yield Extra(same_value(place, getattr(function, name)), source, "the arguments of a function")
 
+    def cells(self) -> Iterator[Extra]:
+        """That functions which have no source in the set find the same in their cells."""
+        for function in self.known.reads.cells.values():
+            if _is_of_torch(function.__module__) or (source := self.known_sources.of(function)) is None:
+                continue
+            for at, cell in enumerate(function.__closure__ or ()):
+                with contextlib.suppress(ValueError):  # an empty one
+                    place = source.child(Access.FUNC_CLOSURE).child(Access.TUPLE_ITEM, at)
+                    place = place.child(Access.ATTR, "cell_contents")
+                    yield Extra(same_value(place, cell.cell_contents), source, "what a function has in its cells")
+
     def _value(self, asked: Asked) -> Any:
         if asked.value is not MISSING or asked.source is None:
             return asked.value
@@ -348,3 +359,4 @@ def attributes(known: Known) -> Iterator[Extra]:
     yield from lookups.builtins()
     yield from lookups.kinds()
     yield from lookups.unbound()
+    yield from lookups.cells()

@@ -5,6 +5,7 @@ Entry points: :func:`methods`, :func:`functions`, :func:`dunders`.
 
 from __future__ import annotations
 
+import copy
 import types
 import weakref
 from collections.abc import Iterator
@@ -43,12 +44,7 @@ def dunders(known: Known, source: Source, function: types.FunctionType, place: S
     ):
         if defaults is not None and is_constant(defaults):
             below = source.child(access)
-            yield Extra(guard(Test.DEEP_EQUALS, (below,), (_copied(defaults),)), place, "defaults of a function")
-
-
-def _copied(defaults: Any) -> Any:
-    """Defaults by keyword are a dict, which may be changed in place."""
-    return dict(defaults) if type(defaults) is dict else defaults
+            yield Extra(guard(Test.DEEP_EQUALS, (below,), (copy.deepcopy(defaults),)), place, "defaults of a function")
 
 
 class _Methods:

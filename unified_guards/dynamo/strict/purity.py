@@ -2,18 +2,22 @@
 
 Some functions run while a graph is made, and no guard says what they read: the backward of an operator, the
 ``__torch_dispatch__`` of a class, what an ``lru_cache`` has computed before. Where such code reads nothing but its
-arguments, other functions, modules and classes, nothing can change. Entry point: :func:`state_read`.
+arguments, other functions, modules and classes, nothing can change. Entry points: :func:`state_read`,
+:func:`unguarded_part`.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import dis
 import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from unified_guards.dynamo.strict.known import is_constant
 
 _LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF")
 _STEPS = ("LOAD_ATTR", "LOAD_METHOD")
@@ -38,6 +42,30 @@ def _of_value(value: Any, name: str, seen: set[int]) -> str | None:
     if isinstance(function, types.FunctionType):
         return _of_code(function.__code__, _names_of(function), seen)
     return None if isinstance(function, type) else name
+
+
+def unguarded_part(function: Any) -> str | None:
+    """The first cell or default of a function of the user's that holds what may change in place; None without one."""
+    if type(function) is not types.FunctionType or _is_known(function):
+        return None
+    for name, value in parts_of(function).items():
+        stays = isinstance(value, (*_FIXED, types.FunctionType, type)) or type(value).__module__ in (
+            "dataclasses",
+            "torch",
+        )
+        if not stays and not is_constant(value):
+            return name
+    return None
+
+
+def parts_of(function: types.FunctionType) -> dict[str, Any]:
+    """What a function has in its cells and defaults, by names."""
+    found: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # an empty one
+            found[name] = cell.cell_contents
+    found |= {f"__defaults__[{at}]": value for at, value in enumerate(function.__defaults__ or ())}
+    return found | (function.__kwdefaults__ or {})
 
 
 def _is_known(value: Any) -> bool:
@@ -92,4 +120,4 @@ def _loaded(code: types.CodeType, find: Callable[[str], Any]) -> Iterator[tuple[
         yield name, value
 
 
-__all__ = ["state_read"]
+__all__ = ["parts_of", "state_read", "unguarded_part"]

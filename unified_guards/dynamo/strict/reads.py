@@ -81,6 +81,7 @@ class Reads:
         imports: names of modules that were imported.
         folds: functions that were called with constants, and these, where the result is one, too.
         unbound: functions that do not take the arguments that they were called with.
+        cells: functions with cells that Dynamo inlined without a source.
         storages: torch's sources of tensors whose memory was measured.
     """
 
@@ -95,6 +96,7 @@ class Reads:
         self.imports: dict[str, None] = {}
         self.folds: dict[object, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
         self.unbound: dict[int, types.FunctionType] = {}
+        self.cells: dict[int, types.FunctionType] = {}
         self.storages: dict[int, Any] = {}
 
 
@@ -378,6 +380,8 @@ def _measured(original: Callable[..., Any], wanted: Callable[[], bool]) -> Calla
 def _bound(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     @functools.wraps(original)
     def bind_args(self: Any, parent: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and self.source is None and type(self.fn) is types.FunctionType and self.fn.__closure__:
+            _of(parent).cells.setdefault(id(self.fn), self.fn)
         try:
             return original(self, parent, *args, **kwargs)
         except Exception:
