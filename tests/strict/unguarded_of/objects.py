@@ -158,7 +158,7 @@ def _method_kept() -> Any:
 
 reads("default_that_is_changed", lambda: _with(_initial), lambda held: held[1]().value, _change)
 reads("cell_of_what_makes_an_object", _celled, lambda held: held().value, _rebind)
-reads("list_in_such_a_cell", lambda: _with(_made), lambda held: held[1]().value, _change, ends="in a cell")
+reads("list_in_such_a_cell", lambda: _with(_made), lambda held: held[1]().value, _change)
 reads(
     "cache_of_a_method",
     _method_kept,
