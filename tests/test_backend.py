@@ -420,3 +420,9 @@ class TestIdentity:
     def test_called_by_hand_passes_everything_on(self) -> None:
         gm = torch.fx.symbolic_trace(double)
         assert backend("eager")(gm, [torch.ones(2)])(torch.ones(2)).tolist() == [2.0, 2.0]
+
+
+def test_dynamo_is_given_a_backend_without_torch_compile() -> None:
+    """Its frame hook asks what it is given for attributes, and must not be called for the code that answers."""
+    call = torch._dynamo.optimize(backend("eager"))(lambda x: x + 1)
+    assert call(torch.ones(2)).tolist() == [2.0, 2.0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -175,3 +178,129 @@ def test_a_compiler_is_given_a_graph_that_is_written() -> None:
     unified_guards.aot_function(lambda x: x + 1, compiler)(ones(2))
     ((forward, name),) = seen
     assert "_lazy" not in (forward.__name__ + name)
+
+
+def test_what_is_changed_on_the_first_call_only_is_compiled_on_the_second() -> None:
+    kept: dict[int, torch.Tensor] = {}
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        if 2 not in kept:
+            kept[2] = torch.full((2,), 3.0)
+        return x + kept[2]
+
+    compiled = unified_guards.aot_function(function, nop)
+    for _ in range(4):
+        assert compiled(ones(2)).tolist() == [4.0, 4.0]
+    info = compiled.cache_info()
+    assert (info.entries, sum(info.eager.values())) == (1, 1)
+
+
+def test_a_refused_call_is_tried_again_when_the_reason_may_be_gone() -> None:
+    state = {"draws": True}
+    numbers = iter(range(1, 100))
+    compiled = unified_guards.aot_function(lambda x: x + (next(numbers) if state["draws"] else 5), nop)
+    assert compiled(torch.zeros(1)).tolist() == [1.0]
+    state["draws"] = False
+    for _ in range(20):
+        assert compiled(torch.zeros(1)).tolist() == [5.0]
+    assert compiled.cache_info().entries == 1
+
+
+def test_a_coroutine_comes_out_as_one() -> None:
+    async def function(x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    compiled = unified_guards.aot_function(function, nop)
+    made = compiled(ones(2))
+    assert inspect.iscoroutine(made)
+    made.close()
+
+
+def _changed(name: str) -> Any:
+    """A function, and what changes something that its code reads only where Dynamo does not look."""
+    state = {"factor": 2.0}
+    change: Callable[[], None] = lambda: state.update(factor=5.0)  # noqa: E731
+    unique = f"{name}{next(_numbers)}"
+    if name == "backward of an operator":
+
+        @torch.library.custom_op(f"unified_guards_tests::{unique.replace(' ', '_')}", mutates_args=())
+        def operator(x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+        operator.register_fake(torch.empty_like)
+        operator.register_autograd(lambda _, grad: grad * state["factor"])
+        return lambda x: operator(x), change
+    if name == "a composite operator":
+        library = torch.library.Library("unified_guards_composite", "FRAGMENT")
+        library.define(f"{unique.replace(' ', '_')}(Tensor x) -> Tensor")
+        library.impl(unique.replace(" ", "_"), lambda x: x * state["factor"], "CompositeImplicitAutograd")
+        call = getattr(torch.ops.unified_guards_composite, unique.replace(" ", "_"))
+        _libraries.append(library)
+        return lambda x: call(x), change
+
+    @functools.lru_cache
+    def factor() -> float:
+        return state["factor"]
+
+    return lambda x: x * factor(), change
+
+
+_numbers = itertools.count()
+_libraries: list[torch.library.Library] = []
+
+
+@pytest.mark.parametrize("name", ["backward of an operator", "a composite operator", "a cache of Python's"])
+def test_code_that_nobody_sees_and_that_reads_state_runs_eagerly(name: str) -> None:
+    def value_and_gradient(call: Callable[..., Any]) -> Any:
+        x = ones(2, requires_grad=True)
+        result = call(x)
+        result.sum().backward()
+        return result.tolist(), x.grad.tolist()
+
+    function, change = _changed(name)
+    compiled = unified_guards.aot_function(function, nop)
+    assert value_and_gradient(compiled) == value_and_gradient(function)
+    change()
+    assert value_and_gradient(compiled) == value_and_gradient(function)
+    assert compiled.cache_info().entries == 0
+
+
+def test_an_operator_whose_backward_reads_no_state_is_compiled() -> None:
+    @torch.library.custom_op(f"unified_guards_tests::plain{next(_numbers)}", mutates_args=())
+    def operator(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    operator.register_fake(torch.empty_like)
+    operator.register_autograd(lambda _, grad: torch.mul(grad, 2))
+    check(lambda x: operator(x), (ones(2, requires_grad=True),), compiles=1)
+
+
+def test_an_inference_tensor_comes_out_as_one() -> None:
+    @torch.inference_mode()
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    assert unified_guards.aot_function(function, nop)(ones(2)).is_inference()
+
+
+def test_a_view_that_was_made_without_a_graph_is_a_leaf() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return x[1:]
+
+    x = ones(3, requires_grad=True)
+    view = unified_guards.aot_function(function, nop)(x)
+    assert view.is_leaf is function(x).is_leaf
+
+
+def test_a_leaf_is_written_to_as_in_eager_after_what_is_none() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        x.detach().mul_(2)
+        return x.sin()
+
+    compiled = unified_guards.aot_function(function, nop)
+    for leaf in (False, True, False, True):
+        x, y = ones(2, requires_grad=True), ones(2, requires_grad=True)
+        given, others = (x, y) if leaf else (x * 1, y * 1)
+        torch.testing.assert_close(compiled(given), function(others))
+        torch.testing.assert_close(given, others)

@@ -91,3 +91,13 @@ def test_wrong_words_get_a_message_that_helps() -> None:
         unified_guards.aot_function(branch, nop, on_recompile_limit="evict")
     with pytest.raises(ValueError, match="positive int"):
         unified_guards.aot_function(branch, nop, recompile_limit=0)
+
+
+def test_an_error_of_the_compiler_of_the_backward_is_the_users() -> None:
+    """Torch compiles it when it is first run."""
+
+    def fails(*_: Any) -> Any:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        unified_guards.aot_function(torch.sin, nop, fails)(ones(2, requires_grad=True)).sum().backward()

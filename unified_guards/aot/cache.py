@@ -75,6 +75,21 @@ class Policy(NamedTuple):
     max_entries: int
 
 
+class _Refusal:
+    """Why calls of one kind are run eagerly, and how many came since."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._calls = 0
+
+    def is_due(self) -> bool:
+        """Counts a call; whether this one is to be tried."""
+        self._calls += 1
+        # A function that makes something on its first call changes nothing on its second.
+        is_next = self._calls == 1 and self.reason.startswith("the function changes")
+        return is_next or self._calls in (16, 256)
+
+
 def make_policy(recompile_limit: int | None, on_recompile_limit: str, max_entries: int | None) -> Policy:
     """Checks the words of a user.
 
@@ -191,7 +206,7 @@ class UnifiedCache(_C.Entrance):
             self._gate = _C.Gate(self._dispatcher)
         self._misses = 0
         self._compilations = 0
-        self._refused: dict[object, str] = {}
+        self._refused: dict[object, _Refusal] = {}
         self._gave_up: str | None = None
         self._eager: dict[str, int] = {}
         self._history: list[Recompile] = []
@@ -233,7 +248,7 @@ class UnifiedCache(_C.Entrance):
     def _miss(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if is_being_traced(args, kwargs):
             return self._target(*args, **kwargs)
-        reason = _why_eager() or self._gave_up or self._refused.get(self._kind_of(args, kwargs))
+        reason = _why_eager() or self._gave_up or self._why_refused(args, kwargs)
         if reason is not None:
             self._run_eagerly(reason)
             return self._target(*args, **kwargs)
@@ -248,6 +263,10 @@ class UnifiedCache(_C.Entrance):
             return result
         self._run_eagerly("it changes what its guards read while they are checked")
         return self._target(*args, **kwargs)
+
+    def _why_refused(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        refusal = self._refused.get(self._kind_of(args, kwargs)) if self._refused else None
+        return None if refusal is None or refusal.is_due() else refusal.reason
 
     def _kind_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         """Calls of one kind are taken to fail alike when they are captured. Where they do not, they run eagerly."""
@@ -283,6 +302,7 @@ class UnifiedCache(_C.Entrance):
             self._drop(entry)
             self._refuse(why if missed else "the code that Dynamo has made of it cannot be called", args, kwargs)
             return False
+        self._refused.pop(self._kind_of(args, kwargs), None)
         self._compilations += 1
         tally.aot_entries += 1
         if recompile is not None and self._compilations > 1:
@@ -291,9 +311,9 @@ class UnifiedCache(_C.Entrance):
         return True
 
     def _refuse(self, reason: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Calls like this one are not captured again."""
+        """Calls like this one are not captured again, but for a few tries: what was in the way may be gone."""
         self._run_eagerly(reason)
-        self._refused[self._kind_of(args, kwargs)] = reason
+        self._refused.setdefault(self._kind_of(args, kwargs), _Refusal()).reason = reason
         if len(self._refused) >= self._policy.recompile_limit:
             self._gave_up = reason
             _log.warning("%s runs eagerly from now on, because %s", self.name, reason)

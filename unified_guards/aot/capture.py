@@ -41,6 +41,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from unified_guards.aot.compilers import CompilerFailed
+from unified_guards.aot.operators import run_while_tracing
 from unified_guards.dynamo import compat, dispatch, install
 from unified_guards.dynamo.backend import backend
 from unified_guards.dynamo.entry import DynamoEntry
@@ -151,6 +152,8 @@ class _Capture:
                 self._refuse(f"the function calls {node.target.__name__}()")
         if (unseen := _unseen(graph)) is not None:
             self._refuse(f"nobody has seen the code of {unseen}")
+        if (ran := run_while_tracing(graph, inputs)) is not None:
+            self._refuse(ran)
         for each in inputs:
             if isinstance(each, torch.Tensor) and not _is_traced_as_it_is(each):
                 self._refuse(f"a {type(each).__qualname__} is among the inputs, which AOTAutograd takes for a Tensor")

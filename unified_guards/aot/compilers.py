@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -56,18 +57,20 @@ class Compilers:
             Unguardable: compiled code would not do what the function does.
             Exception: torch cannot trace the graph.
         """
-        compiled: Callable[..., Any] = torch_aot.aot_module_simplified(
-            graph,
-            inputs,
-            _told(self.with_options(self.fw_compiler)),
-            _told(self.with_options(self.bw_compiler)),
-            _told(self.partition_fn),
-            self.decompositions,
-            self.keep_inference_input_mutations,
-            _told(self.with_options(self.inference_compiler)),
-            **self.config,
-        )
+        with _telling() as told:
+            compiled: Callable[..., Any] = torch_aot.aot_module_simplified(
+                graph,
+                inputs,
+                told(self.with_options(self.fw_compiler)),
+                told(self.with_options(self.bw_compiler)),
+                told(self.partition_fn),
+                self.decompositions,
+                self.keep_inference_input_mutations,
+                told(self.with_options(self.inference_compiler)),
+                **self.config,
+            )
         _refuse_wrong_writes(inputs)
+        _refuse_wrong_views(graph, inputs)
         return compiled
 
 
@@ -90,6 +93,19 @@ def _refuse_wrong_writes(inputs: Sequence[Any]) -> None:
             raise Unguardable("the function writes to an argument and returns a view of it")
 
 
+def _refuse_wrong_views(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> None:
+    """A view that was made without a graph is a leaf. AOTAutograd makes the views that come out with one."""
+    metadata: Any = getattr(TracingContext.get(), "fw_metadata", None)
+    if metadata is None or not torch.is_grad_enabled():
+        return
+    if not any(node.target is torch._C._set_grad_enabled for node in graph.graph.nodes):
+        return
+    for info in metadata.output_info:
+        base = inputs[info.base_idx] if info.base_idx is not None and info.base_idx < len(inputs) else None
+        if info.output_type is OutputType.alias_of_input and isinstance(base, torch.Tensor) and base.requires_grad:
+            raise Unguardable("the function sets the grad mode and returns a view of an argument")
+
+
 _NO_ALIAS = (OutputType.non_alias, OutputType.unsafe_view_alias, OutputType.custom_function_view)
 
 
@@ -108,16 +124,30 @@ def _is_symbolic(tensor: torch.Tensor) -> bool:
     return any(not isinstance(number, int) for number in (*tensor.size(), *tensor.stride()))
 
 
-def _told(compiler: Callable[..., Any] | None) -> Any:
-    """The compiler; what it raises is told from what torch raises."""
-    if compiler is None or (not inspect.isroutine(compiler) and not isinstance(compiler, functools.partial)):
-        return compiler  # an object that torch may ask for more than to be called
+@contextlib.contextmanager
+def _telling() -> Iterator[Callable[[Any], Any]]:
+    """A function that gives a compiler which tells what it raises from what torch raises.
 
-    @functools.wraps(compiler)
-    def telling(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return compiler(*args, **kwargs)
-        except Exception as error:
-            raise CompilerFailed from error
+    It tells while this is entered: torch compiles some backward graphs when they are first run, in a call of a user.
+    """
+    entered = [True]
 
-    return telling
+    def told(compiler: Callable[..., Any] | None) -> Any:
+        if compiler is None or (not inspect.isroutine(compiler) and not isinstance(compiler, functools.partial)):
+            return compiler  # an object that torch may ask for more than to be called
+
+        @functools.wraps(compiler)
+        def telling(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return compiler(*args, **kwargs)
+            except Exception as error:
+                if entered:
+                    raise CompilerFailed from error
+                raise
+
+        return telling
+
+    try:
+        yield told
+    finally:
+        entered.clear()

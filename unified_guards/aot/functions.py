@@ -51,7 +51,9 @@ def aot_function(
     found out; see docs/guards.md. Versions are the wrapper's own: limits of Dynamo, other wrappers of the function and
     ``torch._dynamo.reset()`` do not count. What Dynamo does not capture whole (a branch on the values of a tensor, an
     iterator), and a function that writes to Python objects that it finds, runs eagerly, counted in
-    ``cache_info().eager``. So do calls like it from then on, without another try, until ``cache_clear()``.
+    ``cache_info().eager``. So do calls like it from then on, until ``cache_clear()``, but for a few that are tried
+    again: the 16th and the 256th, and the first where the function has written to objects, as it may on its first call
+    only.
 
     The callable binds as a method where it is found in a class. ``copy.deepcopy`` and pickle give one with a cache of
     its own.

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch._dynamo.backends.registry import lookup_backend
+from torch._dynamo.eval_frame import skip_code
 from torch._guards import TracingContext
 from torch._subclasses.fake_tensor import FakeTensor
 
@@ -190,6 +191,8 @@ class _Backend:
 
 
 is_barrier(_Backend.__call__)
+# Torch's frame hook asks a backend for attributes: it must not be called for the code that answers.
+skip_code(_Backend.__getattr__.__code__)
 
 
 def backend(compiler_fn: str | Compiler, **options: Any) -> Callable[..., Callable[..., Any]]:

@@ -101,3 +101,34 @@ takes(
     lambda: (_ones(), 6),
     dynamic=True,
 )
+
+
+@unguarded
+def method_of_all_tensors() -> Unguarded:
+    def change() -> None:
+        torch.Tensor.relu = lambda x: x * 9  # type: ignore[method-assign, assignment]
+
+    def undo() -> None:
+        if "relu" in vars(torch.Tensor):
+            del torch.Tensor.relu
+
+    return Unguarded(lambda x: x.relu(), change, undo)
+
+
+@unguarded
+def operator_of_all_tensors() -> Unguarded:
+    def change() -> None:
+        torch.Tensor.__add__ = lambda x, _: x * 9  # type: ignore[method-assign]
+
+    def undo() -> None:
+        torch.Tensor.__add__ = before  # type: ignore[method-assign]
+
+    before = torch.Tensor.__add__
+    return Unguarded(lambda x: x + 1, change, undo)
+
+
+def _array(*sizes: int) -> Any:
+    return _ones().numpy().reshape(sizes)
+
+
+takes("array", lambda x, a: x * a, lambda: (_ones(), _array(1, 2)), lambda: (_ones(), _array(2, 1)), "array of numpy")

@@ -7,18 +7,29 @@ says why. Entry point: :func:`watch`.
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch._dynamo.variables.base import VariableTracker
 from torch._dynamo.variables.builtin import BuiltinVariable
+from torch._dynamo.variables.functions import UserFunctionVariable, WrapperUserFunctionVariable
 from torch._dynamo.variables.lists import BaseListVariable
 from torch._dynamo.variables.misc import RandomVariable
-from torch._dynamo.variables.tensor import SymNodeVariable, TensorVariable, UntypedStorageVariable
+from torch._dynamo.variables.tensor import (
+    NumpyNdarrayVariable,
+    SymNodeVariable,
+    TensorVariable,
+    UnspecializedPythonVariable,
+    UntypedStorageVariable,
+)
+from torch._dynamo.variables.torch import TorchInGraphFunctionVariable
 from torch._dynamo.variables.user_defined import UserDefinedClassVariable, UserDefinedObjectVariable
 
 from unified_guards.dynamo import compat
+from unified_guards.dynamo.strict.purity import state_read, unguarded_part
 from unified_guards.guards.memory import bytes_of_storage, storage_of
 
 #: Where metaclasses are whose ``__call__`` Dynamo knows.
@@ -144,6 +155,85 @@ def _made(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[
     return call_function
 
 
+def _coroutine(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Dynamo runs an ``async`` function where Python makes a coroutine of the call."""
+
+    @functools.wraps(original)
+    def call_function(self: Any, tx: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and self.get_code().co_flags & _ASYNC:
+            compat.end_graph("strict: a coroutine is made", str(self))
+        return original(self, tx, *args, **kwargs)
+
+    return call_function
+
+
+def _cached(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Dynamo traces what is behind an ``lru_cache``, which may have computed its answer from other state."""
+
+    @functools.wraps(original)
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        kept = self.wrapper_obj
+        if wanted() and isinstance(kept, functools._lru_cache_wrapper):
+            given = [*self.self_args(), *args, *kwargs.values()]
+            if state_read(kept.__wrapped__) is not None or not all(each.is_python_constant() for each in given):
+                compat.end_graph("strict: a function with an lru_cache is called", str(kept))
+        return original(self, tx, args, kwargs)
+
+    return call_function
+
+
+def _without_source(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """What a function finds in its cells and defaults has no guards where Dynamo does not know where the function is,
+    as with an ``__init__``. Those that are constants, functions and classes are compared (``lookups.py``)."""
+
+    @functools.wraps(original)
+    def bind_args(self: Any, parent: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and self.source is None and (name := unguarded_part(self.fn)) is not None:
+            compat.end_graph("strict: what a function has in a cell or a default is read", f"{self.fn}: {name}")
+        return original(self, parent, *args, **kwargs)
+
+    return bind_args
+
+
+def _mixed(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Dynamo has a tensor in the place of an array of numpy. Eager converts it in other ways, or refuses it."""
+
+    @functools.wraps(original)
+    def call_function(self: Any, tx: Any, args: Any, kwargs: Any) -> Any:
+        found = original(self, tx, args, kwargs)
+        if wanted() and getattr(self, "fn", getattr(self, "value", None)) not in _CONVERTERS:
+            _refuse_mixture(args)
+        return found
+
+    return call_function
+
+
+def _mixed_method(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call_method(self: Any, tx: Any, name: Any, args: Any, kwargs: Any) -> Any:
+        found = original(self, tx, name, args, kwargs)
+        if wanted() and not isinstance(self, NumpyNdarrayVariable):
+            _refuse_mixture([self, *args])
+        return found
+
+    return call_method
+
+
+def _refuse_mixture(args: Any) -> None:
+    tensors = [each for each in args if isinstance(each, TensorVariable)]
+    arrays = [each for each in tensors if _is_array(each)]
+    if arrays and len(tensors) > len(arrays):
+        compat.end_graph("strict: an array of numpy and a tensor are combined", str(arrays[0]))
+
+
+def _is_array(tracker: Any) -> bool:
+    return isinstance(tracker, NumpyNdarrayVariable) and not isinstance(tracker, UnspecializedPythonVariable)
+
+
+_CONVERTERS = frozenset({torch.as_tensor, torch.tensor, torch.asarray, torch.from_numpy, isinstance, type})
+_ASYNC = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
 def _contains(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     """Torch 2.13 finds no constant among symbols."""
 
@@ -163,6 +253,12 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
         *((owner, "call_method", _size_of_storage) for owner in (VariableTracker, UntypedStorageVariable)),
         (BuiltinVariable, "call_str", _text),
         (UserDefinedClassVariable, "call_function", _made),
+        (UserFunctionVariable, "call_function", _coroutine),
+        (UserFunctionVariable, "bind_args", _without_source),
+        (WrapperUserFunctionVariable, "call_function", _cached),
+        (BuiltinVariable, "call_function", _mixed),
+        (TorchInGraphFunctionVariable, "call_function", _mixed),
+        (TensorVariable, "call_method", _mixed_method),
         (BaseListVariable, "sq_contains", _contains),
         (BuiltinVariable, "call_isinstance", functools.partial(_comparison, isinstance)),
         (BuiltinVariable, "call_issubclass", functools.partial(_comparison, issubclass)),

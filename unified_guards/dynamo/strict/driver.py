@@ -17,10 +17,10 @@ from unified_guards.dynamo.strict.backend_call import call_of, mutated
 from unified_guards.dynamo.strict.hooks import hooks
 from unified_guards.dynamo.strict.known import MAKER, Extra, Known, Live
 from unified_guards.dynamo.strict.lookups import attributes
-from unified_guards.dynamo.strict.memory import memory, offsets
+from unified_guards.dynamo.strict.memory import leaves, memory, offsets
 from unified_guards.dynamo.strict.methods import functions, methods
 from unified_guards.dynamo.strict.reads import taken
-from unified_guards.dynamo.strict.specials import specials
+from unified_guards.dynamo.strict.specials import methods_of_tensors, specials
 from unified_guards.dynamo.strict.state import folds, imports, storages
 from unified_guards.dynamo.strict.values import keywords, orders, values
 from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source
@@ -34,9 +34,11 @@ RULES: tuple[Callable[[Known], Iterator[Extra]], ...] = (
     orders,
     keywords,
     memory,
+    leaves,
     offsets,
     attributes,
     specials,
+    methods_of_tensors,
     imports,
     folds,
     storages,

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from unified_guards.dynamo.strict.known import WRAPPERS, Extra, Known, mro_of, order_of, own_of, same_value
+from unified_guards.dynamo.strict.methods import dunders
 from unified_guards.dynamo.strict.reads import Asked, can_change
 from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.ir import Access, Source, Test, guard
@@ -101,6 +102,17 @@ class Lookups:
                 for name in ("__code__", "__defaults__", "__kwdefaults__"):
                     place = source.child(Access.ATTR, name)
                     yield Extra(same_value(place, getattr(function, name)), source, "the arguments of a function")
+
+    def cells(self) -> Iterator[Extra]:
+        """That functions which have no source in the set find the same in their cells."""
+        for function in self.known.reads.cells.values():
+            if _is_of_torch(function.__module__) or (source := self.known_sources.of(function)) is None:
+                continue
+            for at, cell in enumerate(function.__closure__ or ()):
+                with contextlib.suppress(ValueError):  # an empty one
+                    place = source.child(Access.FUNC_CLOSURE).child(Access.TUPLE_ITEM, at)
+                    place = place.child(Access.ATTR, "cell_contents")
+                    yield Extra(same_value(place, cell.cell_contents), source, "what a function has in its cells")
 
     def _value(self, asked: Asked) -> Any:
         if asked.value is not MISSING or asked.source is None:
@@ -200,6 +212,8 @@ class Lookups:
                 source = source.child(Access.ATTR, WRAPPERS[type(value)])
                 value = getattr(value, WRAPPERS[type(value)])
             yield Extra(same_value(source, value), place, _FOUND)
+            if type(value) is types.FunctionType and id(value.__code__) in self.known.traced:
+                yield from dunders(self.known, source, value, place)
 
     # -- names of builtins ---------------------------------------------------------------------------------------------
 
@@ -345,3 +359,4 @@ def attributes(known: Known) -> Iterator[Extra]:
     yield from lookups.builtins()
     yield from lookups.kinds()
     yield from lookups.unbound()
+    yield from lookups.cells()

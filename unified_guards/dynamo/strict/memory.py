@@ -1,6 +1,6 @@
 """Rules: inputs share the memory that they shared, and begin in it where they began.
 
-Entry points: :func:`memory`, :func:`offsets`; :func:`tensor_guard`.
+Entry points: :func:`memory`, :func:`leaves`, :func:`offsets`; :func:`tensor_guard`.
 """
 
 from __future__ import annotations
@@ -60,6 +60,14 @@ def memory(known: Known) -> Iterator[Extra]:
         yield from _of_one_storage(group)
         if known.call is not None and known.call.cached and len(group) > 1:
             yield from _overlap(group)
+
+
+def leaves(known: Known) -> Iterator[Extra]:
+    """That inputs that require gradients and are written to are leaves, or are not: to a leaf code writes otherwise."""
+    for each in _inputs(known):
+        if each.written and each.tensor.requires_grad:
+            place = each.source.child(Access.ATTR, "is_leaf")
+            yield Extra(guard(Test.DEEP_EQUALS, (place,), (each.tensor.is_leaf,)), each.source, "a leaf is written to")
 
 
 def _of_one_storage(group: list[_Input]) -> Iterator[Extra]:

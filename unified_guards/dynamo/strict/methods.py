@@ -1,10 +1,11 @@
 """Rules: the methods and functions that Dynamo inlined are as they were.
 
-Entry points: :func:`methods`, :func:`functions`.
+Entry points: :func:`methods`, :func:`functions`, :func:`dunders`.
 """
 
 from __future__ import annotations
 
+import copy
 import types
 import weakref
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from unified_guards.guards.names import name_at
 _CALLS_FORWARD = (nn.Module.__call__, nn.Module._call_impl)
 
 
-def _dunders(known: Known, source: Source, function: types.FunctionType, place: Source) -> Iterator[Extra]:
+def dunders(known: Known, source: Source, function: types.FunctionType, place: Source) -> Iterator[Extra]:
     """That a function that was inlined still has its code, and defaults that are constants."""
     place_of_code, code = source.child(Access.FUNC_CODE), function.__code__
     if guard(Test.IS, (place_of_code,), (id(code), name_at(id(code)))) not in known.guard_set:
@@ -43,12 +44,7 @@ def _dunders(known: Known, source: Source, function: types.FunctionType, place: 
     ):
         if defaults is not None and is_constant(defaults):
             below = source.child(access)
-            yield Extra(guard(Test.DEEP_EQUALS, (below,), (_copied(defaults),)), place, "defaults of a function")
-
-
-def _copied(defaults: Any) -> Any:
-    """Defaults by keyword are a dict, which may be changed in place."""
-    return dict(defaults) if type(defaults) is dict else defaults
+            yield Extra(guard(Test.DEEP_EQUALS, (below,), (copy.deepcopy(defaults),)), place, "defaults of a function")
 
 
 class _Methods:
@@ -99,7 +95,7 @@ class _Methods:
         if type(value) in WRAPPERS:
             source = source.child(Access.ATTR, WRAPPERS[type(value)])
         yield Extra(same_object(source, function), place, "a method of a class")
-        yield from _dunders(self.known, source, function, place)
+        yield from dunders(self.known, source, function, place)
 
 
 def methods(known: Known) -> Iterator[Extra]:
@@ -122,4 +118,4 @@ def functions(known: Known) -> Iterator[Extra]:
         function = known.live(source)
         function = getattr(function, "__func__", function)
         if type(function) is types.FunctionType and id(function.__code__) in known.traced:
-            yield from _dunders(known, source, function, place)
+            yield from dunders(known, source, function, place)

@@ -24,6 +24,7 @@ import torch
 from torch._dynamo.side_effects import SideEffects
 from torch._dynamo.source import SkipGuardSource
 from torch._dynamo.symbolic_convert import InliningInstructionTranslator, InstructionTranslatorBase
+from torch._dynamo.variables import builder
 from torch._dynamo.variables.base import VariableTracker
 from torch._dynamo.variables.builtin import BuiltinVariable
 from torch._dynamo.variables.dicts import ConstDictVariable
@@ -80,6 +81,7 @@ class Reads:
         imports: names of modules that were imported.
         folds: functions that were called with constants, and these, where the result is one, too.
         unbound: functions that do not take the arguments that they were called with.
+        cells: functions with cells that Dynamo inlined without a source.
         storages: torch's sources of tensors whose memory was measured.
     """
 
@@ -94,6 +96,7 @@ class Reads:
         self.imports: dict[str, None] = {}
         self.folds: dict[object, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
         self.unbound: dict[int, types.FunctionType] = {}
+        self.cells: dict[int, types.FunctionType] = {}
         self.storages: dict[int, Any] = {}
 
 
@@ -377,6 +380,8 @@ def _measured(original: Callable[..., Any], wanted: Callable[[], bool]) -> Calla
 def _bound(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     @functools.wraps(original)
     def bind_args(self: Any, parent: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and self.source is None and type(self.fn) is types.FunctionType and self.fn.__closure__:
+            _of(parent).cells.setdefault(id(self.fn), self.fn)
         try:
             return original(self, parent, *args, **kwargs)
         except Exception:
@@ -385,6 +390,16 @@ def _bound(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable
             raise
 
     return bind_args
+
+
+def _closure(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Torch guards no class that it comes to by a closure: it takes each for the ``__class__`` of ``super()``."""
+
+    @functools.wraps(original)
+    def is_from_closure_source(source: Any) -> bool:
+        return not wanted() and bool(original(source))
+
+    return is_from_closure_source
 
 
 def _missed(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
@@ -436,6 +451,7 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
         (ConstDictVariable, "getitem_const_raise_exception_if_absent", _missed),
         (InstructionTranslatorBase, "load_builtin_from_argval", _builtin),
         (BuiltinVariable, "call_function", _called),
+        (builder, "is_from_closure_source", _closure),
         (InliningInstructionTranslator, "get_globals_source_and_value", _global),
         (BuiltinVariable, "call_isinstance", functools.partial(_comparison, of_classes=False)),
         (BuiltinVariable, "call_issubclass", functools.partial(_comparison, of_classes=True)),

@@ -2,7 +2,8 @@
 
 ``if x`` asks the class of ``x`` for ``__bool__``, then for ``__len__``; a class that has neither may be given one.
 Which classes took part in such operations, ``reads.py`` notes. Which names were looked up, the instructions of the code
-that was traced say, and the functions that it calls. Entry point: :func:`specials`.
+that was traced say, and the functions that it calls. Entry points: :func:`specials`,
+:func:`methods_of_tensors`.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import operator
 import sys
 from collections.abc import Iterator
 
-from unified_guards.dynamo.strict.known import Extra, Known
+import torch
+
+from unified_guards.dynamo.strict.known import Extra, Known, own_of, same_value
 from unified_guards.dynamo.strict.lookups import Lookups
 from unified_guards.dynamo.strict.reads import can_change
+from unified_guards.guards.ir import Access, Source, Test, guard
 
 _ITERATION = ("__iter__", "__next__", "__getitem__", "__len__", "__length_hint__")
 _COMPARISON = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
@@ -86,6 +90,9 @@ _FUNCTIONS: dict[str, tuple[str, ...]] = {
     "getitem": ("__getitem__", "__missing__"),
     "contains": ("__contains__", *_ITERATION),
 }
+_OF_TORCH = (torch.Tensor, torch.nn.Parameter)
+#: What AOTAutograd calls of a class of tensors while it traces.
+_OF_SUBCLASSES = ["__torch_dispatch__", "__tensor_flatten__", "__tensor_unflatten__"]
 _OWN_NAMES = {"abs", "hash", "round", "pow", "floor", "ceil", "trunc", "index", "dir", "format"}
 _OPERATORS = frozenset(name for name in vars(operator) if f"__{name.strip('_')}__" in vars(operator))
 
@@ -140,3 +147,22 @@ def specials(known: Known) -> Iterator[Extra]:
             yield from lookups.special(kind, ["__new__", "__init__"])
         if _is_of_a_user(type(kind)):
             yield from lookups.special(type(kind), ["__call__"])
+    for kind in {type(tensor): None for tensor in known.tensors.values()}:
+        if _is_of_a_user(kind):
+            yield from lookups.special(kind, _OF_SUBCLASSES)
+
+
+def methods_of_tensors(known: Known) -> Iterator[Extra]:
+    """That ``torch.Tensor`` has no other methods: Dynamo does not look them up.
+
+    Its own attributes that the code names are compared. Most methods are of a base that cannot be changed: one that
+    comes to hide such a method is one attribute more.
+    """
+    kinds = {each for tensor in known.tensors.values() for each in type(tensor).__mro__ if each in _OF_TORCH}
+    named = {*_names(known), *(name for code in known.codes for name in code.co_names)} if kinds else set()
+    for kind in filter(kinds.__contains__, _OF_TORCH):
+        place, own = Source.frame().child(Access.CONSTANT, kind), own_of(kind)
+        content = place.child(Access.TYPE_DICT)
+        yield Extra(guard(Test.DICT_LENGTH, (content,), (len(own),)), place, "the attributes of tensors")
+        for name in sorted(named & own.keys()):
+            yield Extra(same_value(content.child(Access.DICT_ITEM, name), own[name]), place, "a method of tensors")
