@@ -5,11 +5,8 @@ Entry points: :func:`share`, :class:`Judge`.
 
 from __future__ import annotations
 
-import sys
-import warnings
-
 from unified_guards import config
-from unified_guards._environment import Problem, share_to_verify
+from unified_guards._environment import Problem, share_to_verify, warn
 from unified_guards.errors import GuardDisagreement
 from unified_guards.statistics import tally
 
@@ -23,15 +20,8 @@ def share() -> float:
         return found
     if str(found) not in _warned_of:
         _warned_of.add(str(found))
-        _warn(str(found))
+        warn(str(found), 3)
     return 0.0
-
-
-def _warn(message: str) -> None:
-    try:
-        warnings.warn(message, stacklevel=3)
-    except Warning:  # warnings are errors here; neither importing torch nor a check may fail by one
-        print(message, file=sys.stderr)
 
 
 _BUG = "This is a bug in unified_guards: please report it with the program"
@@ -83,4 +73,4 @@ class Judge:
         if not self.warned:
             self.warned = True
             tally.disagreements.append(message)
-            _warn(f"{message} {consequence}")
+            warn(f"{message} {consequence}", 3)

@@ -135,7 +135,7 @@ def _script(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any], li
     name, *own = arguments.script[1:] if is_module else arguments.script
     program = compare.Program(name, own, is_module)
     try:
-        comparison = compare.Comparison(program, compare.measure(program, arguments.rounds or 1))
+        comparison = compare.Comparison(program, compare.measure(program, arguments.rounds))
     except compare.ProgramFailed as error:
         return error.status, str(error), {}, []
     has_figures = comparison.nothing_to_compare() is None

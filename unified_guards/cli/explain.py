@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from pathlib import Path
 
 from unified_guards.cli.run import add_program, missing, run_program
@@ -23,6 +22,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_program(parser)
 
 
+_OWN = ("--html", "--function")
+
+
+def _misplaced(arguments: argparse.Namespace) -> str | None:
+    """What to tell a user who gives options of this command after the program; None where nobody does.
+
+    A ``--`` behind the program says that what follows is for the program, and is not passed on.
+    """
+    own = arguments.arguments
+    if own[:1] == ["--"]:
+        del own[0]
+        return None
+    if arguments.given[-len(own) - 1] == "--":  # some versions of argparse leave it out
+        return None
+    until = own.index("--") if "--" in own else len(own)
+    at = next((at for at, text in enumerate(own[:until]) if text.partition("=")[0] in _OWN), None)
+    if at is None:
+        return None
+    options = own[at : at + (1 if "=" in own[at] else 2)]
+    rest = own[:at] + own[at + len(options) :]
+    program = [*(["-m"] if arguments.is_module else []), arguments.program]
+    first = " ".join(["python -m unified_guards explain", *options, *program, *rest])
+    theirs = " ".join(["python -m unified_guards explain", *program, "--", *own])
+    return (
+        f"{options[0].partition('=')[0]} comes before the program, what comes after it is the program's own. "
+        f"Run: {first} (or, if it is meant for the program: {theirs})"
+    )
+
+
 def _run(arguments: argparse.Namespace) -> int:
     """Runs the program; its exit status."""
     try:
@@ -35,15 +63,15 @@ def _run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted: the report is on what was compiled until then", file=sys.stderr)
         return 130
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:  # whatever it is, the report follows
+        sys.excepthook(type(error), error, error.__traceback__)
         return 1
     return 0
 
 
 def main(arguments: argparse.Namespace) -> int:
     """Runs the program, and reports."""
-    problem = missing(arguments.program, is_module=arguments.is_module)
+    problem = missing(arguments.program, is_module=arguments.is_module) or _misplaced(arguments)
     if problem is not None:
         arguments.error(problem)
     page = Path(arguments.html).resolve()  # now: the program may change the working directory
