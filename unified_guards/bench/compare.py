@@ -23,7 +23,7 @@ from unified_guards.bench.verdict import Cost, Judgement, judge, percent
 _BACKENDS = ("torch", "unified")
 _WORDS = {"torch": "torch's guards", "unified": "unified guards"}
 _MOST_FRAMES = 10
-#: A program is run in this many rounds if the first round, one run with each kind of guards, took at most these seconds.
+#: A program is run in this many rounds if the first round, one run with each kind of guards, took these seconds.
 _MORE_ROUNDS = ((15.0, 3), (45.0, 2))
 
 
@@ -285,8 +285,10 @@ class Comparison:
             lookups = f"Lookups take {format_number(saved)} µs less per call, {in_all:.3g} s less in {calls:,} calls."
             building = self.unified.build_s - self.torch.build_s
             earned = int(building * 1e6 / saved) + 1
-            yield lookups if building <= 0 else (
-                f"{lookups} Building them took {building:.3f} s more, once: earned back after {earned:,} calls."
+            yield (
+                lookups
+                if building <= 0
+                else (f"{lookups} Building them took {building:.3f} s more, once: earned back after {earned:,} calls.")
             )
         breaks = self.of["unified"][0]["graph_breaks"]
         if breaks:
@@ -311,7 +313,8 @@ class Comparison:
             return
         yield from found.lines()
         calls = format_number(self.torch.calls_per_step)
-        yield f"A step lasts from one call of {self.torch.begins_with} to the next; calls of compiled code in it: {calls}."
+        name = self.torch.begins_with
+        yield f"A step lasts from one call of {name} to the next; calls of compiled code in it: {calls}."
         if found.torch.rest is None or found.unified.rest is None:
             yield (
                 "What the rest of its calls takes is not known: they have several graphs, with code of yours in "

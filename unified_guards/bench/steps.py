@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import itertools
 import sys
 import threading
 import types
@@ -81,9 +82,7 @@ def steps_of(calls: Sequence[Call]) -> Steps | None:
     # A program may end, or begin, in the middle of a step.
     first = next((key for key, count in often.items() if count <= fewest * 1.2), None)
     at = [number for number, call in enumerate(calls) if call.key == first]
-    whole = [
-        (begin, end) for begin, end in zip(at, at[1:], strict=False) if calls[begin].epoch == calls[end].epoch
-    ]
+    whole = [(begin, end) for begin, end in itertools.pairwise(at) if calls[begin].epoch == calls[end].epoch]
     if first is None or len(whole) < _FEWEST:
         return None
     inside = collections.Counter(call.key for begin, end in whole for call in calls[begin:end])
@@ -112,14 +111,19 @@ class Clock:
         timed: those that were timed, by what was called.
         is_timing: whether calls and their graphs are timed now.
         names: what is called, for people.
+
+    Args:
+        compilations: how many there have been: a step in which there was one counts for nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compilations: Callable[[], int] = lambda: 0) -> None:
         self.calls = 0
         self.begun: collections.deque[Call] = collections.deque(maxlen=_MOST_CALLS)
         self.timed: dict[Hashable, collections.deque[Timed]] = {}
         self.is_timing = False
         self.names: dict[Hashable, str] = {}
+        self._compilations = compilations
+        self._known_compilations = 0
         self._epoch = 0
         self._thread = threading.get_ident()
         self._is_inside = self._is_in_graph = False
@@ -160,8 +164,9 @@ class Clock:
 
         Unified guards are installed first, if at all: they have to see torch's own code.
         """
-        for function in (self.begins, self.ends, self._run):
-            torch_frames.skip_code(function.__func__.__code__)  # type: ignore[attr-defined]
+        functions: tuple[Any, ...] = (self.begins, self.ends, self._run)
+        for function in functions:
+            torch_frames.skip_code(function.__code__)
         original = torch_frames.OptimizeContext.__call__
         call_of_modules = vars(torch_frames.OptimizedModule).get("__call__")
         if call_of_modules is not None:
@@ -186,8 +191,8 @@ class Clock:
     def _give(self, function: types.FunctionType, name: str | None) -> None:
         """Has the code of a function ask the clock first. Without a name it is the call of any module."""
         code = function.__code__
-        arguments = tuple(inspect.getargs(code))
-        names = (*arguments[0], *filter(None, arguments[1:]))
+        arguments = inspect.getargs(code)
+        names = (*arguments.args, *filter(None, (arguments.varargs, arguments.varkw)))
         own = types.FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
 
         if name is not None and names == ("args", "kwargs"):
@@ -228,6 +233,10 @@ class Clock:
             return result
         finally:
             self._is_inside = False
+            compilations = self._compilations()
+            if compilations != self._known_compilations:
+                self._known_compilations = compilations
+                self.disturb()
             self.ends()
 
     # ---- graphs ------------------------------------------------------------------------------------------------------

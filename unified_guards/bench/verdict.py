@@ -2,16 +2,21 @@
 
 Two things are known: the parts (guards, and the rest of the calls beside the graphs), each measured by itself, and the
 whole step, which holds everything and varies more than the parts take. Where they do not agree, that is said. Entry
-points: :class:`Cost`, :func:`judge`.
+points: :class:`Cost`, :func:`judge`, :func:`lines_of_explained`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Literal
 
 from unified_guards.bench.runner import format_number
+
+if TYPE_CHECKING:
+    from unified_guards.bench.steps import Clock
+    from unified_guards.report.explain import Report
 
 Verdict = Literal["worth it", "hardly worth it", "not worth it"]
 
@@ -46,6 +51,14 @@ class Cost:
     def range(self) -> tuple[float, float]:
         """The least and the greatest of the medians."""
         return min(self.medians), max(self.medians)
+
+    @property
+    def spread(self) -> float:
+        """How far the medians lie apart; where there are some, their middle half."""
+        if len(self.medians) < 4:
+            return max(self.medians) - min(self.medians)
+        low, _, high = quantiles(self.medians, n=4, method="inclusive")
+        return high - low
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +125,7 @@ class Judgement:
         if self.exceeds:
             return f"{told.capitalize()}, which is more than these parts: what runs between the lookups is faster, too."
         if abs(self.by_step) <= self.noise or abs(self.by_step - self.by_parts) > _CLOSE:
-            varies = f"medians of half a run lie {percent(self.noise)} apart with the same guards"
+            varies = f"with the same guards, medians of half a run vary by {percent(self.noise)}"
             return f"{told.capitalize()}; {varies}, so that the parts say it better than the whole."
         return f"{told.capitalize()}."
 
@@ -124,13 +137,44 @@ def verdict_on(saving: float) -> Verdict:
 
 def judge(torch: Cost, unified: Cost) -> Judgement:
     """Compares the costs of a step with torch's guards and with ours."""
-    ranges = [high - low for low, high in (torch.range, unified.range)]
     if torch.rest is None or unified.rest is None:
         saved = torch.guards - unified.guards
     else:
         saved = torch.overhead - unified.overhead
     by_step = (torch.step - unified.step) / torch.step
-    return Judgement(torch, unified, saved / torch.step, by_step, max(ranges) / torch.step)
+    return Judgement(torch, unified, saved / torch.step, by_step, max(torch.spread, unified.spread) / torch.step)
+
+
+#: A tree of torch's takes that many times as long in place, at most, as one check of many in a row.
+_COLDER = 5.0
+
+
+def lines_of_explained(clock: Clock, report: Report, program: str) -> Iterator[str]:
+    """The step of a program that was run with measured guards, and a verdict, for people.
+
+    Of torch's guards only the least time is known: of a check that follows another one at once.
+    """
+    measured = f"`python -m unified_guards bench --script {program}` measures a step with torch's guards and with ours."
+    steps = clock.steps()
+    checked = [(frame.costs, frame.counts[0]) for frame in report.frames if frame.costs is not None]
+    per_step = 0.0 if steps is None else sum(steps.calls.values()) / clock.calls
+    ours = per_step * sum((costs.in_place_ns or 0) * checks for costs, checks in checked) / 1000
+    theirs = per_step * sum((costs.torch_ns or 0) * checks for costs, checks in checked) / 1000
+    if steps is None or not ours or not theirs:
+        yield f"How long a step takes is not known: too few calls were made without a compilation. {measured}"
+        return
+    step, beside = median(steps.us), clock.beside_us(steps)
+    shares = f"guards take {micros(ours)} of it ({percent(ours / step)})"
+    if beside is not None:
+        rest = max(0.0, beside - ours)
+        shares += f", the rest of its calls {micros(rest)} ({percent(rest / step)})"
+    yield f"A step, from one call of {clock.names[steps.key]} to the next: {micros(step)} while measured; {shares}."
+    # Of the step that it would be with torch's guards.
+    before = step - ours + theirs
+    least, most = (theirs - ours) / before, (_COLDER * theirs - ours) / before
+    known = verdict_on(least) if least >= WORTH or verdict_on(most) == "not worth it" else None
+    said = f"Torch's guards take at least {micros(theirs)} ({percent(theirs / before)} of such a step)"
+    yield f"{said}{'' if known is None else f': {known}'}. {measured}"
 
 
 def percent(share: float) -> str:
@@ -148,4 +192,4 @@ def _shorter(share: float) -> str:
     return "shorter" if share >= 0 else "longer"
 
 
-__all__ = ["Cost", "Judgement", "Verdict", "judge", "micros", "percent", "verdict_on"]
+__all__ = ["Cost", "Judgement", "Verdict", "judge", "lines_of_explained", "micros", "percent", "verdict_on"]

@@ -78,12 +78,17 @@ def main(arguments: argparse.Namespace) -> int:
     if not page.parent.is_dir():
         arguments.error(f"--html {arguments.html}: there is no folder {page.parent}")
     import unified_guards
+    from unified_guards.bench.steps import Clock
+    from unified_guards.bench.verdict import lines_of_explained
     from unified_guards.dynamo import measure
     from unified_guards.report.explain import report_of
 
     os.environ["UNIFIED_GUARDS_PROFILE"] = "1"
-    measure.compiled = []
+    made_so_far = measure.compiled = []
     unified_guards.install()
+    clock = Clock(lambda: len(made_so_far))
+    clock.is_timing = True
+    clock.install()
     status = _run(arguments)
     wanted = arguments.function
     made = [each for each in measure.compiled if wanted in (None, each.code.co_name)]
@@ -97,5 +102,7 @@ def main(arguments: argparse.Namespace) -> int:
         print(f"\nunified_guards explain: {why}.", file=sys.stderr)
         return status or 1
     report = report_of(os.path.basename(arguments.program), made)
-    print(f"\n{report.summary()}\n\nwritten: {report.to_html(page)}")
+    program = " ".join([*(["-m"] if arguments.is_module else []), arguments.program, *arguments.arguments])
+    step = "\n".join(lines_of_explained(clock, report, program))
+    print(f"\n{report.summary()}\n\n{step}\n\nwritten: {report.to_html(page)}")
     return status
