@@ -22,9 +22,9 @@ process of its own, on one thread. With it, your own program is run so, once in 
   python -m unified_guards bench --script -m package.module
 
 A step of your program lasts from one call of a compiled function to its next call. What is printed is how long it
-takes, how much of it is guards and how much the rest of the calls of compiled code, with torch's guards and with unified
-ones, and a verdict: worth it (5 % of the step or more), hardly (1 %), or not. A program that ends soon is run up to six
-times.
+takes, how much of it is guards and how much the rest of the calls of compiled code, with torch's guards and with
+unified ones, and a verdict: worth it (5 % of the step or more), hardly (1 %), or not. A program that ends soon is run
+up to six times.
 
 "In place" is what a program pays: the guards' memory is cold because the model has just run. Both figures include the
 same part of a microsecond of the profiler's. A program has to call compiled code at least six times after the last
