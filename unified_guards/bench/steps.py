@@ -77,7 +77,8 @@ class Steps:
 def steps_of(calls: Sequence[Call]) -> Steps | None:
     """The steps among these calls; None where there are too few."""
     counts = collections.Counter(call.key for call in calls)
-    often = {key: count for key, count in counts.items() if count * _RARELY > max(counts.values())}
+    least = max(_FEWEST, max(counts.values(), default=0) // _RARELY)
+    often = {key: count for key, count in counts.items() if count > least}
     fewest = min(often.values(), default=0)
     # A program may end, or begin, in the middle of a step.
     first = next((key for key, count in often.items() if count <= fewest * 1.2), None)
