@@ -13,7 +13,12 @@ import unified_guards.bench.workloads  # noqa: F401  (registers them)
 from unified_guards import __main__ as command_line
 from unified_guards.bench import compare, plots, runner
 from unified_guards.bench.compare import Comparison, Program
+from unified_guards.bench.registry import WORKLOADS
 from unified_guards.bench.script import attribute
+from unified_guards.bench.steps import Call, steps_of
+from unified_guards.bench.verdict import Cost, judge
+from unified_guards.cli import bench
+from unified_guards.dynamo import dispatch
 
 from . import harness
 
@@ -38,6 +43,16 @@ for _ in range(int(sys.argv[1])):
 print("printed by the program")
 """
 
+#: Two functions, each called thirty times, each of one graph.
+ONE_GRAPH = """
+import torch
+first = torch.compile(lambda x: x + 1, backend="eager")
+second = torch.compile(torch.nn.Linear(3, 3), backend="eager")
+with torch.no_grad():
+    for _ in range(30):
+        second(first(torch.ones(3)))
+"""
+
 
 class TestScript:
     @pytest.fixture(scope="class")
@@ -46,7 +61,7 @@ class TestScript:
         """A program whose function is compiled in two parts and called forty times: the process, and its JSON."""
         folder = tmp_path_factory.mktemp("program")
         (folder / "program.py").write_text(PROGRAM)
-        done = run("--json", str(folder / "out.json"), "--script", str(folder / "program.py"), "40")
+        done = run("--rounds", "1", "--json", str(folder / "out.json"), "--script", str(folder / "program.py"), "40")
         return done, json.loads((folder / "out.json").read_text())
 
     def test_exit_status(self, measured: Any) -> None:
@@ -76,11 +91,49 @@ class TestScript:
         assert "halves (program.py:4) [0/0]" in said
         assert "lookups in all, 40 calls (ms)" in said
 
+    def test_steps_are_found_between_calls_and_none_that_was_measured_counts(self, measured: Any) -> None:
+        for sample in measured[1]["samples"]:
+            assert sample["step"]["begins_with"] == "halves"
+            assert sample["step"]["calls"] == 1
+            assert 0 < sample["step"]["number"] < 30
+
+    def test_rest_of_calls_with_several_graphs_is_not_known(self, measured: Any) -> None:
+        assert [sample["step"]["beside_us"] for sample in measured[1]["samples"]] == [None, None]
+        assert "What the rest of its calls takes is not known: they have several graphs" in measured[0].stdout
+
+    def test_verdict_is_given(self, measured: Any) -> None:
+        verdict = measured[1]["step"]["verdict"]
+        assert f"{verdict.capitalize()}: guards are " in measured[0].stdout
+        assert "A step lasts from one call of halves to the next" in measured[0].stdout
+
     def test_graph_breaks_are_told(self, measured: Any) -> None:
         assert "Graph breaks: 1." in measured[0].stdout
 
     def test_output_of_the_program_is_not_mixed_in(self, measured: Any) -> None:
         assert "printed by the program" not in measured[0].stdout + measured[0].stderr
+
+    def test_calls_go_straight_to_their_graph_while_they_are_measured(self, tmp_path: Path) -> None:
+        (tmp_path / "program.py").write_text(ONE_GRAPH)
+        done = run("--rounds", "1", "--json", str(tmp_path / "out.json"), "--script", str(tmp_path / "program.py"))
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "out.json").read_text())
+        torchs, ours = found["samples"]
+        assert torchs["short_ways"] == 0
+        # All but the two first, which compile, and those under the profiler, which go torch's way.
+        assert not dispatch.is_known() or ours["short_ways"] == 60 - 2 - ours["measured_calls"]
+        assert found["step"]["calls"] == 2
+        assert 0 <= found["step"]["torch"]["rest"] < found["step"]["torch"]["step"]
+
+    def test_short_program_is_run_more_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(compare, "_run", lambda _, backend: {"backend": backend, "frames": [1]})
+        order = [one["backend"] for one in compare.measure(Program("train.py", []), rounds=None)]
+        assert order == ["torch", "unified", "unified", "torch", "torch", "unified"]
+
+    def test_long_program_is_run_once_with_each_kind_of_guards(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(compare, "_run", lambda _, backend: {"backend": backend, "frames": [1]})
+        monkeypatch.setattr(compare, "_MORE_ROUNDS", ((-1.0, 3),))
+        order = [one["backend"] for one in compare.measure(Program("train.py", []), rounds=None)]
+        assert order == ["torch", "unified"]
 
     def test_module(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "as_module.py").write_text("import sys\nassert sys.argv[1:] == ['--own', 'flag']\n")
@@ -107,6 +160,7 @@ class TestScript:
         assert done.returncode == 1
         assert "ValueError: from the program" in done.stderr
         assert "line 2, in fail" in done.stderr
+        assert "runpy" not in done.stderr and "unified_guards/" not in done.stderr
         assert "ended with exit status 1, with torch's guards" in done.stderr
 
     @pytest.mark.parametrize(
@@ -135,6 +189,7 @@ def sample(backend: str, *frames: tuple[str, int, float], **facts: Any) -> dict[
         for at, lookups, micros in frames
     ]
     good = {"backend": backend, "calls": 100, "measured_calls": 10, "frames": found, "graph_breaks": 0}
+    good |= {"step": None, "short_ways": 0}
     return good | {"frames_left": {}, "lifted": len(found) if backend == "unified" else 0, "gave_up": None} | facts
 
 
@@ -148,7 +203,7 @@ class TestComparison:
             sample("torch", ("0/0", 20, 7.0), ("1/0", 10, 6.0)), sample("unified", ("0/0", 20, 2.0), ("1/0", 10, 1.0))
         )
         assert (found.torch.lookups_per_call, found.torch.us_per_call, found.saved_us) == (3, 20, 15)
-        assert "save 15.0 µs per call, 0.0015 s in 100 calls." in str(found)
+        assert "Lookups take 15.0 µs less per call, 0.0015 s less in 100 calls." in str(found)
         assert "UNIFIED_GUARDS=1 python train.py --fast" in str(found)
 
     def test_rounds_give_medians(self) -> None:
@@ -157,7 +212,7 @@ class TestComparison:
 
     def test_nothing_saved_is_said(self) -> None:
         said = str(compared(sample("torch", ("0/0", 10, 1.0)), sample("unified", ("0/0", 10, 3.0))))
-        assert "save nothing here: a call takes 2.0 µs more" in said
+        assert "save nothing here: the lookups of a call take 2.0 µs more" in said
         assert "UNIFIED_GUARDS=1" not in said
 
     def test_building_is_earned_back(self) -> None:
@@ -185,6 +240,66 @@ class TestComparison:
         assert said in (found.nothing_to_compare() or "")
         assert found.as_dict()["saved_us_per_call"] is None
         assert str(found) == found.nothing_to_compare()
+
+
+class TestVerdict:
+    def told(self, torch: Cost, unified: Cost) -> str:
+        return "\n".join(judge(torch, unified).lines())
+
+    def test_guards_that_are_nothing_of_a_step(self) -> None:
+        said = self.told(Cost(50_000, (49_900, 50_100), 100, 10), Cost(50_000, (49_900, 50_100), 10, 1))
+        assert "Not worth it: guards are 0.2 % of your step of 50,000 µs" in said
+
+    def test_guards_and_calls_that_are_much_of_a_step(self) -> None:
+        found = judge(Cost(1000, (990, 1010), 200, 100), Cost(720, (710, 730), 20, 5))
+        assert (found.verdict, found.by_parts) == ("worth it", 0.275)
+        assert "Together that saves 28 % of a step, and the whole step is 28 % shorter." in "\n".join(found.lines())
+
+    def test_a_little_is_hardly_worth_it(self) -> None:
+        assert judge(Cost(1000, (990, 1010), 30, None), Cost(980, (970, 990), 5, None)).verdict == "hardly worth it"
+
+    def test_a_step_that_waits_for_something_else_is_no_shorter(self) -> None:
+        found = judge(Cost(1000, (999, 1001), 200, 0), Cost(1000, (999, 1001), 20, 0))
+        assert found.verdict == "not worth it"
+        assert "it waits for something else meanwhile" in "\n".join(found.lines())
+
+    def test_a_step_that_is_much_shorter_than_its_parts_say_is_believed(self) -> None:
+        found = judge(Cost(1000, (999, 1001), 20, 0), Cost(800, (799, 801), 10, 0))
+        assert found.verdict == "worth it"
+        assert "more than these parts" in "\n".join(found.lines())
+
+    def test_steps_that_vary_by_more_than_is_saved_do_not_contradict_it_without_a_word(self) -> None:
+        said = self.told(Cost(1000, (900, 1100), 80, 0), Cost(1010, (900, 1100), 10, 0))
+        assert "medians of half a run vary by 20 %, so that the parts say it better than the whole" in said
+        assert "the whole step is 1.0 % longer" in said
+
+    def test_lookups_that_are_faster_while_the_step_is_not_are_explained(self) -> None:
+        sides = [
+            {"workload": "w", "backend": backend, "memory": False, "lookup_us": lookup, "step_us": 1000.0}
+            for backend, lookup in (("torch", 100.0), ("unified", 10.0))
+        ]
+        (said,) = bench._words(runner.summarise(sides))
+        assert said == "w: lookups are 10.0x as fast and the whole step 1.00x, because guards are 10 % of it."
+
+
+class TestSteps:
+    def steps(self, keys: str, broken: int | None = None) -> Any:
+        return steps_of([Call(key, at * 1000, at >= (broken or 10**6)) for at, key in enumerate(keys)])
+
+    def test_begin_with_what_is_called_first_of_what_is_called_the_least_often(self) -> None:
+        found = self.steps("abb" * 5)
+        assert (found.key, found.us, found.calls) == ("a", [3.0] * 4, {"a": 1, "b": 2})
+
+    def test_do_not_begin_with_what_is_hardly_ever_called(self) -> None:
+        found = self.steps("e" + "ab" * 60 + "e")
+        assert (found.key, len(found.us)) == ("a", 59)
+
+    def test_with_a_compilation_in_between_count_for_nothing(self) -> None:
+        assert len(self.steps("a" * 10, broken=5).us) == 8
+
+    def test_are_not_known_where_there_are_too_few(self) -> None:
+        assert self.steps("aaa") is None
+        assert self.steps("") is None
 
 
 class TestAttribution:
@@ -260,12 +375,10 @@ class TestWorkloads:
         assert done.stdout.split() == ["x_plus_y", "mlp", "encoder_12", "adamw_200"]
 
     def test_side_that_failed_is_a_dash(self) -> None:
-        from unified_guards.cli import bench
-
         good = {"workload": "mlp", "backend": "torch", "memory": False, "leaf_guards": 9, "lookups_per_step": 1}
         table = bench._table(runner.summarise([good | {"lookup_us": 4.0, "step_us": 9.0, "guard_build_s": 1.0}]))
         cells = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
-        assert cells == ["mlp", "9", "1", "4", "-", "-", "9", "-", "-"]
+        assert cells == ["mlp", "9", "1", "4", "-", "-", "9", "-", "44 % / -", "-"]
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------
@@ -289,6 +402,7 @@ class TestMistakes:
             (["--only", "mlp", "--script", "train.py"], "with --script there is only your program"),
             (["--rounds", "0"], "--rounds and --steps are 1 or more"),
             (["--json", "/no/such/folder/out.json"], "there is no folder '/no/such/folder'"),
+            (["--polt", "out.png"], "python -m unified_guards bench: error: unrecognized arguments: --polt out.png"),
             (["--plot", "out.pdf"], "--plot writes .png or .svg, and was given 'out.pdf'"),
         ],
     )
@@ -296,6 +410,12 @@ class TestMistakes:
         self, given: list[str], said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert said in self.said(capsys, *given)
+
+    def test_help_names_the_workloads(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            command_line.main(["bench", "--help"])
+        said = capsys.readouterr().out
+        assert all(f"  {name} " in said for name in WORKLOADS)
 
     @pytest.mark.parametrize(
         ("package", "given"), [("matplotlib", ["--plot", "out.png"]), ("transformers", ["--only", "qwen3_36"])]

@@ -259,7 +259,7 @@ class TestSwitches:
         monkeypatch.setenv("UNIFIED_GUARD_STRICT", "1")
         found = doctor._environment()
         assert found.state == "note"
-        assert "Nothing reads UNIFIED_GUARD_STRICT; there are UNIFIED_GUARDS, " in (found.remedy or "")
+        assert "UNIFIED_GUARD_STRICT. Did you mean UNIFIED_GUARDS_STRICT?" in (found.remedy or "")
 
     def test_verifying(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("UNIFIED_GUARDS_VERIFY", "1")
@@ -304,3 +304,33 @@ class TestSelfTest:
         found = doctor._self_test("no such device")
         assert found.state == "wrong"
         assert "RuntimeError" in found.found
+
+
+class TestCommandLine:
+    def said(self, *arguments: str) -> Any:
+        return harness.run_python("-m", "unified_guards", *arguments)
+
+    def test_version(self) -> None:
+        done = self.said("--version")
+        assert done.stdout.startswith(
+            f"unified_guards {unified_guards.__version__} (built for torch {torch.__version__}"
+        )
+
+    def test_usage_is_that_of_the_command(self) -> None:
+        done = self.said("doctor", "--jsno")
+        assert done.returncode == 2
+        assert "usage: python -m unified_guards doctor" in done.stderr
+        assert "python -m unified_guards doctor: error: unrecognized arguments: --jsno" in done.stderr
+
+    def test_error_of_a_program_is_shown_as_python_shows_it(self, tmp_path: Path) -> None:
+        program = tmp_path / "program.py"
+        program.write_text("try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise ValueError('mine')\n")
+        done, plain = self.said("run", str(program)), harness.run_python(str(program))
+        assert (done.returncode, done.stderr) == (plain.returncode, plain.stderr)
+
+    def test_error_in_a_program_is_shown_by_what_the_program_gives_for_that(self, tmp_path: Path) -> None:
+        program = tmp_path / "program.py"
+        shows = "sys.excepthook = lambda kind, error, trace: print(error, trace.tb_frame.f_code.co_filename)"
+        program.write_text(f"import sys\n{shows}\nraise ValueError('mine')\n")
+        done = self.said("run", str(program))
+        assert (done.returncode, done.stdout) == (1, f"mine {program}\n")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import _unified_guards_autoload
+from unified_guards import _environment, config
 
 from . import harness
 
@@ -183,3 +184,27 @@ def test_compiler_too_old(tmp_path: Path) -> None:
     said = _configure(tmp_path, old)
     assert "needs g++ 12 or newer and found 11" in said
     assert "CXX=g++-12" in said
+
+
+MISSPELT = {"UNIFIED_GUARDS_STRCT": "1"}
+TOLD = "nothing reads the environment variable UNIFIED_GUARDS_STRCT. Did you mean UNIFIED_GUARDS_STRICT?"
+
+
+@pytest.mark.parametrize("options", [[], ["-W", "error"]], ids=["warnings", "warnings are errors"])
+def test_variable_that_nothing_reads_is_told_once(options: list[str]) -> None:
+    program = "import unified_guards; unified_guards.install(); unified_guards.install(); print('goes on')"
+    done = harness.run_python(*options, "-c", program, environ=MISSPELT)
+    assert "goes on" in done.stdout, done.stderr
+    assert done.stderr.count(TOLD) == 1
+
+
+def test_variable_that_nothing_reads_is_told_by_a_command_before_it_does_anything(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("import sys; print('goes on', file=sys.stderr)")
+    done = harness.run_python("-m", "unified_guards", "run", str(tmp_path / "program.py"), environ=MISSPELT)
+    assert done.stderr == f"unified_guards: {TOLD}\ngoes on\n"
+
+
+def test_variables_that_are_read_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in config.variables():
+        monkeypatch.setenv(name, "0")
+    assert _environment.unknown_variables(config.variables()) == []

@@ -1,6 +1,6 @@
 """What the fuzzer of tests/fuzz does in a CI run, what its table of mutations covers, and that it can fail.
 
-UNIFIED_GUARDS_FUZZ_STEPS says how many steps; ``make fuzz`` goes on for as long as one likes.
+FUZZ_STEPS says how many steps; ``make fuzz`` goes on for as long as one likes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .fuzz import compiled, engine
 from .fuzz.catalogue import Catalogue
 from .fuzz.mutations import ROWS
 
-STEPS = int(os.environ.get("UNIFIED_GUARDS_FUZZ_STEPS", "150000"))
+STEPS = int(os.environ.get("FUZZ_STEPS", "150000"))
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 

@@ -333,7 +333,11 @@ def test_the_page_names_nothing_to_load(report, tmp_path):
 
 def explain(tmp_path: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     (tmp_path / "train.py").write_text(textwrap.dedent(script))
-    command = [sys.executable, "-m", "unified_guards", "explain", *arguments, "train.py", "--own", "7"]
+    return run_explain(tmp_path, *arguments, "train.py", "--own", "7")
+
+
+def run_explain(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "unified_guards", "explain", *arguments]
     env = {**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPATH": str(Path(__file__).parents[1])}
     return subprocess.run(command, cwd=tmp_path, env=env, text=True, capture_output=True, timeout=300, check=False)
 
@@ -362,6 +366,14 @@ def test_explain_reports_on_what_a_program_compiled_even_if_it_is_gone(tmp_path)
     assert "model" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
+def test_explain_says_what_a_step_costs_and_how_much_of_it_guards_are(tmp_path):
+    done = explain(tmp_path, SCRIPT.replace("range(4)", "range(40)"))
+    assert "A step, from one call of <lambda> to the next: " in done.stdout
+    assert "guards take " in done.stdout and "the rest of its calls " in done.stdout
+    assert "Torch's guards take at least " in done.stdout
+    assert "`python -m unified_guards bench --script train.py --own 7` measures" in done.stdout
+
+
 def test_explain_passes_on_the_exit_status_and_reports_all_the_same(tmp_path):
     done = explain(tmp_path, SCRIPT + "    sys.exit(3)\n")
     assert done.returncode == 3, done.stderr
@@ -380,6 +392,24 @@ def test_explain_names_the_functions_there_are_when_there_is_no_such_one(tmp_pat
     assert done.returncode == 1
     assert "no compiled function is named 'forwards'. Compiled were: <lambda>." in done.stderr
     assert not (tmp_path / "guards.html").exists()
+
+
+def test_explain_shows_errors_without_our_frames(tmp_path):
+    done = explain(tmp_path, SCRIPT + "    raise ValueError('the data is gone')\n")
+    assert "runpy" not in done.stderr and "unified_guards" not in done.stderr
+
+
+@pytest.mark.parametrize("given", [["--html", "f.html"], ["--html=f.html"]])
+def test_explain_refuses_its_options_behind_the_program(tmp_path, given):
+    (tmp_path / "train.py").write_text("print('ran')")
+    done = run_explain(tmp_path, "train.py", *given)
+    assert done.returncode == 2 and "ran" not in done.stdout
+    assert f"Run: python -m unified_guards explain {' '.join(given)} train.py (or" in done.stderr
+
+
+def test_explain_passes_on_what_comes_behind_two_dashes(tmp_path):
+    (tmp_path / "train.py").write_text("import sys; print(sys.argv[1:])")
+    assert "['--html', 'f.html']" in run_explain(tmp_path, "train.py", "--", "--html", "f.html").stdout
 
 
 def test_explain_says_so_when_nothing_was_compiled(tmp_path):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import unified_guards
+from unified_guards import _environment
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
     """A parser that knows every command by name and line, and the arguments of the one that is asked for."""
     about = (unified_guards.__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m unified_guards", description=about)
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         own = commands.add_parser(name, help=command.what)
@@ -45,6 +48,14 @@ def _parser(asked: str | None) -> argparse.ArgumentParser:
         if name == asked:
             importlib.import_module(command.module).add_arguments(own)
     return parser
+
+
+def _version() -> str:
+    """The version of the package, and what it was built for."""
+    build = importlib.util.find_spec("unified_guards._build")
+    built_for = None if build is None else importlib.import_module("unified_guards._build").TORCH_VERSION
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"unified_guards {unified_guards.__version__} (built for torch {built_for or 'none'}, Python {python})"
 
 
 def _import_all() -> str | None:
@@ -64,8 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given:
         _parser(None).print_help(sys.stderr)
         return 2
-    options = _parser(given[0]).parse_args(given)
+    options, unknown = _parser(given[0]).parse_known_args(given)
+    if unknown:  # argparse would show the usage of all commands
+        options.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.given = given
     command = COMMANDS[options.command]
+    if not command.works_anywhere:  # the doctor looks at them itself
+        _environment.tell_of_unknown_variables(lambda message: print(message, file=sys.stderr))
     problem = None if command.works_anywhere else _import_all()
     if problem is not None:
         print(f"{problem}\n`python -m unified_guards doctor` looks at everything at once.", file=sys.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 #: First Python that is supported, and first that is not.
@@ -30,6 +32,27 @@ NOT_BUILT = Problem(
     "the extension of unified_guards is not built in this environment",
     "Run: pip install --no-build-isolation . (in a checkout: make build)",
 )
+
+
+#: Says for which torch a wheel is built; wheels/torch_metadata.py reads it.
+FOR_BUILDING = "UNIFIED_GUARDS_FOR_TORCH"
+
+
+def unknown_variables(known: Sequence[str]) -> list[Problem]:
+    """Environment variables that look like ours and that nothing reads, each with the nearest that there is.
+
+    Args:
+        known: those that something reads (``config.variables()``).
+    """
+    found = sorted(name for name in os.environ if name.startswith(known[0].rstrip("S")) and name not in known)
+    return [Problem(f"nothing reads the environment variable {name}", _instead(name, known)) for name in found]
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    import difflib  # only where something is wrong
+
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {nearest[0]}?" if nearest else f"There are {', '.join(known)}."
 
 
 def is_set(name: str, default: str = "") -> bool:
@@ -93,6 +116,33 @@ def check() -> None:
     problem = wrong_python() or _wrong_torch() or _wrong_build()
     if problem is not None:
         raise ImportError(str(problem))
+
+
+def tell_of_unknown_variables(tell: Callable[[str], None]) -> None:
+    """Tells once of each environment variable that looks like ours and that nothing reads."""
+    # Imported here: config.py is written in terms of this module.
+    from unified_guards import config
+
+    for problem in unknown_variables(config.variables()):
+        if problem not in _told:
+            _told.add(problem)
+            tell(f"unified_guards: {problem}")
+
+
+_told: set[Problem] = set()
+
+
+def warn(message: str, stacklevel: int) -> None:
+    """Warns, and never raises: where warnings are errors, neither an import nor a check may fail by one.
+
+    Args:
+        message: what to say.
+        stacklevel: of ``warnings.warn``; this function is 1.
+    """
+    try:
+        warnings.warn(message, stacklevel=stacklevel)
+    except Warning:
+        print(message, file=sys.stderr)
 
 
 def _wrong_torch() -> Problem | None:

@@ -139,6 +139,11 @@ class _Config(types.ModuleType):
         return [*_SWITCHES, "patch"]
 
 
+def variables() -> tuple[str, ...]:
+    """The environment variables of this package: every one that something reads."""
+    return ("UNIFIED_GUARDS", *(switch.variable for switch in _SWITCHES.values()), _environment.FOR_BUILDING)
+
+
 def is_assigned(name: str) -> bool:
     """Whether a switch was assigned to, so that its environment variable does not count."""
     return name in globals()

@@ -5,11 +5,8 @@ Entry points: :func:`share`, :class:`Judge`.
 
 from __future__ import annotations
 
-import sys
-import warnings
-
 from unified_guards import config
-from unified_guards._environment import Problem, share_to_verify
+from unified_guards._environment import Problem, share_to_verify, warn
 from unified_guards.errors import GuardDisagreement
 from unified_guards.statistics import tally
 
@@ -29,14 +26,7 @@ def warn_once(problem: Problem) -> None:
     """Warns of what is wrong in the environment, the first time."""
     if str(problem) not in _warned_of:
         _warned_of.add(str(problem))
-        _warn(str(problem))
-
-
-def _warn(message: str) -> None:
-    try:
-        warnings.warn(message, stacklevel=3)
-    except Warning:  # warnings are errors here; neither importing torch nor a check may fail by one
-        print(message, file=sys.stderr)
+        warn(str(problem), 4)
 
 
 _BUG = "This is a bug in unified_guards: please report it with the program"
@@ -88,4 +78,4 @@ class Judge:
         if not self.warned:
             self.warned = True
             tally.disagreements.append(message)
-            _warn(f"{message} {consequence}")
+            warn(f"{message} {consequence}", 3)

@@ -1,4 +1,5 @@
-"""Runs a user's program with torch's guards and with unified ones, and says what was saved. See script.py for how."""
+"""Runs a user's program with torch's guards and with unified ones, and says what was saved. See script.py for how it is
+measured, and verdict.py for what is said of it."""
 
 from __future__ import annotations
 
@@ -17,10 +18,13 @@ from typing import Any
 from unified_guards.bench import plots
 from unified_guards.bench.runner import format_number, markdown
 from unified_guards.bench.script import QUIET_CALLS
+from unified_guards.bench.verdict import Cost, Judgement, judge, percent
 
 _BACKENDS = ("torch", "unified")
 _WORDS = {"torch": "torch's guards", "unified": "unified guards"}
 _MOST_FRAMES, _MOST_CAUSES = 10, 5
+#: A program is run in this many rounds if the first round, one run with each kind of guards, took these seconds.
+_MORE_ROUNDS = ((15.0, 3), (45.0, 2))
 
 
 class ProgramFailed(Exception):
@@ -47,21 +51,38 @@ class Program:
         return " ".join([*(["-m"] if self.is_module else []), self.name, *self.arguments])
 
 
-def measure(program: Program, rounds: int) -> list[dict[str, Any]]:
+def measure(program: Program, rounds: int | None) -> list[dict[str, Any]]:
     """One sample for each run. Every other round runs the backends in reverse: torch, unified, unified, torch.
+
+    Args:
+        program: what to run.
+        rounds: how often with each kind of guards; None: once, and again if that takes a short time.
 
     Raises:
         ProgramFailed: a run ended with an exit status that is not 0.
     """
-    order = [backend for at in range(rounds) for backend in (_BACKENDS if at % 2 == 0 else reversed(_BACKENDS))]
+    began = time.perf_counter()
+    samples = _in_turn(program, range(rounds or 1), rounds or 1)
+    if rounds is None and all(sample["frames"] for sample in samples):
+        spent = time.perf_counter() - began
+        rounds = next((more for most, more in _MORE_ROUNDS if spent <= most), 1)
+        if rounds > 1:
+            print(f"That was short, so it is run in {rounds} rounds (--rounds says how many).", file=sys.stderr)
+        samples += _in_turn(program, range(1, rounds), rounds)
+    return samples
+
+
+def _in_turn(program: Program, rounds: range, of: int) -> list[dict[str, Any]]:
     samples = []
-    for at, backend in enumerate(order, 1):
-        print(f"[{at}/{len(order)}] {program}, {_WORDS[backend]} ...", end=" ", file=sys.stderr, flush=True)
-        start = time.perf_counter()
-        try:
-            samples.append(_run(program, backend))
-        finally:
-            print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
+    for at in rounds:
+        for number, backend in enumerate(_BACKENDS if at % 2 == 0 else _BACKENDS[::-1], 1):
+            run = f"[{2 * at + number}/{2 * of}] {program}, {_WORDS[backend]} ..."
+            print(run, end=" ", file=sys.stderr, flush=True)
+            start = time.perf_counter()
+            try:
+                samples.append(_run(program, backend))
+            finally:
+                print(f"{time.perf_counter() - start:.1f} s", file=sys.stderr, flush=True)
     return samples
 
 
@@ -97,11 +118,21 @@ class Side:
         calls: how often compiled code was called in a whole run.
         frames: (compile id, name) -> guards, lookups per call, time of a lookup in µs.
         build_s: what building all guards took.
+        begins_with: what the call that begins a step calls; None where no steps were found.
+        step_us: how long a step takes.
+        medians_us: the medians of the halves of each run.
+        calls_per_step: how often compiled code is called in one.
+        beside_us: what these calls take beside their graphs; None where that is not known.
     """
 
     calls: int
     frames: dict[tuple[str, str], tuple[int, float, float]]
     build_s: float
+    begins_with: str | None = None
+    step_us: float = 0.0
+    medians_us: tuple[float, ...] = ()
+    calls_per_step: float = 0.0
+    beside_us: float | None = None
 
     @property
     def lookups_per_call(self) -> float:
@@ -112,6 +143,13 @@ class Side:
     def us_per_call(self) -> float:
         """What these lookups take, in µs."""
         return sum(lookups * micros for _, lookups, micros in self.frames.values())
+
+    @property
+    def cost(self) -> Cost:
+        """What a step costs."""
+        guards = self.us_per_call * self.calls_per_step
+        rest = None if self.beside_us is None else max(0.0, self.beside_us - guards)
+        return Cost(self.step_us, self.medians_us, guards, rest)
 
 
 def side(samples: Sequence[dict[str, Any]]) -> Side:
@@ -126,7 +164,23 @@ def side(samples: Sequence[dict[str, Any]]) -> Side:
         key: (runs[0][0], median(run[1] for run in runs), median(run[2] for run in runs)) for key, runs in found.items()
     }
     builds = [sum(frame["build_s"] for frame in sample["frames"]) for sample in samples]
-    return Side(int(median(sample["calls"] for sample in samples)), frames, median(builds))
+    calls = int(median(sample["calls"] for sample in samples))
+    return Side(calls, frames, median(builds), *_step([sample["step"] for sample in samples]))
+
+
+def _step(steps: Sequence[dict[str, Any] | None]) -> tuple[Any, ...]:
+    """What is said of steps in a :class:`Side`: nothing where a run had none, or others than the first run."""
+    found = [step for step in steps if step is not None]
+    if len(found) < len(steps) or len({step["begins_with"] for step in found}) != 1:
+        return ()
+    beside = [step["beside_us"] for step in found]
+    return (
+        found[0]["begins_with"],
+        median(step["us"] for step in found),
+        tuple(each for step in found for each in step["halves_us"]),
+        median(step["calls"] for step in found),
+        None if None in beside else median(beside),
+    )
 
 
 class Comparison:
@@ -169,16 +223,39 @@ class Comparison:
             "if it compiles again and again, UNIFIED_GUARDS_LOG=recompiles says why."
         )
 
+    @property
+    def judgement(self) -> Judgement | None:
+        """What the steps say; None where there are none to compare."""
+        plain, ours = self.torch, self.unified
+        if plain.begins_with is None or plain.begins_with != ours.begins_with:
+            return None
+        return judge(plain.cost, ours.cost)
+
     def rows(self) -> list[list[str]]:
         """The rows of the table."""
         calls = self.torch.calls
         sides = (self.torch, self.unified)
         return [
+            *self._rows_of_step(),
             ["lookups per call of compiled code", *(format_number(each.lookups_per_call) for each in sides), ""],
             _row("lookups per call, in place (µs)", *(each.us_per_call for each in sides)),
             _row(f"lookups in all, {calls:,} calls (ms)", *(each.us_per_call * calls / 1000 for each in sides)),
             _row("guard building, once (s)", *(each.build_s for each in sides)),
         ]
+
+    def _rows_of_step(self) -> Iterator[list[str]]:
+        found = self.judgement
+        if found is None:
+            return
+        costs = (found.torch, found.unified)
+        yield _row("whole step (µs)", *(cost.step for cost in costs))
+        yield ["  medians of half a run", *(" to ".join(map(format_number, cost.range)) for cost in costs), ""]
+        yield _row("guards of a step, in place (µs)", *(cost.guards for cost in costs))
+        yield ["  share of the step", *(percent(cost.guards / cost.step) for cost in costs), ""]
+        rests = [cost.rest for cost in costs]
+        if rests[0] is not None and rests[1] is not None:
+            yield _row("rest of its calls (µs)", rests[0], rests[1])
+            yield ["  share of the step", *(percent((cost.rest or 0) / cost.step) for cost in costs), ""]
 
     def frames(self) -> list[tuple[str, int, float, float, float]]:
         """The frames that spend the most on lookups.
@@ -200,15 +277,19 @@ class Comparison:
     def lines(self) -> Iterator[str]:
         """What the figures mean."""
         calls, saved = self.torch.calls, self.saved_us
+        yield from self._lines_of_step()
         if saved <= 0:
-            yield f"Unified guards save nothing here: a call takes {-saved:.1f} µs more."
+            yield f"Unified guards save nothing here: the lookups of a call take {-saved:.1f} µs more."
         else:
             in_all = saved * calls / 1e6
-            yield f"Unified guards save {format_number(saved)} µs per call, {in_all:.3g} s in {calls:,} calls."
+            lookups = f"Lookups take {format_number(saved)} µs less per call, {in_all:.3g} s less in {calls:,} calls."
             building = self.unified.build_s - self.torch.build_s
-            if building > 0:
-                earned = int(building * 1e6 / saved) + 1
-                yield f"Building them took {building:.3f} s more, once: earned back after {earned:,} calls."
+            earned = int(building * 1e6 / saved) + 1
+            yield (
+                lookups
+                if building <= 0
+                else (f"{lookups} Building them took {building:.3f} s more, once: earned back after {earned:,} calls.")
+            )
         breaks = self.of["unified"][0]["graph_breaks"]
         if breaks:
             yield (
@@ -217,7 +298,8 @@ class Comparison:
             )
         for reason, count in self.of["unified"][0]["frames_left"].items():
             yield f"Left to torch's guards: {count} frames, because: {reason}"
-        if saved > 0:
+        found = self.judgement
+        if saved > 0 and (found is None or found.verdict != "not worth it"):
             yield f"To switch them on: UNIFIED_GUARDS=1 python {self.program}"
 
     def recompiles(self) -> Iterator[str]:
@@ -235,6 +317,25 @@ class Comparison:
             yield from (f"    {line}" for line in first["lines"])
         if len(groups) > _MOST_CAUSES:
             yield f"  {len(groups) - _MOST_CAUSES} other causes: UNIFIED_GUARDS_LOG=recompiles tells each as it happens"
+
+    def _lines_of_step(self) -> Iterator[str]:
+        """The verdict, and what a step is."""
+        found = self.judgement
+        if found is None:
+            yield (
+                "How long a step takes is not known: no function or module was called often enough without a "
+                "compilation in between, or not the same one in all runs. So there is no verdict."
+            )
+            return
+        yield from found.lines()
+        calls = format_number(self.torch.calls_per_step)
+        name = self.torch.begins_with
+        yield f"A step lasts from one call of {name} to the next; calls of compiled code in it: {calls}."
+        if found.torch.rest is None or found.unified.rest is None:
+            yield (
+                "What the rest of its calls takes is not known: they have several graphs, with code of yours in "
+                "between, or there were too few of them to be timed."
+            )
 
     def __str__(self) -> str:
         problem = self.nothing_to_compare()
@@ -264,9 +365,19 @@ class Comparison:
             "nothing_to_compare": problem,
             "calls": self.torch.calls,
             "saved_us_per_call": self.saved_us if problem is None else None,
+            "step": None if problem is not None else self._step_as_dict(),
             **(figures if problem is None else dict.fromkeys(figures)),
             "samples": self.samples,
         }
+
+    def _step_as_dict(self) -> dict[str, Any] | None:
+        found = self.judgement
+        if found is None:
+            return None
+        costs = {"torch": dataclasses.asdict(found.torch), "unified": dataclasses.asdict(found.unified)}
+        shares = {"saved_by_parts": found.by_parts, "saved_by_step": found.by_step, "noise": found.noise}
+        calls = {"begins_with": self.torch.begins_with, "calls": self.torch.calls_per_step}
+        return {"verdict": found.verdict, **calls, **costs, **shares}
 
 
 def _row(label: str, theirs: float, ours: float) -> list[str]:

@@ -1,8 +1,9 @@
-"""Runs a user's program and measures its guard lookups in place. Started by ``bench --script``, once for each backend.
+"""Runs a user's program and measures its steps, in place. Started by ``bench --script``, once for each run.
 
 Lookups are timed by Dynamo's own profiler event, in short windows: the profiler is started before a call of compiled
-code and stopped a few calls later, when nothing has been compiled for a while. Between windows the program runs as it
-would. A lookup belongs to the compiled region that begins after it.
+code and stopped some steps later, when nothing has been compiled for a while. A lookup belongs to the compiled region
+that begins after it. In a window after that, calls and their graphs are timed (steps.py). Between windows the program
+runs as it would: these are the steps of which the time is given.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from statistics import median
 from types import CodeType
@@ -20,20 +20,20 @@ from typing import Any
 
 import torch._dynamo
 import torch._dynamo.guards as dynamo_guards
-from torch._dynamo.eval_frame import OptimizeContext
 from torch._guards import CompileContext
 from torch.profiler import ProfilerActivity, profile
 
 import unified_guards
 from unified_guards.bench.measure import install_backend
 from unified_guards.bench.probe import LOOKUP_EVENT, leaf_guards, torch_root
+from unified_guards.bench.steps import Clock, Steps
 from unified_guards.cli.run import run_program
 from unified_guards.dynamo import recompiles
 
 _REGION_EVENT = "Torch-Compiled Region: "
-#: How many calls: without a compilation before a window may begin, in one window, at most between two windows.
-QUIET_CALLS, _WINDOW_CALLS, _MOST_BETWEEN = 5, 20, 1000
-_WINDOWS = 10
+#: How many calls: without a compilation before a window may begin, at least and at most in one, at most between two.
+QUIET_CALLS, _WINDOW_CALLS, _MOST_IN_WINDOW, _MOST_BETWEEN = 5, 10, 400, 1000
+_WINDOWS = 10  # of each kind
 _WINDOW_SECONDS = 2.0
 
 
@@ -73,107 +73,145 @@ def attribute(events: Iterable[tuple[str, float]]) -> dict[str | None, list[floa
     return found
 
 
-class Recorder:
-    """Counts calls of compiled code on this thread, and measures some of them.
+@dataclasses.dataclass
+class Window:
+    """Some calls in which lookups are measured, or calls are timed.
+
+    Attributes:
+        key: what was called when it was opened.
+        profiler: measures lookups; None where calls are timed.
+        timed_before: how many calls had been timed before, by what was called.
+        began: when it was opened, in seconds.
+        calls: that it has seen to their end.
+    """
+
+    key: Hashable
+    profiler: Any
+    timed_before: dict[Hashable, int]
+    began: float = dataclasses.field(default_factory=time.perf_counter)
+    calls: int = 0
+
+    def is_over(self, key: Hashable) -> bool:
+        """Whether it ends before a call of this: it is long enough, and would be whole steps."""
+        return self.calls >= _WINDOW_CALLS and (key == self.key or self.calls >= _MOST_IN_WINDOW)
+
+
+class Recorder(Clock):
+    """Counts calls of compiled code on this thread, notes its steps, and measures lookups and calls in windows.
 
     Attributes:
         frames: by compile id, as torch writes it.
-        calls: how often compiled code was called from code that is not compiled.
-        measured_calls: how many of these calls were in windows.
+        measured_calls: how many calls were in windows in which lookups were measured.
         gave_up: why no more windows are opened.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.frames: dict[str, Frame] = {}
-        self.calls = 0
         self.measured_calls = 0
         self.gave_up: str | None = None
-        self._thread = threading.get_ident()
-        self._depth = 0
         self._last_build = 0
         self._next_window = 0
         self._windows = 0
-        self._profiler: Any = None
-        self._window_calls = 0
-        self._window_start = 0.0
-
-    # ---- what Dynamo calls -------------------------------------------------------------------------------------------
+        self._window: Window | None = None
 
     def install(self) -> None:
         """Has Dynamo call this recorder, for the rest of the process."""
-        init, construct = OptimizeContext.__init__, dynamo_guards.CheckFunctionManager.__init__
+        super().install()
+        construct = dynamo_guards.CheckFunctionManager.__init__
         recorder = self
-
-        def init_with_hook(context: Any, *args: Any, **kwargs: Any) -> None:
-            init(context, *args, **kwargs)
-            context.enter_exit_hooks.append(recorder.enter)
 
         def timed_construct(manager: Any, f_code: CodeType, *args: Any, **kwargs: Any) -> None:
             start = time.perf_counter()
             construct(manager, f_code, *args, **kwargs)
             recorder.built(f_code, manager.guard_manager, time.perf_counter() - start)
 
-        OptimizeContext.__init__ = init_with_hook
         dynamo_guards.CheckFunctionManager.__init__ = timed_construct
 
     def built(self, code: CodeType, wrapper: Any, seconds: float) -> None:
         """Called when Dynamo has made a cache entry."""
         self._last_build = self.calls
+        self.disturb()
         name = f"{code.co_name} ({Path(code.co_filename).name}:{code.co_firstlineno})"
         self.frames[str(CompileContext.current_compile_id())] = Frame(name, leaf_guards(torch_root(wrapper)), seconds)
 
-    def enter(self) -> Callable[[], None]:
-        """Called when compiled code is called. Returns what to call when that ends."""
-        if threading.get_ident() != self._thread:
-            return lambda: None
-        self._depth += 1
-        if self._depth == 1:
-            self.calls += 1
-            if self._is_time_for_a_window():
-                self._open()
-        return self._leave
+    def begins(self, key: Hashable) -> None:
+        """Opens a window, or closes the one that is open where a step ends."""
+        window = self._window
+        if window is not None:
+            self.disturb()
+            if window.is_over(key):
+                self.close()
+        if self._window is None and self._is_time_for_a_window():
+            self._open(key)
 
-    def _leave(self) -> None:
-        self._depth -= 1
-        if self._depth or self._profiler is None:
+    def ends(self) -> None:
+        """Closes a window that takes too long, or in which something was compiled."""
+        window = self._window
+        if window is None:
             return
-        self._window_calls += 1
-        spent = time.perf_counter() - self._window_start
-        if self._window_calls >= _WINDOW_CALLS or spent > _WINDOW_SECONDS or self._last_build == self.calls:
+        window.calls += 1
+        if time.perf_counter() - window.began > _WINDOW_SECONDS or self._last_build == self.calls:
             self.close()
 
     # ---- windows -----------------------------------------------------------------------------------------------------
 
     def _is_time_for_a_window(self) -> bool:
-        if self._profiler is not None or self.gave_up is not None or self._windows == _WINDOWS:
+        if self.gave_up is not None or self._windows == 2 * _WINDOWS:
             return False
         return self.calls > max(self._next_window, self._last_build + QUIET_CALLS)
 
-    def _open(self) -> None:
-        profiler = profile(activities=[ProfilerActivity.CPU])
+    def _open(self, key: Hashable) -> None:
+        """Lookups are measured in every other window, calls in those between."""
+        profiler = None if self._windows % 2 else profile(activities=[ProfilerActivity.CPU])
         try:
-            profiler.start()
+            if profiler is not None:
+                profiler.start()
         except RuntimeError as error:  # the program has a profiler of its own
             self.gave_up = str(error)
             return
-        self._profiler, self._window_calls = profiler, 0
+        self.is_timing = profiler is None
         self._windows += 1
-        self._window_start = time.perf_counter()
+        self.disturb()
+        self._window = Window(key, profiler, {what: len(timed) for what, timed in self.timed.items()})
 
     def close(self) -> None:
         """Ends the window that is open, if one is."""
-        profiler, self._profiler = self._profiler, None
-        if profiler is None:
+        window, self._window = self._window, None
+        if window is None:
             return
-        profiler.stop()
+        self.is_timing = False
+        self.disturb()
+        # What was measured while something was compiled is not what a program pays later.
+        is_good = window.calls > 0 and self._last_build <= self.calls - window.calls
+        if window.profiler is not None:
+            window.profiler.stop()
+            self._next_window = self.calls
+            if is_good:
+                self._note_lookups(window)
+            return
         self._next_window = self.calls + min(_MOST_BETWEEN, _WINDOW_CALLS * 2**self._windows)
-        if not self._window_calls or self._last_build > self.calls - self._window_calls:
-            return  # something was compiled, which is not what a program pays later
-        raw = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+        for what, timed in () if is_good else self.timed.items():
+            while len(timed) > window.timed_before.get(what, 0):
+                timed.pop()
+
+    def _note_lookups(self, window: Window) -> None:
+        raw = sorted(window.profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
         for region, micros in attribute((event.name(), event.duration_ns() / 1000) for event in raw).items():
             if region in self.frames:
                 self.frames[region].lookups_us += micros
-        self.measured_calls += self._window_calls
+        self.measured_calls += window.calls
+
+
+def _step(recorder: Recorder, steps: Steps) -> dict[str, Any]:
+    return {
+        "begins_with": recorder.names[steps.key],
+        "number": len(steps.us),
+        "us": median(steps.us),
+        "halves_us": steps.halves_us,
+        "calls": sum(steps.calls.values()),
+        "beside_us": recorder.beside_us(steps),
+    }
 
 
 def report(recorder: Recorder, backend: str, seconds: float) -> dict[str, Any]:
@@ -189,13 +227,15 @@ def report(recorder: Recorder, backend: str, seconds: float) -> dict[str, Any]:
         }
         for compile_id, frame in recorder.frames.items()
     ]
-    stats = unified_guards.stats()
+    stats, steps = unified_guards.stats(), recorder.steps()
     return {
         "backend": backend,
         "seconds": seconds,
         "calls": recorder.calls,
         "measured_calls": recorder.measured_calls,
         "frames": frames,
+        "step": None if steps is None else _step(recorder, steps),
+        "short_ways": stats.short_ways,
         "graph_breaks": sum(torch._dynamo.utils.counters["graph_break"].values()),
         "frames_left": stats.frames_left_to_torch,
         "lifted": stats.frames_lifted,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 @workload("x_plus_y")
 def x_plus_y() -> Workload:
+    """A function of two tensors."""
     import torch
 
     def add(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -29,6 +30,7 @@ def x_plus_y() -> Workload:
 
 @workload("mlp")
 def mlp() -> Workload:
+    """Four linear layers."""
     import torch
 
     layers = [module for _ in range(4) for module in (torch.nn.Linear(32, 32), torch.nn.ReLU())]
@@ -68,6 +70,7 @@ def encoder_12() -> Workload:
 
 @workload("adamw_200")
 def adamw_200() -> Workload:
+    """The step of AdamW on 200 parameters."""
     import torch
 
     def optimizer() -> torch.optim.Optimizer:
@@ -122,4 +125,5 @@ def qwen3_static(layers: int, **compiling: Any) -> Workload:
 
 @workload("qwen3_36", needs="transformers")
 def qwen3_36() -> Workload:
+    """Qwen3 with 36 layers and tiny widths."""
     return qwen3_static(36)

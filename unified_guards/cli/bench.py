@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +21,38 @@ process of its own, on one thread. With it, your own program is run so, once in 
   python -m unified_guards bench --script train.py --its --own arguments
   python -m unified_guards bench --script -m package.module
 
+A step of your program lasts from one call of a compiled function to its next call. What is printed is how long it
+takes, how much of it is guards and how much the rest of the calls of compiled code, with torch's guards and with
+unified ones, and a verdict: worth it (5 % of the step or more), hardly (1 %), or not. A program that ends soon is run
+up to six times.
+
 "In place" is what a program pays: the guards' memory is cold because the model has just run. Both figures include the
 same part of a microsecond of the profiler's. A program has to call compiled code at least six times after the last
-compilation; what it prints is not shown. Other processes that it starts are not measured.
+compilation, and 30 times is good; what it prints is not shown. Other processes that it starts are not measured.
+
+workloads:
 """
+
+
+def _about() -> str:
+    from unified_guards.bench import workloads  # noqa: F401  (registers them)
+    from unified_guards.bench.registry import NEEDS, WORKLOADS
+
+    lines = []
+    for name, build in WORKLOADS.items():
+        about = (build.__doc__ or "").partition(chr(10))[0]
+        lines.append(f"  {name:<12} {about}{f' Needs {NEEDS[name]}.' if name in NEEDS else ''}")
+    return _ABOUT + "\n".join(lines)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describes the command."""
-    parser.description, parser.epilog = "Measures what unified guards save, before and after.", _ABOUT
+    parser.description, parser.epilog = "Measures what unified guards save, before and after.", _about()
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", action="append", metavar="NAME", help="this workload; may be given several times")
-    parser.add_argument("--rounds", type=int, metavar="N", help="processes for each kind of guards (2; --script: 1)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="processes for each kind of guards (2; --script: 1 to 3)"
+    )
     parser.add_argument("--steps", type=int, default=30, metavar="N", help="steps that a figure is the median of (30)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the table, to a .png or .svg; needs matplotlib")
@@ -96,7 +117,8 @@ def _workloads(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any],
     )
     summary = runner.summarise(samples)
     problems = runner.problems(summary) + ([f"{failed} child processes failed"] if failed else [])
-    lines = [_table(summary)]
+    words = list(_words(summary))
+    lines = [_table(summary), *(["", *words] if words else [])]
     lines += [f"\n{name} needs {package}: pip install {package}" for name, package in lacking.items()]
     lines += [f"\nWRONG: {problem}" for problem in problems]
     medians = {name: {backend: each.as_dict() for backend, each in sides.items()} for name, sides in summary.items()}
@@ -111,18 +133,44 @@ def _pair(sides: dict[str, Summary], key: str) -> list[float | None]:
     return [sides[backend].median(key) if backend in sides else None for backend in ("torch", "unified")]
 
 
+def _shares(sides: dict[str, Summary]) -> str:
+    """The share of the whole step that is guards, with torch's and with ours."""
+    from unified_guards.bench.verdict import percent
+
+    pairs = zip(_pair(sides, "lookup_us"), _pair(sides, "step_us"), strict=True)
+    return " / ".join("-" if lookup is None or not step else percent(lookup / step) for lookup, step in pairs)
+
+
+def _words(summary: dict[str, dict[str, Summary]]) -> Iterator[str]:
+    """Of each workload whose lookups are much faster and whose step is hardly so: why."""
+    from unified_guards.bench.runner import ratio
+    from unified_guards.bench.verdict import percent
+
+    for name, sides in summary.items():
+        lookups, step = ratio(sides, "lookup_us"), ratio(sides, "step_us")
+        if lookups is None or step is None or lookups < 2 or step >= 1.05:
+            continue
+        times = [[s["step_us"] for s in side.samples if s["step_us"] is not None] for side in sides.values()]
+        varied = max((max(found) - min(found)) / min(found) for found in times)
+        varies = f", and its time varies by {percent(varied)} from process to process" if len(times[0]) > 1 else ""
+        yield (
+            f"{name}: lookups are {lookups:.1f}x as fast and the whole step {step:.2f}x, because guards are "
+            f"{_shares(sides).partition(' /')[0]} of it{varies}."
+        )
+
+
 def _table(summary: dict[str, dict[str, Summary]]) -> str:
     from unified_guards.bench.runner import format_number, markdown, ratio
 
     head = ["workload", "guards", "lookups a step", "lookup in place, torch (µs)", "unified (µs)", "torch / unified"]
-    head += ["whole step, torch (µs)", "unified (µs)", "guard building"]
+    head += ["whole step, torch (µs)", "unified (µs)", "guards of the step", "guard building"]
     rows = []
     for name, sides in summary.items():
         any_side = next(iter(sides.values()))
         counts = [format_number(any_side.median(key)) for key in ("leaf_guards", "lookups_per_step")]
         times = [[format_number(value) for value in _pair(sides, key)] for key in ("lookup_us", "step_us")]
         saving, building = ratio(sides, "lookup_us"), ratio(sides, "guard_build_s")
-        row = [name, *counts, *times[0], "-" if saving is None else f"{saving:.2f}x", *times[1]]
+        row = [name, *counts, *times[0], "-" if saving is None else f"{saving:.2f}x", *times[1], _shares(sides)]
         rows.append([*row, "-" if building is None else f"{(1 / building - 1) * 100:+.0f} %"])
     return markdown(head, rows)
 
@@ -135,7 +183,7 @@ def _script(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any], li
     name, *own = arguments.script[1:] if is_module else arguments.script
     program = compare.Program(name, own, is_module)
     try:
-        comparison = compare.Comparison(program, compare.measure(program, arguments.rounds or 1))
+        comparison = compare.Comparison(program, compare.measure(program, arguments.rounds))
     except compare.ProgramFailed as error:
         return error.status, str(error), {}, []
     has_figures = comparison.nothing_to_compare() is None

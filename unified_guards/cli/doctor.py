@@ -22,7 +22,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import unified_guards
-from unified_guards._environment import NOT_BUILT, Problem, is_set, logs, share_to_verify, wrong_python
+from unified_guards import config
+from unified_guards._environment import (
+    NOT_BUILT,
+    Problem,
+    is_set,
+    logs,
+    share_to_verify,
+    unknown_variables,
+    wrong_python,
+)
 
 _ABOUT_JSON = """\
 --json prints one object:
@@ -253,9 +262,7 @@ def _autoload() -> Finding:
     return Finding("autoload", "ok", "off; UNIFIED_GUARDS=1 switches it on for a program", facts=facts)
 
 
-_OURS = ("UNIFIED_GUARDS", "UNIFIED_GUARDS_VERIFY", "UNIFIED_GUARDS_NO_FALLBACK", "UNIFIED_GUARDS_STRICT",
-         "UNIFIED_GUARDS_WITNESS", "UNIFIED_GUARDS_DISPATCH", "UNIFIED_GUARDS_PROFILE",
-         "UNIFIED_GUARDS_LOG")  # fmt: skip
+_OURS = config.variables()
 _NOTHING_COMPILES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
 
 
@@ -271,9 +278,9 @@ def _environment() -> Finding:
     for found in (share, logs()):
         if isinstance(found, Problem):
             return _wrong("environment", found, facts)
-    unknown = [name for name in ours if name not in _OURS]
+    unknown = unknown_variables(_OURS)
     if unknown:
-        remedy = f"Nothing reads {', '.join(unknown)}; there are {', '.join(_OURS)}."
+        remedy = " ".join(f"{problem.what[0].upper()}{problem.what[1:]}. {problem.remedy}" for problem in unknown)
         return Finding("environment", "note", shown, remedy, facts)
     if share:
         also = "every check" if share == 1 else f"{share:.4g} of all checks"

@@ -9,6 +9,8 @@ import os
 import runpy
 import sys
 
+from unified_guards.cli.tracebacks import hide_our_frames
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describes the command."""
@@ -44,14 +46,21 @@ def missing(program: str, *, is_module: bool) -> str | None:
 
 
 def run_program(program: str, own_arguments: list[str], *, is_module: bool) -> None:
-    """Runs a program in this process as python would, and lets through whatever it raises."""
+    """Runs a program in this process as python would, and lets through whatever it raises.
+
+    An error that ends the process is shown without our frames.
+    """
     sys.argv = [program, *own_arguments]
-    if is_module:
-        runpy.run_module(program, run_name="__main__", alter_sys=True)
-        return
-    if not getattr(sys.flags, "safe_path", False):
-        sys.path[0] = os.path.dirname(os.path.realpath(program))
-    runpy.run_path(os.path.abspath(program), run_name="__main__")
+    try:
+        if is_module:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+            return
+        if not getattr(sys.flags, "safe_path", False):
+            sys.path[0] = os.path.dirname(os.path.realpath(program))
+        runpy.run_path(os.path.abspath(program), run_name="__main__")
+    except BaseException:
+        hide_our_frames()  # from what the program may have given the interpreter to show errors with
+        raise
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -386,8 +386,8 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
         return own
     ahead_of_time = [_entry_report(code, manager, []) for code, manager in managers_of(target)]
     if ahead_of_time:
-        reports = (dataclasses.replace(report, ahead_of_time=True) for report in ahead_of_time)
-        return Report(type(target).__name__, tuple(reports))
+        refusing = (dataclasses.replace(report, ahead_of_time=True) for report in ahead_of_time)
+        return Report(type(target).__name__, tuple(refusing))
     found = find(target)
     most = min(compat.recompile_limits(next(iter(found.wrappers), None)))
     frames: list[FrameReport] = []
