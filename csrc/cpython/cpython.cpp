@@ -186,6 +186,45 @@ bool tables_hold() {
   return hold && test.found_most();
 }
 
+// ---- what sys.monitoring looks at ----
+
+#if PY_VERSION_HEX >= 0x030E0000
+// Asks for the returns of a function that never runs, by a tool that nobody uses.
+constexpr const char* kMonitorsProbe = R"(
+from sys import monitoring
+def probed(): pass
+code = probed.__code__
+tool = next(tool for tool in range(6) if monitoring.get_tool(tool) is None)
+monitoring.use_tool_id(tool, 'unified_guards')
+monitoring.set_local_events(tool, code, monitoring.events.PY_RETURN)
+)";
+constexpr const char* kEndOfMonitorsProbe = R"(
+monitoring.set_local_events(tool, code, 0)
+monitoring.free_tool_id(tool)
+)";
+
+// Whether of all events the one that was asked for has the tool's bit, and no other event has any.
+bool is_asked_for(const Monitors* monitors, long tool) {
+  for (size_t event = 0; monitors != nullptr && event < Monitors::kEvents; event++) {
+    const int expected = event == PY_MONITORING_EVENT_PY_RETURN ? 1 << tool : 0;
+    if (monitors->asked_here[event] != expected || (monitors->active[event] & expected) != expected) return false;
+  }
+  return monitors != nullptr;
+}
+
+bool monitors_hold() {
+  PyObject* scope = scope_of(kMonitorsProbe);
+  if (scope == nullptr) return false;
+  const long tool = PyLong_AsLong(PyDict_GetItemString(scope, "tool"));
+  const bool hold = is_asked_for(monitors_of(PyDict_GetItemString(scope, "code")), tool);
+  const bool is_ended = run(kEndOfMonitorsProbe, scope);
+  Py_DECREF(scope);
+  return hold && is_ended;
+}
+#else
+bool monitors_hold() { return true; }
+#endif
+
 // ---- what code objects carry ----
 
 #if PY_VERSION_HEX >= 0x030C0000
@@ -209,7 +248,7 @@ Py_ssize_t own_extra_index() {
 // Where the interpreter keeps the function at our index. The interpreter's state has an array of these functions, right
 // behind its length: the state is searched for ours.
 freefunc* find_own_slot(Py_ssize_t index) {
-#if PY_VERSION_HEX < 0x030F0000
+#if PY_VERSION_HEX < 0x03100000
   auto* slot = reinterpret_cast<freefunc*>(PyInterpreterState_Get());
   constexpr size_t kMostWords = 1 << 20;
   for (size_t word = 0; word < kMostWords && *slot != free_first; word++) slot++;
@@ -277,6 +316,7 @@ void self_test() {
     tables_known = words_known && tables_hold();
     Py_DECREF(scope);
   }
+  monitors_known = monitors_hold();
 #endif
 }
 

@@ -26,7 +26,7 @@ struct DictKeys {
   Py_ssize_t nentries;
   char indices[1];
 };
-#elif PY_VERSION_HEX < 0x030E0000
+#elif PY_VERSION_HEX < 0x03100000
 #define UG_DICT_LAYOUT 311
 struct DictKeys {
   Py_ssize_t refcnt;
@@ -55,7 +55,7 @@ struct Entry {
   PyObject* value;
 };
 
-#if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000
+#if PY_VERSION_HEX >= 0x030D0000
 struct Values {
   uint8_t capacity, size, embedded, valid;
   PyObject* values[1];
