@@ -192,7 +192,7 @@ class TestMisfits:
         place.put("torch.py", TORCH_OF_VERSION.format("2.13.0"))
         place.built_for("2.13.0")
         check = self.only_wrong(place.doctor("--json"), "python")
-        assert "supports Python 3.10 to 3.14 and this is 3.9.18" in check["found"]
+        assert "supports Python 3.10 to 3.15 and this is 3.9.18" in check["found"]
         assert "python3.11 -m venv" in check["remedy"]
 
     def test_everything_at_once_is_one_line_each(self, place: Place) -> None:

@@ -89,10 +89,25 @@ bool version_moves(PyObject* type, const char* code, PyObject* scope) {
   return run(code, scope) && *word != before;
 }
 
+// Whether an object without attributes is known to be one, and the words move with its first attribute.
+bool bareness_holds(PyObject* object, const char* code, PyObject* scope) {
+  if (instance_dict(object).state != DictState::kNone) return true;
+  const Word dict = dict_word(object), values = values_word(object);
+  if (dict == nullptr || *dict != 0 || !is_bare(object)) return false;
+  const uint64_t before = values != nullptr ? *values : 0;
+  return run(code, scope) && !is_bare(object) && (*dict != 0 || (values != nullptr && *values != before));
+}
+
 bool words_hold(PyObject* scope) {
   if (!run("class Base: pass\nclass Derived(Base): pass\nplain = make(2)\n", scope)) return false;
   PyObject* derived = PyDict_GetItemString(scope, "Derived");
   if (!version_moves(derived, "Derived.a = 1", scope) || !version_moves(derived, "Base.b = 1", scope)) return false;
+  if (!run("from collections import deque\nclass Queue(deque): pass\nqueue, bare = Queue(), Plain()", scope))
+    return false;
+  if (!bareness_holds(PyDict_GetItemString(scope, "queue"), "queue.a = 1", scope) ||
+      !bareness_holds(PyDict_GetItemString(scope, "bare"), "bare.a1 = 1", scope)) {
+    return false;
+  }
   PyObject* plain = PyDict_GetItemString(scope, "plain");
   if (instance_dict(plain).state != DictState::kNotMade) return true;
   PyObject* name = PyUnicode_InternFromString("a1");
