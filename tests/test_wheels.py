@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -226,7 +227,7 @@ def _after(commands: list[list[str]], *words: str) -> list[str]:
 
 
 def _excluded(arguments: list[str]) -> list[str]:
-    return [value for option, value in zip(arguments, arguments[1:], strict=False) if option == "--exclude"]
+    return [value for option, value in itertools.pairwise(arguments) if option == "--exclude"]
 
 
 def test_the_same_libraries_are_left_out(here: list[list[str]], in_containers: dict[str, Any]) -> None:

@@ -31,8 +31,8 @@ _ABOUT_JSON = """\
   path      where it is
   checks    name -> {state, found, remedy, facts}
 The names are python, torch, extension, compiler, layouts, dicts, calls, witness, autoload, environment, and
-"self-test DEVICE" for each device. A state is "ok", "note" (nothing is wrong, and there is something to know), "wrong" or
-"skipped". found is a sentence, remedy a sentence or null. facts are what the sentence is made of:
+"self-test DEVICE" for each device. A state is "ok", "note" (nothing is wrong, and there is something to know), "wrong"
+or "skipped". found is a sentence, remedy a sentence or null. facts are what the sentence is made of:
   python       version, implementation
   torch        version
   extension    built_for, compiler, torch (versions; null where unknown)
@@ -205,7 +205,7 @@ _WITHOUT = {
 
 
 def _layouts() -> Finding:
-    """What is known of the insides of this Python. Each was compared with the public API when the extension was loaded."""
+    """What is known of the insides of this Python, by what was seen when the extension was loaded."""
     from unified_guards import _C
 
     facts = {
