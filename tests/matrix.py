@@ -32,8 +32,8 @@ _VERIFIED = "tests/test_behaviour_unified.py"
 _HEAD = """# What is tested
 
 Each line is an environment of its own: a Python, a torch, and the package built for them. `make test-matrix` runs all
-of them, and wrote this page. A Python that is not on the machine is Debian's. *All* are all tests, and the behaviour suite
-once more with every verdict compared with torch's.
+of them, and wrote this page. A Python that is not on the machine is Debian's. *All* are all tests, and the behaviour
+suite once more with every verdict compared with torch's.
 """
 
 
