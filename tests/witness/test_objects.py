@@ -422,9 +422,10 @@ def test_a_property_made_anew_with_other_globals_is_asked() -> None:
 @NEEDS_TYPE_VERSIONS
 def test_that_a_tensor_without_attributes_is_not_marked_is_remembered() -> None:
     marking = ("_dynamo_dynamic_indices", frozenset())
-    tensor = torch.ones(2)
-    made = checker(tensor_like(X, tensor), guard(Test.DYNAMIC_INDICES, (X,), marking))
-    recorded(made, {"x": tensor})
+    thing: Any = Thing(part=torch.ones(2))
+    made = checker(tensor_like(item("part"), thing.part), guard(Test.DYNAMIC_INDICES, (item("part"),), marking))
+    recorded(made, {"x": thing})
     assert told(made, "live") <= 1  # the root
-    tensor._dynamo_dynamic_indices = {0}  # type: ignore[attr-defined]
-    assert not holds(made, {"x": tensor})
+    assert told(made, "tensors") == 1
+    thing.part._dynamo_dynamic_indices = {0}
+    assert not holds(made, {"x": thing})

