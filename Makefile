@@ -10,11 +10,6 @@ JOBS ?= 2
 PARALLEL := env -u UNIFIED_GUARDS -u UNIFIED_GUARDS_VERIFY PYTHONHASHSEED=0 OMP_NUM_THREADS=1
 IN_PARALLEL = -n $(JOBS) --dist worksteal
 
-# The second column of `make test-matrix`.
-MATRIX_PYTHON ?= 3.12
-MATRIX_TORCH ?= 2.15.0
-MATRIX_VENV := .venv-$(MATRIX_PYTHON)-$(MATRIX_TORCH)
-
 ASAN_VENV := .venv-asan
 PY := $(VENV)/bin/python
 STAMPS := $(VENV)/.stamps
@@ -32,8 +27,8 @@ shown = bash -o pipefail -c '$(1) 2>&1 | tee $(STAMPS)/build.log | \
 VERIFIED_TESTS := tests/test_behaviour_unified.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench bench-witness build wheel lint format docs \
-  docs-serve clean distclean
+.PHONY: help demo test test-verify test-asan test-matrix fuzz gpu-check bench bench-witness environment build wheel test-wheel \
+  wheels lint format docs docs-serve clean distclean
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -59,18 +54,9 @@ test: $(STAMPS)/built $(STAMPS)/test ## set up, then the tests (half an hour on 
 test-verify: $(STAMPS)/built $(STAMPS)/test ## all tests with UNIFIED_GUARDS_VERIFY=1
 	@$(PARALLEL) UNIFIED_GUARDS_VERIFY=1 $(PY) -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
-test-matrix: ## the tests on the main pin, then on Python 3.12 with torch 2.15
-	@$(MAKE) test
-	@python= ; \
-	for candidate in python$(MATRIX_PYTHON) "$$(pyenv root 2>/dev/null)"/versions/$(MATRIX_PYTHON)*/bin/python \
-	    $$HOME/.pyenv/versions/$(MATRIX_PYTHON)*/bin/python; do \
-	  if "$$candidate" -c 'import ensurepip' >/dev/null 2>&1; then python=$$candidate; break; fi; \
-	done; \
-	if [ -z "$$python" ]; then \
-	  echo "make test-matrix needs Python $(MATRIX_PYTHON) and found none on PATH or in pyenv." \
-	    "Install one (pyenv install $(MATRIX_PYTHON)) and run the same command again."; exit 1; \
-	fi; \
-	$(MAKE) test PYTHON="$$python" TORCH=$(MATRIX_TORCH) VENV=$(MATRIX_VENV)
+# A Python that is missing comes from Debian; what is done is not done again: tests/matrix.py.
+test-matrix: ## the tests on all pairs of Python and torch; the table goes to docs/matrix.md (MATRIX_ARGS=--help)
+	@$(PYTHON) -m tests.matrix --jobs $(JOBS) $(MATRIX_ARGS)
 
 FUZZ_SECONDS ?= 600
 FUZZ_SEED ?= 1
@@ -126,6 +112,8 @@ gpu-check: ## build with this python3's own torch, offline, and run the CUDA tes
 
 # ---- work on it ------------------------------------------------------------------------------------------------------
 
+environment: $(STAMPS)/built $(STAMPS)/test ## set up what the tests need, and run none
+
 build: ## compile the extension after a change in csrc/ or of the torch in $(VENV)
 	@rm -f $(STAMPS)/built
 	@$(MAKE) --no-print-directory $(STAMPS)/built
@@ -133,30 +121,38 @@ build: ## compile the extension after a change in csrc/ or of the torch in $(VEN
 # Made from the sdist, so that both are tried; tested in an environment that holds torch and the wheel, nothing else at
 # first. Docker and a matrix of them: cibuildwheel, see wheels/README.md.
 WHEEL := build/wheel
+DIST := dist
 WHEEL_PY := $(WHEEL)/venv/bin/python
 WHEEL_TESTS ?= tests/test_public_face.py tests/test_survives.py
 FOR_TORCH = $(shell echo $(TORCH) | cut -d. -f1,2)
 
 wheel: $(STAMPS)/torch-$(TORCH) $(STAMPS)/tools $(STAMPS)/wheel ## sdist and wheel for TORCH, to dist/; tested where only torch and the wheel are
 	$(call say,making the sdist and from it the wheel (one to three minutes))
-	@rm -rf $(WHEEL) dist && mkdir -p $(WHEEL)/sdist $(WHEEL)/tests
-	@$(PY) -m build --no-isolation --sdist --outdir dist .
-	@tar -xf dist/*.tar.gz -C $(WHEEL)/sdist --strip-components=1
+	@rm -rf $(WHEEL) $(DIST) && mkdir -p $(WHEEL)/sdist $(WHEEL)/tests
+	@$(PY) -m build --no-isolation --sdist --outdir $(DIST) .
+	@tar -xf $(DIST)/*.tar.gz -C $(WHEEL)/sdist --strip-components=1
 	@cd $(WHEEL)/sdist && UNIFIED_GUARDS_FOR_TORCH=$(FOR_TORCH) PATH="$(abspath $(VENV))/bin:$$PATH" \
 	  $(abspath $(PY)) -m build --no-isolation --wheel --outdir ../unrepaired .
 	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
-	  --wheel-dir dist $(WHEEL)/unrepaired/*.whl
-	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) wheels/check.py dist/*.whl
+	  --wheel-dir $(DIST) $(WHEEL)/unrepaired/*.whl
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) wheels/check.py $(DIST)/*.whl
 	$(call say,installing torch $(TORCH) and the wheel in $(WHEEL)/venv)
 	@$(PY) -m venv $(WHEEL)/venv
 	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet --no-compile torch==$(TORCH)
-	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet --no-index dist/*.whl
+	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet --no-index $(DIST)/*.whl
 	@$(WHEEL_PY) -I wheels/smoke.py
+	@$(if $(strip $(WHEEL_TESTS)),$(MAKE) --no-print-directory test-wheel)
+
+# Only on what `make wheel` has made.
+test-wheel:
 	$(call say,running $(WHEEL_TESTS) against the wheel)
 	@$(WHEEL_PY) -m pip --disable-pip-version-check install --quiet 'pytest>=8' 'pytest-xdist>=3' numpy
 	@cp -r tests pyproject.toml $(WHEEL)/tests
 	@cd $(WHEEL)/tests && $(PARALLEL) ../venv/bin/python \
 	  -m pytest $(IN_PARALLEL) $(PYTEST_ARGS) $(WHEEL_TESTS)
+
+wheels: ## wheels of TORCH for Python 3.10 to 3.14, as far as they are to be had, to dist/
+	@$(PYTHON) -m wheels.every_python --torch $(TORCH) $(WHEELS_ARGS)
 
 bench: $(STAMPS)/built $(STAMPS)/demo ## all workloads, torch and unified side by side, to benchmarks/results/
 	@mkdir -p benchmarks/results

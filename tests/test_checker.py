@@ -164,7 +164,10 @@ def test_a_guard_that_cannot_be_checked_here_is_refused() -> None:
 
 def test_dict_layouts_are_known() -> None:
     """On the interpreters that are tested; elsewhere dicts are asked through the public API."""
-    assert _C.DICT_SLOTS is (sys.version_info < (3, 14))
+    assert _C.DICT_SLOTS
+    assert _C.MONITORS
+    assert _C.TYPE_VERSIONS is (sys.version_info >= (3, 11))
+    assert _C.DICT_TABLES is (sys.version_info >= (3, 11))
 
 
 def _autocast_dtype() -> Callable[[], None]:

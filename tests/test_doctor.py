@@ -24,6 +24,7 @@ CHECKS = [
     "torch",
     "extension",
     "compiler",
+    "layouts",
     "dicts",
     "calls",
     "witness",
@@ -121,7 +122,9 @@ class TestWhereAllFits:
         done = run()
         assert done.returncode == 0, done.stdout
         assert [line.split()[0] for line in done.stdout.splitlines() if line][:4] == ["ok"] * 4
-        assert done.stdout.endswith("Everything fits.\n")
+        *lines, last = done.stdout.splitlines()
+        has_notes = any(line.startswith("note") for line in lines)
+        assert last.startswith("Nothing is wrong; ") if has_notes else last == "Everything fits."
 
 
 class TestMisfits:
@@ -191,7 +194,7 @@ class TestMisfits:
         place.put("torch.py", TORCH_OF_VERSION.format("2.13.0"))
         place.built_for("2.13.0")
         check = self.only_wrong(place.doctor("--json"), "python")
-        assert "supports Python 3.10 to 3.14 and this is 3.9.18" in check["found"]
+        assert "supports Python 3.10 to 3.15 and this is 3.9.18" in check["found"]
         assert "python3.11 -m venv" in check["remedy"]
 
     def test_everything_at_once_is_one_line_each(self, place: Place) -> None:
@@ -278,6 +281,17 @@ class TestSwitches:
         assert found.state == "note"
         assert found.remedy is not None
 
+    def test_layout_that_is_not_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(unified_guards._C, "DICT_TABLES", False)
+        found = doctor._layouts()
+        assert (found.state, found.facts["tables"]) == ("note", False)
+        assert "is not known: tables" in found.found
+
+    def test_a_note_is_no_fit(self) -> None:
+        fine, note = doctor.Finding("torch", "ok", "2.13.0"), doctor.Finding("dicts", "note", "slower")
+        assert doctor._conclusion([fine]) == "Everything fits."
+        assert doctor._conclusion([fine, note]) == "Nothing is wrong; there is something to know of: dicts."
+
     def test_no_compiler_is_no_mistake(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.delenv("CXX", raising=False)
@@ -289,6 +303,14 @@ class TestSelfTest:
     def test_runs_where_the_program_has_switched_unified_guards_on(self) -> None:
         done = run("--json", environ={"UNIFIED_GUARDS": "1"})
         assert checks_of(done)["self-test cpu"]["state"] == "ok", done.stderr
+
+    def test_guards_that_are_not_faster_are_no_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from unified_guards.cli import selftest
+
+        monkeypatch.setattr(selftest, "run", lambda device: selftest.Result(6, (), torch_us=7.9, unified_us=11.6))
+        found = doctor._self_test("cpu")
+        assert found.state == "note"
+        assert found.found.endswith("(0.7x): not faster than torch's")
 
     def test_wrong_decision_is_found(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from unified_guards.cli import selftest

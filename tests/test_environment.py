@@ -50,7 +50,7 @@ PROBLEMS = {
     ),
     "Python too old": (
         "import torch._dynamo; sys.version_info = (3, 9, 18, 'final', 0); sys.version = '3.9.18 (main)'",
-        "supports Python 3.10 to 3.14 and this is 3.9.18",
+        "supports Python 3.10 to 3.15 and this is 3.9.18",
         "python3.11 -m venv",
     ),
 }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -162,8 +165,25 @@ def test_cibuildwheel_builds_every_python_on_every_machine(platform: str, machin
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    pythons = range(_environment.FIRST_PYTHON[1], _environment.AFTER_LAST_PYTHON[1])
-    assert done.stdout.split() == [f"cp3{minor}-{machine}" for machine in machines for minor in pythons]
+    pythons = [python.replace(".", "") for python in _load("every_python").PYTHONS]
+    assert done.stdout.split() == [f"cp{python}-{machine}" for machine in machines for python in pythons]
+
+
+def test_no_python_that_is_supported_lacks_a_wheel_but_the_newest() -> None:
+    """Of Python 3.15 there is a torch, and no release of cibuildwheel that is known to build for it."""
+    pythons = [int(python.partition(".")[2]) for python in _load("every_python").PYTHONS]
+    assert pythons == [*range(_environment.FIRST_PYTHON[1], 15)]
+    assert _environment.AFTER_LAST_PYTHON == (3, 16)
+
+
+def test_no_wheel_is_wanted_for_a_python_without_that_torch() -> None:
+    workflow = yaml.safe_load((CHECKOUT / ".github/workflows/wheels.yml").read_text())
+    skipped = {each["skip"]: each["torch"] for each in workflow["jobs"]["wheels"]["strategy"]["matrix"]["include"]}
+    lacking = {
+        f"cp{python.replace('.', '')}-*": f"{major}.{minor + 1}"
+        for python, (major, minor) in _load("every_python").LAST_TORCH.items()
+    }
+    assert skipped == lacking
 
 
 def test_the_workflow_builds_for_every_supported_torch() -> None:
@@ -171,3 +191,77 @@ def test_the_workflow_builds_for_every_supported_torch() -> None:
     (major, first), (_, after) = compat.FIRST_TORCH, compat.AFTER_LAST_TORCH
     built = workflow["jobs"]["wheels"]["strategy"]["matrix"]["torch"]
     assert built == [f"{major}.{minor}" for minor in range(first, after)]
+
+
+# ---- `make wheel` does what cibuildwheel does ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_containers() -> dict[str, Any]:
+    """What cibuildwheel is told."""
+    tomllib = pytest.importorskip("tomllib", reason="there is none before Python 3.11")
+    project: dict[str, Any] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    return project["tool"]["cibuildwheel"]
+
+
+@pytest.fixture
+def here() -> list[list[str]]:
+    """The commands of `make wheel`, in order."""
+    if not (CHECKOUT / "Makefile").exists():
+        pytest.skip("needs a checkout: there is no Makefile")
+    command = ["make", "-n", "wheel", "TORCH=2.13.0", "WHEEL_TESTS="]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return [shlex.split(line) for line in done.stdout.replace("\\\n", " ").splitlines()]
+
+
+def _after(commands: list[list[str]], *words: str) -> list[str]:
+    """What follows these words in the only command that has them."""
+    found = [
+        command[at + len(words) :]
+        for command in commands
+        for at in range(len(command))
+        if tuple(command[at : at + len(words)]) == words
+    ]
+    assert len(found) == 1, f"{words} stands in {len(found)} commands"
+    return found[0]
+
+
+def _excluded(arguments: list[str]) -> list[str]:
+    return [value for option, value in itertools.pairwise(arguments) if option == "--exclude"]
+
+
+def test_the_same_libraries_are_left_out(here: list[list[str]], in_containers: dict[str, Any]) -> None:
+    commands = [shlex.split(command) for command in in_containers["linux"]["repair-wheel-command"]]
+    theirs, ours = _excluded(_after(commands, "auditwheel", "repair")), _excluded(_after(here, "auditwheel", "repair"))
+    assert theirs
+    assert ours == theirs
+
+
+def test_a_repaired_wheel_is_checked_by_the_same_program(here: list[list[str]], in_containers: dict[str, Any]) -> None:
+    repair, check = in_containers["linux"]["repair-wheel-command"]
+    assert check == "python {project}/wheels/check.py {dest_dir}/*.whl"
+    folder = _after(here, "auditwheel", "repair")[-2]
+    assert repair.endswith("-w {dest_dir} {wheel}")
+    assert _after(here, "wheels/check.py") == [f"{folder}/*.whl"]
+
+
+def test_a_wheel_is_tried_by_the_same_program(here: list[list[str]], in_containers: dict[str, Any]) -> None:
+    assert in_containers["test-command"] == "python -I {project}/wheels/smoke.py"
+    assert _after(here, "-I", "wheels/smoke.py") == []
+
+
+def test_both_build_against_the_torch_that_is_installed_and_name_it(
+    here: list[list[str]], in_containers: dict[str, Any]
+) -> None:
+    assert in_containers["build-frontend"]["args"] == ["--no-build-isolation"]
+    assert in_containers["linux"]["environment-pass"] == ["UNIFIED_GUARDS_FOR_TORCH"]
+    (build,) = [command for command in here if "UNIFIED_GUARDS_FOR_TORCH=2.13" in command]
+    assert "--no-isolation" in build
+
+
+def test_both_build_with_the_same_tools(here: list[list[str]], in_containers: dict[str, Any]) -> None:
+    *_, tools = in_containers["before-build"]
+    assert tools == "pip install --group {project}/pyproject.toml:tools"
+    made = (CHECKOUT / "Makefile").read_text()
+    (needed,) = [line for line in made.splitlines() if line.startswith("wheel:")]
+    assert "$(STAMPS)/tools" in needed

@@ -27,6 +27,8 @@ SHAPE_OPS: dict[str, int]
 REBUILD: dict[str, int]
 DICT_SLOTS: bool
 DICT_TABLES: bool
+TYPE_VERSIONS: bool
+MONITORS: bool
 
 class Checker:
     """A lowered GuardSet and its callable."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 #: First Python that is supported, and first that is not.
-FIRST_PYTHON, AFTER_LAST_PYTHON = (3, 10), (3, 15)
+FIRST_PYTHON, AFTER_LAST_PYTHON = (3, 10), (3, 16)
 
 
 class Problem(NamedTuple):
@@ -99,7 +99,7 @@ def wrong_python() -> Problem | None:
     if FIRST_PYTHON <= sys.version_info[:2] < AFTER_LAST_PYTHON:
         return None
     return Problem(
-        f"unified_guards supports Python 3.10 to 3.14 and this is {sys.version.split()[0]}",
+        f"unified_guards supports Python 3.10 to 3.15 and this is {sys.version.split()[0]}",
         "Make an environment with a supported one: python3.11 -m venv .venv",
     )
 

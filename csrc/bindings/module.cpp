@@ -405,6 +405,8 @@ PYBIND11_MODULE(_C, m) {
   m.attr("REBUILD") = numbered(kRebuildNames);
   m.attr("DICT_SLOTS") = cpython::layouts_known;
   m.attr("DICT_TABLES") = cpython::tables_known;
+  m.attr("TYPE_VERSIONS") = cpython::words_known;
+  m.attr("MONITORS") = cpython::monitors_known;
 
   bind_checker(m);
   bind_calls(m);

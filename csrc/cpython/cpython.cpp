@@ -89,10 +89,25 @@ bool version_moves(PyObject* type, const char* code, PyObject* scope) {
   return run(code, scope) && *word != before;
 }
 
+// Whether an object without attributes is known to be one, and the words move with its first attribute.
+bool bareness_holds(PyObject* object, const char* code, PyObject* scope) {
+  if (instance_dict(object).state != DictState::kNone) return true;
+  const Word dict = dict_word(object), values = values_word(object);
+  if (dict == nullptr || *dict != 0 || !is_bare(object)) return false;
+  const uint64_t before = values != nullptr ? *values : 0;
+  return run(code, scope) && !is_bare(object) && (*dict != 0 || (values != nullptr && *values != before));
+}
+
 bool words_hold(PyObject* scope) {
   if (!run("class Base: pass\nclass Derived(Base): pass\nplain = make(2)\n", scope)) return false;
   PyObject* derived = PyDict_GetItemString(scope, "Derived");
   if (!version_moves(derived, "Derived.a = 1", scope) || !version_moves(derived, "Base.b = 1", scope)) return false;
+  if (!run("from collections import deque\nclass Queue(deque): pass\nqueue, bare = Queue(), Plain()", scope))
+    return false;
+  if (!bareness_holds(PyDict_GetItemString(scope, "queue"), "queue.a = 1", scope) ||
+      !bareness_holds(PyDict_GetItemString(scope, "bare"), "bare.a1 = 1", scope)) {
+    return false;
+  }
   PyObject* plain = PyDict_GetItemString(scope, "plain");
   if (instance_dict(plain).state != DictState::kNotMade) return true;
   PyObject* name = PyUnicode_InternFromString("a1");
@@ -186,6 +201,45 @@ bool tables_hold() {
   return hold && test.found_most();
 }
 
+// ---- what sys.monitoring looks at ----
+
+#if PY_VERSION_HEX >= 0x030E0000
+// Asks for the returns of a function that never runs, by a tool that nobody uses.
+constexpr const char* kMonitorsProbe = R"(
+from sys import monitoring
+def probed(): pass
+code = probed.__code__
+tool = next(tool for tool in range(6) if monitoring.get_tool(tool) is None)
+monitoring.use_tool_id(tool, 'unified_guards')
+monitoring.set_local_events(tool, code, monitoring.events.PY_RETURN)
+)";
+constexpr const char* kEndOfMonitorsProbe = R"(
+monitoring.set_local_events(tool, code, 0)
+monitoring.free_tool_id(tool)
+)";
+
+// Whether of all events the one that was asked for has the tool's bit, and no other event has any.
+bool is_asked_for(const Monitors* monitors, long tool) {
+  for (size_t event = 0; monitors != nullptr && event < Monitors::kEvents; event++) {
+    const int expected = event == PY_MONITORING_EVENT_PY_RETURN ? 1 << tool : 0;
+    if (monitors->asked_here[event] != expected || (monitors->active[event] & expected) != expected) return false;
+  }
+  return monitors != nullptr;
+}
+
+bool monitors_hold() {
+  PyObject* scope = scope_of(kMonitorsProbe);
+  if (scope == nullptr) return false;
+  const long tool = PyLong_AsLong(PyDict_GetItemString(scope, "tool"));
+  const bool hold = is_asked_for(monitors_of(PyDict_GetItemString(scope, "code")), tool);
+  const bool is_ended = run(kEndOfMonitorsProbe, scope);
+  Py_DECREF(scope);
+  return hold && is_ended;
+}
+#else
+bool monitors_hold() { return true; }
+#endif
+
 // ---- what code objects carry ----
 
 #if PY_VERSION_HEX >= 0x030C0000
@@ -209,7 +263,7 @@ Py_ssize_t own_extra_index() {
 // Where the interpreter keeps the function at our index. The interpreter's state has an array of these functions, right
 // behind its length: the state is searched for ours.
 freefunc* find_own_slot(Py_ssize_t index) {
-#if PY_VERSION_HEX < 0x030F0000
+#if PY_VERSION_HEX < 0x03100000
   auto* slot = reinterpret_cast<freefunc*>(PyInterpreterState_Get());
   constexpr size_t kMostWords = 1 << 20;
   for (size_t word = 0; word < kMostWords && *slot != free_first; word++) slot++;
@@ -277,6 +331,7 @@ void self_test() {
     tables_known = words_known && tables_hold();
     Py_DECREF(scope);
   }
+  monitors_known = monitors_hold();
 #endif
 }
 

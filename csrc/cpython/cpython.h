@@ -21,7 +21,7 @@ bool run(const char* code, PyObject* scope);
 PyObject* scope_of(const char* code);
 
 // Compares what the layouts above say with what the public API says, on objects made for it.
-// Sets layouts_known, words_known and tables_known; called once, when the extension is imported.
+// Sets layouts_known, words_known, tables_known and monitors_known; called once, when the extension is imported.
 void self_test();
 
 }  // namespace unified_guards::cpython

@@ -26,7 +26,7 @@ struct DictKeys {
   Py_ssize_t nentries;
   char indices[1];
 };
-#elif PY_VERSION_HEX < 0x030E0000
+#elif PY_VERSION_HEX < 0x03100000
 #define UG_DICT_LAYOUT 311
 struct DictKeys {
   Py_ssize_t refcnt;
@@ -55,7 +55,7 @@ struct Entry {
   PyObject* value;
 };
 
-#if PY_VERSION_HEX >= 0x030D0000 && PY_VERSION_HEX < 0x030E0000
+#if PY_VERSION_HEX >= 0x030D0000
 struct Values {
   uint8_t capacity, size, embedded, valid;
   PyObject* values[1];
@@ -219,7 +219,17 @@ inline InstanceDict made_dict(PyObject* dict) {
   return {PyDict_CheckExact(dict) ? DictState::kReady : DictState::kOther, dict};
 }
 
-// The instance dict of any object, without making one.
+#if PY_VERSION_HEX >= 0x030D0000
+// The values of attributes that lie in an object itself, for as long as it needs no dict; null where the class has
+// none.
+inline Values* own_values(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (!PyType_HasFeature(type, Py_TPFLAGS_INLINE_VALUES)) return nullptr;
+  return reinterpret_cast<Values*>(reinterpret_cast<char*>(object) + type->tp_basicsize);
+}
+#endif
+
+// The instance dict of any object, without making one. kNone says that there are no attributes, either.
 inline InstanceDict instance_dict(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
 #if UG_DICT_LAYOUT == 311
@@ -238,7 +248,8 @@ inline InstanceDict instance_dict(PyObject* object) {
 #else
     PyObject* dict = reinterpret_cast<PyObject**>(object)[-3];
     if (dict != nullptr) return made_dict(dict);
-    return {DictState::kNotMade, nullptr};
+    const Values* values = own_values(object);
+    return {values != nullptr && values->size != 0 ? DictState::kNotMade : DictState::kNone, nullptr};
 #endif
   }
 #elif UG_DICT_LAYOUT == 0

@@ -108,6 +108,19 @@ inline bool plain_attribute_access(PyTypeObject* type) {
   return _PyType_Lookup(type, name) == _PyType_Lookup(&PyBaseObject_Type, name);
 }
 
+// The type of methods of types written in C, such as `None.__str__`, once they are bound. It has no public name; null
+// where it could not be found.
+inline PyTypeObject* method_wrapper_type() {
+  static PyTypeObject* type = [] {
+    PyObject* method = PyObject_GetAttrString(Py_None, "__str__");
+    PyTypeObject* found = method != nullptr ? Py_TYPE(method) : nullptr;
+    Py_XDECREF(method);
+    if (found == nullptr) PyErr_Clear();
+    return found;
+  }();
+  return type;
+}
+
 // What a class that was made by a class statement has under a name itself: borrowed, or null with an error set.
 inline PyObject* own_attribute(PyTypeObject* type, PyObject* name) {
   PyObject* found = PyDict_GetItemWithError(type->tp_dict, name);
@@ -127,10 +140,35 @@ inline bool set_own_attribute(PyTypeObject* type, PyObject* name, PyObject* valu
 // is no memory.
 void add_to_traceback(PyCodeObject* code, PyObject* globals);
 
+#if PY_VERSION_HEX >= 0x030C0000
+// Which tools of sys.monitoring look at a code object: for each event one bit a tool.
+struct Monitors {
+#if PY_VERSION_HEX < 0x030E0000
+  static constexpr size_t kEvents = sizeof(_Py_LocalMonitors);
+#elif PY_VERSION_HEX < 0x030F0000
+  static constexpr size_t kEvents = 11;
+#else
+  static constexpr size_t kEvents = 16;
+#endif
+  uint8_t asked_here[kEvents];  // events that were asked for in this code object alone
+  uint8_t active[kEvents];
+};
+
+inline const Monitors* monitors_of(PyObject* code) {
+  return reinterpret_cast<const Monitors*>(reinterpret_cast<PyCodeObject*>(code)->_co_monitoring);
+}
+
+// False until self_test() has seen that monitors lie as is said here.
+inline bool monitors_known = false;
+#else
+inline bool monitors_known = true;
+#endif
+
 // Whether tools of sys.monitoring, which there is from Python 3.12 on, look at the Python code that runs now. Code that
 // has begun to run knows the events that are on. Tools 6 and 7 stand for sys.setprofile and sys.settrace in any thread.
 inline bool is_monitored() {
 #if PY_VERSION_HEX >= 0x030C0000
+  if (!monitors_known) return true;
 #if PY_VERSION_HEX >= 0x030D0000
   auto* frame = PyThreadState_Get()->current_frame;
 #else
@@ -140,9 +178,9 @@ inline bool is_monitored() {
   PyObject* code = PyUnstable_InterpreterFrame_GetCode(frame);
   bool is_any = false;
   if (PyCode_Check(code)) {
-    const _PyCoMonitoringData* data = reinterpret_cast<PyCodeObject*>(code)->_co_monitoring;
-    for (size_t at = 0; data != nullptr && at < sizeof(data->active_monitors.tools); at++) {
-      is_any = is_any || (data->active_monitors.tools[at] & 0x3F) != 0;
+    const Monitors* monitors = monitors_of(code);
+    for (size_t at = 0; monitors != nullptr && at < Monitors::kEvents; at++) {
+      is_any = is_any || (monitors->active[at] & 0x3F) != 0;
     }
   }
   Py_DECREF(code);

@@ -174,7 +174,7 @@ bool keys_compare_purely(PyObject* dict, PyObject* expected) {
 Bound bound_of(PyObject* object) {
   if (PyMethod_Check(object)) return {true, PyMethod_GET_SELF(object)};
   if (PyCFunction_Check(object)) return {true, reinterpret_cast<PyCFunctionObject*>(object)->m_self};
-  if (Py_TYPE(object) != &_PyMethodWrapper_Type) return {false, nullptr};
+  if (Py_TYPE(object) != cpython::method_wrapper_type()) return {false, nullptr};
   static PyObject* name = PyUnicode_InternFromString("__self__");
   PyObject* to = PyObject_GenericGetAttr(object, name);  // a member of a struct that is not public
   if (to == nullptr) PyErr_Clear();

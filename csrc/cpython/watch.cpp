@@ -89,7 +89,9 @@ other = Instance()
 other.a, other.b = 0, 1
 two = other.__dict__
 three = {'a': 0}
-class Type: a = 0
+hinted = Instance()
+hinted.__dict__ = four = {'a': 0}
+number = 0
 def by_attribute(i): made.a = i
 def by_new_attribute(i): setattr(other, 'c%d' % i, i)
 def by_item(i): three['a'] = i
@@ -97,7 +99,12 @@ def by_update(i): three.update(a=-1 - i)
 def by_deletion(i):
     three['z'] = i
     del three['z']
-changes = [(one, by_attribute), (two, by_new_attribute), (three, by_item), (three, by_update), (three, by_deletion)]
+def by_hinted_attribute(i): hinted.a = i
+def by_global(i):
+    global number
+    number = i
+changes = [(one, by_attribute), (two, by_new_attribute), (three, by_item), (three, by_update), (three, by_deletion),
+           (four, by_hinted_attribute), (globals(), by_global)]
 )";
 
 bool is_told(Watched& all, PyObject* dict, PyObject* change) {

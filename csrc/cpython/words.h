@@ -131,6 +131,26 @@ inline Word dict_word(PyObject* object) {
   return word_at(reinterpret_cast<char*>(object) + type->tp_dictoffset);
 }
 
+// What also changes with the first attribute of an object that has neither a dict nor attributes; null where attributes
+// come with a dict.
+inline Word values_word(PyObject* object) {
+#if UG_DICT_LAYOUT == 311 && PY_VERSION_HEX >= 0x030D0000
+  return word_at(own_values(object));
+#else
+  (void)object;
+  return nullptr;
+#endif
+}
+
+// Whether an object that has a dict_word() has no attributes of its own.
+inline bool is_bare(PyObject* object) {
+#if UG_DICT_LAYOUT == 311 && PY_VERSION_HEX >= 0x030D0000
+  return instance_dict(object).state == DictState::kNone;
+#else
+  return *dict_word(object) == 0;
+#endif
+}
+
 // An attribute of an instance whose dict has not been made. The slot holds its value, or null when it is absent, for as
 // long as the word `holder` does not change.
 struct InlineSlot {
@@ -160,9 +180,9 @@ inline InlineAttributes inline_attributes(PyObject* object) {
   Word holder = word_at(object) - 3;
   auto* values = reinterpret_cast<Values*>(*holder + 1);  // an odd address says that these are values, not a dict
 #else
-  Word holder = word_at(reinterpret_cast<char*>(object) + Py_TYPE(object)->tp_basicsize);
-  auto* values = const_cast<Values*>(reinterpret_cast<const Values*>(holder));
-  if (!PyType_HasFeature(Py_TYPE(object), Py_TPFLAGS_INLINE_VALUES) || !values->valid) return none;
+  Values* values = own_values(object);
+  Word holder = word_at(values);
+  if (values == nullptr || !values->valid) return none;
 #endif
   auto* keys = reinterpret_cast<DictKeys*>(reinterpret_cast<PyHeapTypeObject*>(Py_TYPE(object))->ht_cached_keys);
   if (keys == nullptr || keys->kind != 2) return none;

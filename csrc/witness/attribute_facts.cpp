@@ -214,13 +214,12 @@ bool FactBuilder::class_attribute_facts(PyTypeObject* type) {
 
 uint8_t FactBuilder::instance_facts(PyObject* value) {
   const cpython::InstanceDict instance = cpython::instance_dict(value);
-  const Word holder = cpython::dict_word(value);
   if (instance.state == DictState::kNotMade) return kNeedsAttrs;
   if (instance.state == DictState::kOther) return 0;
-  if (holder == nullptr) {
+  if (cpython::dict_word(value) == nullptr) {
     return instance.state == DictState::kNone && Py_TYPE(value)->tp_dictoffset == 0 ? kNeedsAttrs : 0;
   }
-  emit(FactKind::kInstanceDict, holder);
+  emit_instance_dict(value);
   if (instance.state == DictState::kNone) return kNeedsAttrs;
   if (is_instance_on_table(value, instance.dict)) {
     emit_type(instance.dict);
@@ -231,6 +230,13 @@ uint8_t FactBuilder::instance_facts(PyObject* value) {
   if (entries == nullptr) return 0;
   emit(FactKind::kDictVersion, entries);
   return kNeedsAttrs;
+}
+
+// Facts that an object still has the instance dict that it has now, or neither a dict nor attributes without one.
+void FactBuilder::emit_instance_dict(PyObject* object) {
+  emit(FactKind::kInstanceDict, cpython::dict_word(object));
+  if (cpython::instance_dict(object).state != DictState::kNone) return;
+  if (const Word values = cpython::values_word(object)) emit(FactKind::kInlineValues, values);
 }
 
 // Facts on each __getattribute__: its code, its class, and where it looks `super` up. Then facts on the dict of names.

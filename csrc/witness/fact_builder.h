@@ -140,6 +140,7 @@ class FactBuilder {
   void begin(uint32_t at);
   void emit(FactKind kind, cpython::Word word);
   void emit_type(PyObject* object);
+  void emit_instance_dict(PyObject* object);
   size_t emitted() const { return updating_ ? changes_.size() - change_from_ : facts_->facts.size() - from_; }
   void drop_emitted();
   bool end(uint32_t at);

@@ -81,7 +81,7 @@ struct TensorFact {
   const void* implementation;
   const void* autograd;
   uint32_t spec : 31;
-  uint32_t is_bare : 1;   // it has no instance dict
+  uint32_t is_bare : 1;   // it has no attributes of its own
   uint32_t type_version;  // of its type; 0 when nothing depends on that
 };
 static_assert(sizeof(TensorFact) == 32);

@@ -67,8 +67,8 @@ bool FactBuilder::guard_facts(uint32_t at, const Register& base) {
 // its TensorFact, and needs no other facts.
 bool FactBuilder::marking_facts(uint32_t at, PyObject* object, PyObject* name) {
   PyTypeObject* type = Py_TYPE(object);
-  const Word version = cpython::type_version_word(type), holder = cpython::dict_word(object);
-  if (version == nullptr || holder == nullptr) return false;
+  const Word version = cpython::type_version_word(type);
+  if (version == nullptr || cpython::dict_word(object) == nullptr) return false;
   if (type->tp_getattro != PyObject_GenericGetAttr || _PyType_Lookup(type, name) != nullptr) return false;
   const cpython::InstanceDict instance = cpython::instance_dict(object);
   if (instance.state == DictState::kNotMade || instance.state == DictState::kOther) return false;
@@ -90,7 +90,7 @@ bool FactBuilder::marking_facts(uint32_t at, PyObject* object, PyObject* name) {
   }
   emit_type(object);  // a TensorFact is compared after what is read here
   if (!is_its) emit(FactKind::kTypeVersion, version);
-  emit(FactKind::kInstanceDict, holder);
+  emit_instance_dict(object);
   if (entries != nullptr) emit(FactKind::kDictVersion, entries);
   return true;
 }

@@ -22,7 +22,7 @@ const TensorFact* first_unlike(const TensorFact* fact, const TensorFact* end, co
     fetch(fact[Facts::kTensorsAhead]);
     if (Py_TYPE(fact->tensor) != spec.type) break;
     if (!matches_like<kRank>(like, spec, dims, *tensor_of(fact->tensor).unsafeGetTensorImpl())) break;
-    if (fact->is_bare && *cpython::dict_word(fact->tensor) != 0) break;
+    if (fact->is_bare && !cpython::is_bare(fact->tensor)) break;
   }
   return fact;
 }
@@ -184,7 +184,7 @@ Verdict Witness::tensor_holds(Program& program, Evaluation& evaluation, const Te
   const c10::TensorImpl& implementation = *tensor_of(fact.tensor).unsafeGetTensorImpl();
   if (!reads_in_place(implementation).likeness()) return Verdict::kStale;
   if (!tensor_matches(spec, dims, fact.tensor, *evaluation.dispatch())) return fails();
-  if (fact.is_bare && *cpython::dict_word(fact.tensor) != 0) return Verdict::kStale;
+  if (fact.is_bare && !cpython::is_bare(fact.tensor)) return Verdict::kStale;
   facts_.likenesses[fact.spec] = likeness_of(implementation);
   return Verdict::kHolds;
 }

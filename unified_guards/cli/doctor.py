@@ -17,7 +17,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,13 +39,14 @@ _ABOUT_JSON = """\
   version   of unified_guards
   path      where it is
   checks    name -> {state, found, remedy, facts}
-The names are python, torch, extension, compiler, dicts, witness, autoload, environment, and "self-test DEVICE" for each
-device. A state is "ok", "note" (nothing is wrong, and there is something to know), "wrong" or "skipped". found is a
-sentence, remedy a sentence or null. facts are what the sentence is made of:
+The names are python, torch, extension, compiler, layouts, dicts, calls, witness, autoload, environment, and
+"self-test DEVICE" for each device. A state is "ok", "note" (nothing is wrong, and there is something to know), "wrong"
+or "skipped". found is a sentence, remedy a sentence or null. facts are what the sentence is made of:
   python       version, implementation
   torch        version
   extension    built_for, compiler, torch (versions; null where unknown)
   compiler     path, version
+  layouts      dicts, types, tables, monitoring
   dicts        versioned, free_watchers (null before Python 3.12)
   witness      on
   autoload     entry_point, asked_for, torch_allows
@@ -203,6 +204,33 @@ def _free_watchers() -> int | None:
     return len(taken)
 
 
+#: What is lost where this Python's own structures do not lie as they did when unified_guards was written.
+_WITHOUT = {
+    "dicts": "dicts are read through the public API",
+    "types": "what classes and instances have is evaluated on every call",
+    "tables": "a dict that changes is evaluated anew",
+    "monitoring": "every call goes through torch's wrapper",
+}
+
+
+def _layouts() -> Finding:
+    """What is known of the insides of this Python, by what was seen when the extension was loaded."""
+    from unified_guards import _C
+
+    facts = {
+        "dicts": _C.DICT_SLOTS,
+        "types": _C.TYPE_VERSIONS,
+        "tables": _C.DICT_TABLES,
+        "monitoring": _C.MONITORS,
+    }
+    unknown = [name for name, known in facts.items() if not known]
+    if not unknown:
+        return Finding("layouts", "ok", "dicts, types and monitoring of this Python are as they should be", facts=facts)
+    lost = "; ".join(_WITHOUT[name] for name in unknown)
+    found = f"decisions are right and slower, since of this Python is not known: {', '.join(unknown)} ({lost})"
+    return Finding("layouts", "note", found, "Use a Python that docs/install.md says is tested.", facts)
+
+
 def _dicts() -> Finding:
     from unified_guards import _C
 
@@ -314,6 +342,9 @@ def _self_test(device: str) -> Finding:
         f"{result.decisions} decisions right; a lookup takes {result.torch_us:.2f} µs with torch's guards and "
         f"{result.unified_us:.2f} µs with unified ones ({saving:.1f}x)"
     )
+    if saving <= 1:
+        slower = f"{found}: not faster than torch's"
+        return Finding(name, "note", slower, "What is slow here: see the other notes. Is there none, report it.", facts)
     return Finding(name, "ok", found, facts=facts)
 
 
@@ -331,6 +362,7 @@ def findings() -> Iterator[Finding]:
     yield _compiler()
     usable = all(each.state == "ok" for each in (python, torch, extension))
     if usable:
+        yield _layouts()
         yield _dicts()
         yield _calls()
     yield _witness()
@@ -368,8 +400,16 @@ def main(arguments: argparse.Namespace) -> int:
         about = {"fits": not wrong, "version": unified_guards.__version__, "path": path}
         print(json.dumps(about | {"checks": checks}, indent=1))
     else:
-        print("\nEverything fits." if not wrong else f"\nWrong: {', '.join(finding.name for finding in wrong)}.")
+        print(f"\n{_conclusion(found)}")
     return 1 if wrong else 0
+
+
+def _conclusion(found: Sequence[Finding]) -> str:
+    """One line; a note is never called a fit."""
+    wrong, notes = ([each.name for each in found if each.state == state] for state in ("wrong", "note"))
+    if wrong:
+        return f"Wrong: {', '.join(wrong)}."
+    return f"Nothing is wrong; there is something to know of: {', '.join(notes)}." if notes else "Everything fits."
 
 
 def _print(finding: Finding) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dis
 import sys
+import types
 from dis import Instruction
 from typing import Any
 
@@ -10,6 +12,12 @@ from typing import Any
 TRY_IS_TABLE = sys.version_info >= (3, 11)
 _JUMP = "POP_JUMP_FORWARD_IF" if sys.version_info[:2] == (3, 11) else "POP_JUMP_IF"
 JUMP_IF_TRUE, JUMP_IF_FALSE = f"{_JUMP}_TRUE", f"{_JUMP}_FALSE"
+
+
+def numbers_in(code: types.CodeType) -> list[int]:
+    """The integers that code loads. From 3.14 on small ones are not among its constants."""
+    loaded = (each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_CONST", "LOAD_SMALL_INT"))
+    return [value for value in (*code.co_consts, *loaded) if type(value) is int]
 
 
 def pushes_null(each: Instruction) -> bool:

@@ -18,6 +18,7 @@ from torch._dynamo.eval_frame import DisableContext, OptimizedModule
 
 from unified_guards import _C
 from unified_guards.dynamo import compat
+from unified_guards.dynamo.bytecode import numbers_in
 
 #: Plan in csrc/call/plan.h.
 ONE_BY_ONE, AS_LIST = -1, -2
@@ -183,8 +184,7 @@ def _outputs_of(wrapper: types.FunctionType) -> int | None:
     code = _orchestration(wrapper)
     if code is None:
         return None
-    counts = [constant for constant in code.co_consts if type(constant) is int and 0 <= constant < 100_000]
-    for count in dict.fromkeys(counts):
+    for count in dict.fromkeys(number for number in numbers_in(code) if 0 <= number < 100_000):
         plain = _plain_wrapper(count)
         if plain is not None and plain.__code__ is wrapper.__code__ and _same_code(_orchestration(plain), code):
             return count

@@ -264,6 +264,13 @@ def _rotate(self: _Symbolic, each: Instruction) -> None:
     self.stack.insert(len(self.stack) - depth, self.stack.pop())
 
 
+def _to_bool(self: _Symbolic, each: Instruction) -> None:
+    tested = self.stack.pop()
+    if not isinstance(tested, Constant):
+        raise NotPlain("a branch")
+    self.stack.append(Constant(bool(tested.value)))
+
+
 def _is(self: _Symbolic, each: Instruction) -> None:
     one, other = self.pop(2)
     if not isinstance(one, Constant) or not isinstance(other, Constant):
@@ -277,6 +284,8 @@ _SUBSCRIPT = next((at for at, (name, _) in enumerate(_OPERATORS) if name == "NB_
 
 _STEPS: dict[str, Callable[[_Symbolic, Instruction], None]] = {
     **dict.fromkeys(("RESUME", "NOP", "CACHE", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS"), lambda self, each: None),
+    "NOT_TAKEN": lambda self, each: None,  # from 3.14 on behind each branch, for who monitors these
+    "TO_BOOL": _to_bool,
     **dict.fromkeys(("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"), _load_fast),
     **dict.fromkeys(("LOAD_ATTR", "LOAD_METHOD"), _load_attribute),
