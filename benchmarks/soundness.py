@@ -1,4 +1,4 @@
-"""The table of the README: calls through torch's own AOT entry points and through ours, side by side.
+"""The table of docs/recipes/aot.md and docs/guards.md: calls through torch's AOT entry points and through ours.
 
     python -m benchmarks.soundness
 
