@@ -77,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     options, unknown = _parser(given[0]).parse_known_args(given)
     if unknown:  # argparse would show the usage of all commands
-        options.error(f"unrecognized arguments: {' '.join(unknown)}")
+        meant = f"; is it bench --script {' '.join(unknown)}?" if given[0] == "bench" and unknown[0][:1] != "-" else ""
+        options.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     options.given = given
     command = COMMANDS[options.command]
     if not command.works_anywhere:  # the doctor looks at them itself

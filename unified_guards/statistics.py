@@ -78,7 +78,7 @@ class Stats:
 
     def _of_checks(self) -> Iterator[str]:
         if self.checks:
-            verdicts = f"{_counted(self.hits, 'hit', 'hits')}, {_counted(self.misses, 'miss', 'misses')}"
+            verdicts = f"{counted(self.hits, 'hit', 'hits')}, {counted(self.misses, 'miss', 'misses')}"
             yield f"checks: {self.checks} ({verdicts})"
         if self.hits:
             evaluated = self.hits - self.witness_held - self.witness_repaired
@@ -94,12 +94,12 @@ class Stats:
             yield f"calls: {self.short_ways} went the short way, {sum(self.long_ways.values())} torch's way"
         yield from _because(self.long_ways)
         if self.short_frames:
-            yield f"frames in the middle of calls: {self.short_frames} went the short way"
+            yield f"frames found by torch's hook: {self.short_frames} went the short way"
 
     def _of_aot(self) -> Iterator[str]:
         if self.aot_entries or self.aot_run_eagerly:
             eager = sum(self.aot_run_eagerly.values())
-            yield f"aot: {_counted(self.aot_entries, 'version', 'versions')} compiled, {eager} calls run eagerly"
+            yield f"aot: {counted(self.aot_entries, 'version', 'versions')} compiled, {eager} calls run eagerly"
         yield from _because(self.aot_run_eagerly)
 
 
@@ -107,7 +107,7 @@ def _because(reasons: dict[str, int]) -> list[str]:
     return [f"  {count} because: {reason}" for reason, count in reasons.items()]
 
 
-def _counted(count: int, one: str, many: str) -> str:
+def counted(count: int, one: str, many: str) -> str:
     return f"{count} {one if count == 1 else many}"
 
 

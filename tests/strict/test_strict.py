@@ -91,7 +91,8 @@ def test_a_hook_on_the_compiled_module_itself_is_no_reason_to_compile_again() ->
         call(ones())
         module.register_forward_hook(lambda module, args, output: output * 10)
         assert_same(call(ones()), module(ones()))
-        assert len(unified_guards.explain(module).frames) == 1
+        frames = unified_guards.explain(module).frames  # the hook is compiled, too, by itself
+        assert sum(frame.name.startswith("forward") for frame in frames) == 1
 
 
 def test_containers_of_modules_need_no_guards_on_hooks() -> None:

@@ -18,6 +18,7 @@ from torch._dynamo import convert_frame
 
 from unified_guards import config, verify
 from unified_guards._environment import Problem, logs
+from unified_guards.statistics import counted
 
 if TYPE_CHECKING:
     from unified_guards.dynamo.entry import DynamoEntry, Recompilation
@@ -47,7 +48,8 @@ class Recompile(NamedTuple):
     def __str__(self) -> str:
         """One line."""
         first = self.reasons[0]
-        others = f"; {len(self.reasons) - 1} more versions did not fit" if len(self.reasons) > 1 else ""
+        more = len(self.reasons) - 1
+        others = f"; {counted(more, 'more version', 'more versions')} did not fit" if more else ""
         advice = "" if first.advice is None else f" | {' | '.join(first.advice.lines())}"
         if self.reached is None:
             head = f"compiled again, version {self.version} of at most {self.most}"

@@ -251,8 +251,8 @@ TABLE = (
         "condition on sizes",
         "SHAPE_ENV guard",
         causes.condition,
-        "the line named above, or an operator in it, asks this: take the branch outside of the compiled function, or "
-        f"pad so that it has one answer; {_SAME_EACH_TIME}",
+        "the line that made this guard, or an operator in it, asks this: take the branch outside of the compiled "
+        f"function, or pad so that it has one answer; {_SAME_EACH_TIME}",
     ),
     Row(
         "aliases",
@@ -276,7 +276,7 @@ TABLE = (
     Row(
         "float",
         "unspecialized float (specialize_float)",
-        causes.number(float),
+        causes.a_float,
         "pass it as a tensor (a learning rate as lr=torch.tensor(0.1), an attribute as a buffer); otherwise torch "
         "makes the float dynamic now where it can, at the price of this recompile",
     ),

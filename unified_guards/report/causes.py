@@ -96,9 +96,16 @@ def equal_sizes(case: Case) -> str | None:
     return f"sizes that were equal when this was compiled differ (found {found_by(case.seen)})"
 
 
+_CONDITIONS = (Test.EXPRESSION, Test.SHAPE, Test.SHAPE_CALL)
+
+
 def condition(case: Case) -> str | None:
-    if case.test not in (Test.EXPRESSION, Test.SHAPE, Test.SHAPE_CALL):
+    if case.test not in _CONDITIONS or type(case.value) is float:
         return None
+    return _compiled_for(case)
+
+
+def _compiled_for(case: Case) -> str:
     return f"this was compiled for {case.seen.origin}, and that does not hold (found {found_by(case.seen) or 'other'})"
 
 
@@ -164,6 +171,12 @@ def number(*kinds: type) -> Callable[[Case], str | None]:
         return case.was() if both and case.test in EQUALITY else None
 
     return match
+
+
+def a_float(case: Case) -> str | None:
+    """A float, also one that torch has made dynamic and then asks something of."""
+    is_asked = case.test in _CONDITIONS and type(case.value) is float
+    return _compiled_for(case) if is_asked else number(float)(case)
 
 
 def module_integer(case: Case) -> str | None:

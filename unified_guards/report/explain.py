@@ -22,6 +22,7 @@ from unified_guards.lower.discriminators import shared
 from unified_guards.report.costs import Costs, costs_of
 from unified_guards.report.targets import find, is_given_up
 from unified_guards.simplify.work import Removed
+from unified_guards.statistics import counted
 
 
 def _renamed(old: str, new: str) -> Any:
@@ -131,7 +132,8 @@ class FrameReport:
             *self._of_witness(),
             *self._of_siblings(),
             *self._of_graph_break(),
-            f"  asked {self.counts[0]} times: {self.counts[1]} hits, {self.counts[2]} misses",
+            f"  asked {self.counts[0]} times: {counted(self.counts[1], 'hit', 'hits')}, "
+            f"{counted(self.counts[2], 'miss', 'misses')}",
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
@@ -160,7 +162,8 @@ class FrameReport:
         if self.roots:
             of = f"{self.roots} objects" if self.roots > 1 else "one object"
             yield (
-                f"  remembers of {of}: {self.facts} facts and {self.tensors} tensors to compare, in "
+                f"  remembers of {of}: {counted(self.facts, 'fact', 'facts')} and "
+                f"{counted(self.tensors, 'tensor', 'tensors')} to compare, in "
                 f"{self.witness_nbytes} bytes; evaluates {len(self.live)} instructions on every check"
             )
 
@@ -234,7 +237,7 @@ class Report:
     def summary(self) -> str:
         """Counts of every frame, without the guards themselves."""
         parts = [*(frame.summary() for frame in self.frames), *self._of_codes(), *self._ways()]
-        return "\n".join(parts) or self._empty()
+        return "\n".join([*self._empty(), *parts])
 
     def _of_codes(self) -> list[str]:
         counts = [f"{each.name.partition(' (')[0]} {each.entries}" for each in self.codes if each.entries]
@@ -249,15 +252,19 @@ class Report:
         lines = [f"calls of {self.name}: {short} went the short way, {sum(long.values())} torch's way"]
         return [*lines, *(f"  {count} because: {reason}" for reason, count in long.items())]
 
-    def _empty(self) -> str:
-        return (
-            f"{self.name} has no compiled code yet: call unified_guards.install(), compile it with torch.compile "
-            "and call it once."
+    def _empty(self) -> list[str]:
+        if self.frames or self.codes:
+            return []
+        missing = (
+            "call what torch.compile returned once"
+            if self.calls is not None
+            else ("call unified_guards.install(), compile it with torch.compile and call it once")
         )
+        return [f"{self.name} has no compiled code yet: {missing}."]
 
     def __str__(self) -> str:
         parts = [*map(str, self.frames), "\n".join(self._of_codes()), "\n".join(self._ways())]
-        return "\n\n".join(filter(None, parts)) or self._empty()
+        return "\n\n".join([*self._empty(), *filter(None, parts)])
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Writes the report as one page that needs nothing else, for any browser.
