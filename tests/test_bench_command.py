@@ -140,7 +140,7 @@ class TestScript:
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         done = run("--script", "-m", "as_module", "--own", "flag")
         assert done.returncode == 0, done.stderr
-        assert "-m as_module --own flag compiles nothing with torch.compile" in done.stdout
+        assert "-m as_module --own flag compiles nothing" in done.stdout
 
     def test_program_that_calls_compiled_code_too_rarely(self, tmp_path: Path) -> None:
         (tmp_path / "program.py").write_text(PROGRAM)
@@ -228,7 +228,7 @@ class TestComparison:
     @pytest.mark.parametrize(
         ("theirs", "said"),
         [
-            (sample("torch"), "compiles nothing with torch.compile"),
+            (sample("torch"), "compiles nothing"),
             (sample("torch", ("0/0", 0, 0.0), measured_calls=0), "calls compiled code 100 times: too few"),
             (sample("torch", ("0/0", 0, 0.0)), "looks up no guards"),
             (sample("torch", ("0/0", 0, 0.0), gave_up="Profiler is already enabled"), "has a profiler of its own"),

@@ -103,7 +103,7 @@ def test_several_versions_that_do_not_fit_are_one_line(caplog: pytest.LogCapture
         run(ones(5))
     (record,) = caplog.records
     assert "version 3 of at most 8" in record.getMessage()
-    assert "; 1 more versions did not fit" in record.getMessage()
+    assert "; 1 more version did not fit" in record.getMessage()
 
 
 def test_the_line_tells_of_a_limit_that_is_reached(caplog: pytest.LogCaptureFixture) -> None:

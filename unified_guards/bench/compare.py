@@ -208,7 +208,7 @@ class Comparison:
         if not plain[0]["frames"]:
             return (
                 f"{self.program} compiles nothing: it has to call torch.compile, and then what that returned. So there "
-                "are no guards, and there is nothing to save. `python -m unified_guards doctor` says what is switched off."
+                "are no guards, and nothing to save. `python -m unified_guards doctor` says what is switched off."
             )
         if self.torch.frames and self.unified.frames:
             return None

@@ -171,7 +171,8 @@ def lines_of_explained(clock: Clock, report: Report, program: str) -> Iterator[s
     before = step - ours + theirs
     known = verdict_on((theirs - ours) / before)
     said = f"Torch's guards were timed many in a row alone: {micros(theirs)} for a step"
-    yield f"{said}. In place they take several times that{', so it is worth it' if known == 'worth it' else ''}. {measured}"
+    worth = ", so it is worth it" if known == "worth it" else ""
+    yield f"{said}. In place they take several times that{worth}. {measured}"
 
 
 def percent(share: float) -> str:
