@@ -61,6 +61,9 @@ class Row(NamedTuple):
 # -- remedies that depend on the case ----------------------------------------------------------------------------------
 
 
+_ONE_SIZE = "keep to one size (padding; DataLoader(drop_last=True) for a smaller last batch)"
+
+
 def _mark(case: Case) -> str:
     """How a size is made dynamic, by the dimension that has changed and the switches that torch compiles with."""
     if issubclass(type(case.value), torch.nn.Parameter):
@@ -71,10 +74,8 @@ def _mark(case: Case) -> str:
     dim = case.differences["size"].what.rpartition(" ")[2]
     ways = f"torch._dynamo.mark_dynamic({path(case.source)}, {dim}) before the first call, torch.compile(dynamic=True)"
     if not dynamo_config.automatic_dynamic_shapes:
-        return f"{ways}, or pad to one size; dynamic=False, with which this was compiled, has a version for each size"
-    return (
-        f"{ways}, or pad to one size; otherwise torch makes the dimension dynamic now, at the price of this recompile"
-    )
+        return f"{ways}, or {_ONE_SIZE}; dynamic=False, with which this was compiled, has a version for each size"
+    return f"{ways}, or {_ONE_SIZE}; otherwise torch makes the dimension dynamic now, at the price of this recompile"
 
 
 _SAME_EACH_TIME = "torch keeps a version for each, compiled once"
