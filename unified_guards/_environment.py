@@ -55,9 +55,13 @@ def _instead(name: str, known: Sequence[str]) -> str:
     return f"Did you mean {nearest[0]}?" if nearest else f"There are {', '.join(known)}."
 
 
+#: What switches something off, as empty does.
+_OFF = ("", "0", "off", "false", "no")
+
+
 def is_set(name: str, default: str = "") -> bool:
     """Whether an environment variable switches something on. Empty, ``0``, ``off``, ``false`` and ``no`` do not."""
-    return os.environ.get(name, default).lower() not in ("", "0", "off", "false", "no")
+    return os.environ.get(name, default).lower() not in _OFF
 
 
 def share_to_verify() -> float | Problem:
@@ -83,7 +87,7 @@ LOGS = ("recompiles",)
 def logs() -> str | Problem:
     """What ``UNIFIED_GUARDS_LOG`` asks for, with commas between several, or what is wrong with it."""
     text = os.environ.get("UNIFIED_GUARDS_LOG", "")
-    wanted = [name for part in text.lower().split(",") if (name := part.strip()) not in ("", "0", "off", "false", "no")]
+    wanted = [name for part in text.lower().split(",") if (name := part.strip()) not in _OFF]
     unknown = [name for name in wanted if name not in LOGS]
     if not unknown:
         return ",".join(wanted)

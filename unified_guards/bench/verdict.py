@@ -169,9 +169,8 @@ def lines_of_explained(clock: Clock, report: Report, program: str) -> Iterator[s
     yield f"A step, from one call of {clock.names[steps.key]} to the next: {micros(step)} while measured; {shares}."
     # Of the step that it would be with torch's guards. What the rest of its calls would take is not known.
     before = step - ours + theirs
-    known = verdict_on((theirs - ours) / before)
     said = f"Torch's guards were timed many in a row alone: {micros(theirs)} for a step"
-    worth = ", so it is worth it" if known == "worth it" else ""
+    worth = ", so it is worth it" if (theirs - ours) / before >= WORTH else ""
     yield f"{said}. In place they take several times that{worth}. {measured}"
 
 

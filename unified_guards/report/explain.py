@@ -219,8 +219,8 @@ class CodeReport:
         return None
 
     def __str__(self) -> str:
-        counted = f"entries of {self.name}: {self.entries} of at most {self.most}"
-        return counted if self.note is None else f"{counted}\n{self.note}"
+        line = f"entries of {self.name}: {self.entries} of at most {self.most}"
+        return line if self.note is None else f"{line}\n{self.note}"
 
 
 @dataclasses.dataclass(frozen=True)
