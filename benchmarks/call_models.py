@@ -3,10 +3,10 @@
     python -m benchmarks.call_models [--rounds 5] [--steps 60] [case ...]
 
 The graph is exchanged for one that gives the outputs of an earlier call at once, so that what is timed is all that is
-not the graph; what the exchanged graph itself takes is taken off. *In place*: before each call that is timed, the model
-has run with its own graph, and the caches of the processor are full of its data. *Hot*: such calls one after the other.
-*Whole*: with its own graph. Torch and unified guards run in turn, each in its own process. Medians over rounds.
-Written to benchmarks/results/call-models-torchX.Y-cpu.md.
+not the graph. What a direct call of the exchanged graph with the same inputs takes is taken off. *In place*: before each
+call that is timed, and before each direct one, the model has run with its own graph, and the caches of the processor are
+full of its data. *Hot*: such calls one after the other. *Whole*: with its own graph. Torch and unified guards run in
+turn, each in its own process. Medians over rounds. Written to benchmarks/results/call-models-torchX.Y-cpu.md.
 """
 
 from __future__ import annotations
@@ -176,31 +176,28 @@ def _timed(call: Callable[[], Any]) -> float:
     return (time.perf_counter_ns() - begin) / 1000
 
 
-def _exchanged(graphs: list[Graph]) -> float:
-    """What the exchanged graphs take."""
-
-    def all_of_them() -> None:
-        for graph in graphs:
-            graph(list(graph.inputs)) if isinstance(graph, Kernels) else graph(*graph.inputs)
-
-    return median(_timed(all_of_them) for _ in range(50))
-
-
 def measure(case: Case, steps: int) -> dict[str, float]:
     """Medians, in microseconds."""
     for _ in range(4):
         case.step()
     compiled = len(case.graphs)
-    whole, in_place = [], []
-    for _ in range(steps):
+
+    def directly() -> None:
+        for graph in case.graphs:
+            graph(list(graph.inputs)) if isinstance(graph, Kernels) else graph(*graph.inputs)
+
+    def in_place(call: Callable[[], Any]) -> float:
         _still(case.graphs, are=False)
         whole.append(_timed(case.step))
         _still(case.graphs, are=True)
-        in_place.append(_timed(case.step))
-    hot = [_timed(case.step) for _ in range(HOT)]
+        return _timed(call)
+
+    whole: list[float] = []
+    calls = [(in_place(case.step), in_place(directly)) for _ in range(steps)]
+    hot = median(_timed(case.step) for _ in range(HOT)) - median(_timed(directly) for _ in range(HOT))
     assert len(case.graphs) == compiled, "something was compiled in the middle"
-    exchanged = _exchanged(case.graphs)
-    return {"whole": median(whole), "in place": median(in_place) - exchanged, "hot": median(hot) - exchanged}
+    taken, taken_off = map(median, zip(*calls, strict=True))
+    return {"whole": median(whole), "in place": taken - taken_off, "hot": hot}
 
 
 def _child(contender: str, name: str, steps: int) -> None:
