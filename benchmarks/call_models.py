@@ -3,10 +3,11 @@
     python -m benchmarks.call_models [--rounds 5] [--steps 60] [case ...]
 
 The graph is exchanged for one that gives the outputs of an earlier call at once, so that what is timed is all that is
-not the graph. What a direct call of the exchanged graph with the same inputs takes is taken off. *In place*: before each
-call that is timed, and before each direct one, the model has run with its own graph, and the caches of the processor are
-full of its data. *Hot*: such calls one after the other. *Whole*: with its own graph. Torch and unified guards run in
-turn, each in its own process. Medians over rounds. Written to benchmarks/results/call-models-torchX.Y-cpu.md.
+not the graph. What a direct call of the exchanged graph with the same inputs takes is taken off. *In place*: before
+each call that is timed, and before each direct one, the model has run with its own graph, and the caches of the
+processor are full of its data. *Hot*: such calls one after the other. *Whole*: with its own graph. Torch and unified
+guards run in turn, each in its own process. Medians over rounds.
+Written to benchmarks/results/call-models-torchX.Y-cpu.md.
 """
 
 from __future__ import annotations
