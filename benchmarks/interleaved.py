@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -50,7 +51,18 @@ def page(title: str, command: str, about: list[str], header: Iterable[str], rows
     return "\n".join([f"# {title}", "", f"`{command}`  ", machine, "", *about, "", markdown(list(header), rows)])
 
 
+def page_for(stem: str, folder: Path) -> Path:
+    """Where the page of this torch is kept: beside the page of another Python, not in its place."""
+    found = environment()
+    version = ".".join(torch.__version__.split(".")[:2])
+    python = ".".join(found["python"].split(".")[:2])
+    for name in (f"torch{version}-cpu", f"torch{version}-python{python}-cpu"):
+        page = folder / f"{stem}-{name}.md"
+        if not page.exists() or f"Python {python}." in page.read_text():
+            return page
+    return page
+
+
 def write(stem: str, text: str) -> None:
     """Puts a page where results are kept, under a name that says which torch was measured."""
-    version = ".".join(torch.__version__.split(".")[:2])
-    (ROOT / "benchmarks" / "results" / f"{stem}-torch{version}-cpu.md").write_text(text + "\n")
+    page_for(stem, ROOT / "benchmarks" / "results").write_text(text + "\n")

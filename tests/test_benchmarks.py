@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import witness, workloads
+from benchmarks import interleaved, witness, workloads
 from benchmarks.contenders import CONTENDERS, EXACT, OPTIONS, TORCH, UNIFIED
 from benchmarks.witness_parts import PARTS, TIERS
 from unified_guards.bench import plots, runner
 from unified_guards.bench.registry import names_for
+
+RUNNING = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +138,16 @@ class TestArguments:
             witness.main(given)
         assert error.value.code == 2
         assert said in capsys.readouterr().err
+
+
+class TestPageOfResults:
+    def test_of_another_python_is_written_beside(self, tmp_path: Path) -> None:
+        first = interleaved.page_for("calls", tmp_path)
+        first.write_text("torch 2.13.0+cpu, Python 3.9.1, one thread")
+        assert interleaved.page_for("calls", tmp_path).name.replace(f"-python{RUNNING}", "") == first.name
+        assert interleaved.page_for("calls", tmp_path) != first
+
+    def test_of_the_same_python_is_written_anew(self, tmp_path: Path) -> None:
+        first = interleaved.page_for("calls", tmp_path)
+        first.write_text(f"torch 2.13.0+cpu, Python {RUNNING}.0, one thread")
+        assert interleaved.page_for("calls", tmp_path) == first
