@@ -1,8 +1,8 @@
 """Runs the tests on every pair of Python and torch that is claimed to work: ``make test-matrix``.
 
-Each column has an environment of its own (``.venv-3.14-2.15.0``), made by the Makefile. What a column has given is kept
-in ``build/matrix``: a column that is done is not run again for the same commit, so that a run which was cut off goes on
-with the next one. At the end the table of all columns is written to ``docs/matrix.md``.
+Each column has an environment of its own (``.venv-3.14-2.15.0``), made by the Makefile. What a column has given last is
+kept in ``docs/matrix.json``: a column that is done is not run again for the same commit, so that a run which was cut
+off goes on with the next one. After each column the table of all is written to ``docs/matrix.md``.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 from typing import Any
 
 from tests.interpreters import CHECKOUT, Interpreter, Missing, find
 
 #: The first is what CI runs whole.
 COLUMNS = (("3.11", "2.13.0"), ("3.10", "2.11.0"), ("3.12", "2.14.1"), ("3.13", "2.15.0"), ("3.14", "2.15.0"))
-RESULTS = CHECKOUT / "build/matrix"
+RESULTS = CHECKOUT / "docs/matrix.json"
 PAGE = CHECKOUT / "docs/matrix.md"
+_REPORT = CHECKOUT / "build/matrix/junit.xml"
 
 #: What is run once more with every verdict compared with torch's.
 _VERIFIED = "tests/test_behaviour_unified.py"
@@ -32,8 +32,8 @@ _VERIFIED = "tests/test_behaviour_unified.py"
 _HEAD = """# What is tested
 
 Each line is an environment of its own: a Python, a torch, and the package built for them. `make test-matrix` runs all
-of them, and wrote this page. A Python that is not on the machine is Debian's. *All* are all tests, and the behaviour
-suite once more with every verdict compared with torch's.
+of them, and wrote this page: of each column its last run, with the commit that was tested. A Python that is not on the
+machine is Debian's. *All* are all tests, and the behaviour suite once more with every verdict compared with torch's.
 """
 
 
@@ -71,30 +71,50 @@ def _git(*arguments: str) -> str:
 
 
 def _commit() -> str:
-    """What is tested. The page of a run before does not count as a change."""
-    changed = _git("status", "--porcelain", "--", ".", ":!docs/matrix.md")
+    """What is tested. What an earlier run has written does not count as a change."""
+    changed = _git("status", "--porcelain", "--", ".", ":!docs/matrix.md", ":!docs/matrix.json")
     return _git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
 
 
 # ---- one column ------------------------------------------------------------------------------------------------------
 
 
-def _file_of(python: str, torch: str) -> Path:
-    return RESULTS / f"{python}-{torch}.json"
+def _results() -> dict[str, dict[str, Any]]:
+    """What each column has given last."""
+    found: dict[str, dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return found
 
 
-def _done(file: Path, tests: str, commit: str) -> bool:
+def _done(found: dict[str, Any] | None, tests: str, commit: str) -> bool:
     """Whether a column was run on this commit, to the end."""
-    if not file.exists() or commit.endswith("-dirty"):
+    if found is None or commit.endswith("-dirty"):
         return False
-    found = json.loads(file.read_text())
     return bool(found["commit"] == commit and found["tests"] in (tests, "all"))
 
 
+def _fetch(python: str, torch: str) -> Interpreter:
+    """Gets the Python, torch and what the tests need.
+
+    Raises:
+        Missing: they cannot be had here.
+    """
+    venv = _venv_of(python, torch)
+    stamps = [f"{venv}/.stamps/torch-{torch}", f"{venv}/.stamps/tools", f"{venv}/.stamps/test"]
+    try:
+        interpreter = find(python)
+        print(f"\n==> Python {python} ({interpreter.where}), torch {torch}", flush=True)
+        interpreter.run("make", *stamps, f"PYTHON={interpreter.python}", f"TORCH={torch}", f"VENV={venv}")
+    except subprocess.CalledProcessError as error:
+        raise Missing(f"it, torch or what the tests need could not be installed: see above ({error})") from error
+    return interpreter
+
+
+def _venv_of(python: str, torch: str) -> str:
+    return f".venv-{python}-{torch}"
+
+
 def _run(python: str, torch: str, tests: list[str], jobs: int) -> Column:
-    interpreter = find(python)
-    venv = f".venv-{python}-{torch}"
-    print(f"\n==> Python {python} ({interpreter.where}), torch {torch}", flush=True)
+    interpreter, venv = _fetch(python, torch), _venv_of(python, torch)
     interpreter.run("make", "environment", f"PYTHON={interpreter.python}", f"TORCH={torch}", f"VENV={venv}")
     started = time.monotonic()
     given = _pytest(interpreter, venv, tests, jobs, {})
@@ -119,14 +139,14 @@ def _pytest(
     interpreter: Interpreter, venv: str, tests: list[str], jobs: int, environ: dict[str, str]
 ) -> list[tuple[str, str, str]]:
     """Runs tests; of each its name, its state and why that is."""
-    report = RESULTS / "junit.xml"
-    report.unlink(missing_ok=True)
+    _REPORT.parent.mkdir(parents=True, exist_ok=True)
+    _REPORT.unlink(missing_ok=True)
     switches = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "UNIFIED_GUARDS": "", "UNIFIED_GUARDS_VERIFY": ""}
-    arguments = ["-n", str(jobs), "--dist", "worksteal", "-q", f"--junitxml={report}", *tests]
+    arguments = ["-n", str(jobs), "--dist", "worksteal", "-q", f"--junitxml={_REPORT}", *tests]
     status = interpreter.run(f"{venv}/bin/python", "-m", "pytest", *arguments, environ=switches | environ, check=False)
     if status not in (0, 1):
         sys.exit(f"pytest gave {status} and no result; mend that and run make test-matrix again: it goes on here")
-    return [_case(each) for each in ElementTree.parse(report).iter("testcase")]
+    return [_case(each) for each in ElementTree.parse(_REPORT).iter("testcase")]
 
 
 def _case(case: ElementTree.Element) -> tuple[str, str, str]:
@@ -169,11 +189,11 @@ def _skipped(column: dict[str, Any]) -> list[str]:
     return [f"- Python {column['python']}: {count} x {why}" for why, count in column["skipped"].items()]
 
 
-def _write_page() -> None:
-    files = [_file_of(*column) for column in sorted(COLUMNS, key=lambda column: int(column[0][2:]))]
-    page = page_of([json.loads(file.read_text()) for file in files if file.exists()])
-    PAGE.write_text(page)
-    print(f"\n{page}")
+def _keep(column: str, given: Column) -> None:
+    """Puts what a column has given in place of what it gave before, and writes the page anew."""
+    results = _results() | {column: dataclasses.asdict(given)}
+    RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+    PAGE.write_text(page_of(list(dict(sorted(results.items())).values())))
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -184,28 +204,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", action="append", help="only the column of this Python; may be given several times")
     parser.add_argument("--one", action="store_true", help="one column that is not the first, another for each commit")
+    parser.add_argument(
+        "--where-possible",
+        action="store_true",
+        help="say what cannot be had here, and go on",
+    )
     parser.add_argument("--tests", nargs="+", default=[], help="only these, as pytest takes them")
     parser.add_argument("--jobs", type=int, default=2, help="test processes")
     asked = parser.parse_args()
-    commit = _commit()
+    commit, failed = _commit(), []
     columns = [each for each in COLUMNS if asked.python is None or each[0] in asked.python]
     if asked.one:
         columns = [COLUMNS[1:][int(commit[:7], 16) % len(COLUMNS[1:])]]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    failed = []
     for python, torch in columns:
-        file = _file_of(python, torch)
-        if _done(file, " ".join(asked.tests) or "all", commit):
+        column = f"{python}-{torch}"
+        if _done(_results().get(column), " ".join(asked.tests) or "all", commit):
             print(f"==> Python {python}, torch {torch}: done already", flush=True)
         else:
             try:
-                given = _run(python, torch, asked.tests, asked.jobs)
+                _keep(column, _run(python, torch, asked.tests, asked.jobs))
             except (Missing, subprocess.CalledProcessError) as error:
-                failed.append(f"Python {python}, torch {torch}: {error}")
+                said = f"Python {python}, torch {torch}: {error}"
+                if asked.where_possible and isinstance(error, Missing):
+                    print(f"==> NOT RUN: {said}", flush=True)
+                else:
+                    failed.append(said)
                 continue
-            file.write_text(json.dumps(dataclasses.asdict(given), indent=1))
-        failed += [f"Python {python}: {name}" for name in json.loads(file.read_text())["failed"]]
-    _write_page()
+        failed += [f"Python {python}: {name}" for name in _results()[column]["failed"]]
+    print(f"\n{PAGE.read_text()}")
     sys.exit("\n".join(["Not green:", *failed]) if failed else 0)
 
 
