@@ -491,3 +491,15 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not _C.TYPE_VERSIONS, reason="no version of a type is believed there")
+def test_a_class_has_a_version_until_it_was_changed_too_often() -> None:
+    class Changed:
+        pass
+
+    assert _C.has_version(Changed)
+    for value in range(1_100):
+        Changed.value = value
+        vars(Changed), Changed().value
+    assert _C.has_version(Changed) is (sys.version_info < (3, 13))

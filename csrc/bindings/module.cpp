@@ -370,6 +370,12 @@ void bind_tensors(py::module_& m) {
 
 void bind_interpreter(py::module_& m) {
   m.def(
+      "has_version",
+      [](const py::type& type) {
+        return cpython::type_version_word(reinterpret_cast<PyTypeObject*>(type.ptr())) != nullptr;
+      },
+      py::arg("type"), "Whether the interpreter gives a class a version, by which it is known not to have changed.");
+  m.def(
       "know_attribute_hook",
       [](py::handle code, const std::string& form, const std::vector<std::string>& names) {
         know_attribute_hook(code.ptr(), form, names);
