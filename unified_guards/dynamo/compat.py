@@ -157,13 +157,13 @@ def code_with_extra_state() -> types.CodeType:
 
 #: What torch does around compiled code, by digests of its source. Whatever is not in these sets runs as torch wrote it:
 #: dynamo/dispatch.py and graphs.py leave out what was read here, and nothing else.
-_KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
+_KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.14:6445571b53abc0d5", "2.15:6445571b53abc0d5"})
 
-_KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.15:dcde85211d46d3d7"})
-_KNOWN_AOT_FORWARDS = frozenset({"2.13:8511280d270389d8", "2.15:8511280d270389d8"})
-_KNOWN_RUNTIME_WRAPPERS = frozenset({"2.13:c8245e89c0186892", "2.15:c8245e89c0186892"})
-_KNOWN_CALLBACKS = frozenset({"2.13:20392b45983115b0", "2.15:a135bd66e864fe06"})
-_KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
+_KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.14:dcde85211d46d3d7", "2.15:dcde85211d46d3d7"})
+_KNOWN_AOT_FORWARDS = frozenset({"2.13:8511280d270389d8", "2.14:8511280d270389d8", "2.15:8511280d270389d8"})
+_KNOWN_RUNTIME_WRAPPERS = frozenset({"2.13:c8245e89c0186892", "2.14:c8245e89c0186892", "2.15:c8245e89c0186892"})
+_KNOWN_CALLBACKS = frozenset({"2.13:20392b45983115b0", "2.14:a135bd66e864fe06", "2.15:a135bd66e864fe06"})
+_KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.14:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
 
 
 def is_known_wrapper(code: types.CodeType) -> bool:
@@ -209,7 +209,11 @@ def digest_of(code: types.CodeType) -> str:
 def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
     """What the wrapper looks at: (why the way is long, where it stands, its name, its value when nothing goes on).
 
-    It stands in the dict of a module or in a ``threading.local``.
+    It stands in the dict of a module or in a ``threading.local``. A name that is not there would be a flag that never
+    says anything, so torch is asked which it has, and not for its version.
+
+    Raises:
+        KeyError: torch keeps one of them elsewhere.
     """
     from torch._dynamo import eval_frame, utils
     from torch._guards import _TLS
@@ -221,13 +225,13 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
         ("kBreaks", vars(utils), "_error_on_graph_break", False),
         ("kStance", vars(eval_frame), "_stance", eval_frame.DynamoStance()),
     ]
-    if TORCH < (2, 15):
-        return [*flags, ("kFxTracing", vars(fx), "_is_fx_tracing_flag", False)]
-    return [
-        *flags,
-        ("kFxTracing", vars(fx)["_is_fx_tracing_tls"], "flag", False),
-        ("kTracing", vars(eval_frame)["_force_eager_nested_compile"], "depth", 0),
-    ]
+    names = vars(fx)
+    if "_is_fx_tracing_flag" in names:  # before 2.14
+        flags.append(("kFxTracing", names, "_is_fx_tracing_flag", False))
+    else:
+        flags.append(("kFxTracing", names["_is_fx_tracing_tls"], "flag", False))
+    nested = vars(eval_frame).get("_force_eager_nested_compile")  # from 2.14
+    return flags if nested is None else [*flags, ("kTracing", nested, "depth", 0)]
 
 
 def has_new_contents(variable: Any, effects: Any) -> bool:
