@@ -75,6 +75,34 @@ def tensor_guard(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any
     return given
 
 
+#: The keys that a dispatch state includes and excludes, and whether guards made in it see those of Python.
+DispatchState = tuple[int, int, bool]
+
+#: How a guard manager is given the state in which its guards were made, when they are loaded; torch before 2.14 makes
+#: them in the state of the thread that loads.
+SETS_STATE = "set_local_state"
+
+
+def dispatch_state(saved: Any) -> DispatchState | None:
+    """What is in a state that torch saved with guards; None where torch keeps it in another form than is known."""
+    if not _knows_dispatch_states():
+        return None
+    included, excluded, overriding, _, hides_python = saved.__getstate__()
+    return None if overriding else (included, excluded, not hides_python)
+
+
+@functools.cache
+def _knows_dispatch_states() -> bool:
+    """Whether that of this thread, as torch would save it, says what this thread includes and excludes."""
+    from torch.utils import _python_dispatch as modes
+
+    included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    hides_python = not modes.is_in_any_mode_without_ignore_compile_internals()
+    expected = (included.raw_repr(), excluded.raw_repr(), 0, torch.is_grad_enabled(), hides_python)
+    state: Any = vars(torch._C._dynamo.guards)["LocalState"]()
+    return bool(state.__getstate__() == expected)
+
+
 class _LyingSet(set):  # type: ignore[type-arg]
     def __len__(self) -> int:
         return 7
