@@ -29,7 +29,7 @@ def version_of(text: str) -> tuple[int, int]:
 TORCH = version_of(torch.__version__)
 
 
-#: The methods of a VariableTracker with which Dynamo looks an attribute up; the second from torch 2.15 on.
+#: The methods of a VariableTracker with which Dynamo looks an attribute up; the second from torch 2.14 on.
 ATTRIBUTE_LOOKUPS = ("var_getattr", "tp_getattro_impl")
 
 
@@ -282,6 +282,19 @@ def slot_queries() -> list[tuple[Any, str]]:
     for module, name in (("object_protocol", "_get_cached_slots"), ("base", "_tp_type"), ("base", "_compute_slotdefs")):
         with contextlib.suppress(ImportError):
             found.append((importlib.import_module(f"torch._dynamo.variables.{module}"), name))
+    return found
+
+
+def attribute_queries() -> list[tuple[Any, str]]:
+    """The function that Dynamo asks for an attribute, in each module that has it by name (from 2.14): module and name.
+
+    It finds what is a slot of the object's type, such as the annotations of a function, before a tracker is asked.
+    """
+    modules = ("symbolic_convert", "variables.builtin", "variables.object_protocol")
+    found = []
+    for module in modules:
+        with contextlib.suppress(ImportError):
+            found.append((importlib.import_module(f"torch._dynamo.{module}"), "generic_getattr"))
     return found
 
 
