@@ -23,7 +23,9 @@
 #include <pybind11/stl.h>
 
 #include <iterator>
+#include <optional>
 #include <stdexcept>
+#include <tuple>
 #include <vector>
 
 namespace py = pybind11;
@@ -98,14 +100,24 @@ void ask_first(Checker& checker, const py::list& rows, int64_t first_row) {
   checker.ask_first(std::make_unique<Discriminator>(program_of(rows.ptr()), first_row));
 }
 
-// What a tensor guard made now would expect of `tensor`, as far as Python cannot read it exactly: dispatch keys, dtype,
-// device index, requires_grad. `keys` is the raw key set to use instead of the tensor's own, or None.
-py::tuple tensor_facts(py::handle tensor, const py::object& keys) {
+c10::DispatchKeySet raw_keys(uint64_t keys) { return {c10::DispatchKeySet::RAW, keys}; }
+
+// A raw key set with what a state includes and excludes: (included, excluded, whether Python's keys show), or None for
+// that of this thread.
+uint64_t apply_dispatch_state(uint64_t keys, const std::optional<std::tuple<uint64_t, uint64_t, bool>>& state) {
+  if (!state) return DispatchState().apply(raw_keys(keys));
+  const auto [included, excluded, shows] = *state;
+  return DispatchState(raw_keys(included), raw_keys(excluded), shows).apply(raw_keys(keys));
+}
+
+// What a tensor guard made in a state would expect of `tensor`, as far as Python cannot read it exactly: dispatch keys,
+// dtype, device index, requires_grad. `keys` is the raw key set to use instead of the tensor's own, or None.
+py::tuple tensor_facts(py::handle tensor, const std::optional<uint64_t>& keys,
+                       const std::optional<std::tuple<uint64_t, uint64_t, bool>>& state) {
   if (!is_tensor(tensor.ptr())) throw py::type_error("expected a torch.Tensor");
   const at::Tensor& value = tensor_of(tensor.ptr());
-  c10::DispatchKeySet set = value.unsafeGetTensorImpl()->key_set();
-  if (!keys.is_none()) set = c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys.cast<uint64_t>());
-  return py::make_tuple(DispatchState().apply(set), static_cast<int>(c10::typeMetaToScalarType(value.dtype())),
+  const uint64_t found = keys.value_or(value.unsafeGetTensorImpl()->key_set().raw_repr());
+  return py::make_tuple(apply_dispatch_state(found, state), static_cast<int>(c10::typeMetaToScalarType(value.dtype())),
                         static_cast<int>(value.device().index()), value.requires_grad());
 }
 
@@ -337,10 +349,8 @@ void bind_state(py::module_& m) {
       "set_torch_function_state",
       [](int state) { TorchFunctionTLS::set_disabled_state(static_cast<at::impl::TorchFunctionDisabledState>(state)); },
       py::arg("state"), "Puts back what torch_function_state() gave.");
-  m.def(
-      "apply_dispatch_state",
-      [](uint64_t keys) { return DispatchState().apply(c10::DispatchKeySet(c10::DispatchKeySet::RAW, keys)); },
-      py::arg("keys"), "A raw dispatch key set with the keys that this thread includes and excludes.");
+  m.def("apply_dispatch_state", &apply_dispatch_state, py::arg("keys"), py::arg("state") = py::none(),
+        "A raw dispatch key set with the keys that a state, or else this thread, includes and excludes.");
   m.def("python_keys_are_visible", &python_keys_are_visible, "Whether guards see Python dispatch keys on this thread.");
   m.def("set_visibility_probe", &set_visibility_probe, py::arg("make"),
         "Keeps what make() returns: a guard of torch's that python_keys_are_visible() asks.");
@@ -359,8 +369,8 @@ void bind_counts(py::module_& m) {
 }
 
 void bind_tensors(py::module_& m) {
-  m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"),
-        "(dispatch keys, dtype, device index, requires_grad) that a guard made now would expect.");
+  m.def("tensor_facts", &tensor_facts, py::arg("tensor"), py::arg("keys"), py::arg("state") = py::none(),
+        "(dispatch keys, dtype, device index, requires_grad) that a guard made now, or in a state, would expect.");
   m.def("read_in_place", &read_in_place, py::arg("tensor"),
         "The fields of a tensor as they stand in memory; None for those that must not be read there.");
   m.def(

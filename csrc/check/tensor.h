@@ -31,6 +31,13 @@ class DispatchState {
     if (adds_python_keys()) visible();
   }
 
+  // Another state than this thread's: the one in which guards were made that torch has saved.
+  DispatchState(c10::DispatchKeySet included, c10::DispatchKeySet excluded, bool shows_python_keys)
+      : local_(c10::impl::tls_local_dispatch_key_set()), visible_(shows_python_keys) {
+    local_.included_ = included;
+    local_.excluded_ = excluded;
+  }
+
   // Whether the keys that guards see of a tensor without Python keys of its own are the same in both. Two stacks of
   // modes may add the same keys, of which guards see those of one stack only.
   bool operator==(const DispatchState& other) const {

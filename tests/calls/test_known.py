@@ -12,7 +12,7 @@ from torch._inductor.output_code import CompiledFxGraph
 
 from unified_guards.dynamo import compat, dispatch, graphs
 
-KNOWN = compat.TORCH in ((2, 13), (2, 15))
+KNOWN = compat.TORCH >= (2, 13)
 supported = pytest.mark.skipif(not KNOWN, reason="the wrappers of this torch have not been read")
 
 
@@ -48,6 +48,33 @@ def test_what_aotautograd_gives_to_dynamo_is_known() -> None:
 @supported
 def test_doctor_is_content() -> None:
     assert dispatch.is_known()
+
+
+def says(why: str) -> bool:
+    """Whether one of the flags that the dispatcher asks tells it to leave a call to torch for this reason."""
+    flags = [flag for flag in compat.flags_of_calls() if flag[0] == why]
+    holders = [(each if isinstance(each, dict) else vars(each), name, idle) for _, each, name, idle in flags]
+    return any(holder.get(name, idle) != idle for holder, name, idle in holders)
+
+
+def test_a_flag_says_that_fx_traces() -> None:
+    said = []
+
+    def traced(x: Any) -> Any:
+        said.append(says("kFxTracing"))
+        return x
+
+    torch.fx.symbolic_trace(traced)
+    assert [*said, says("kFxTracing")] == [True, False]
+
+
+@pytest.mark.skipif(
+    not hasattr(torch_frames, "_use_eager_on_nested_compile"), reason="torch before 2.14 has no such context"
+)
+def test_a_flag_says_that_what_is_nested_is_not_compiled() -> None:
+    with torch_frames._use_eager_on_nested_compile():
+        assert says("kTracing")
+    assert not says("kTracing")
 
 
 def test_other_code_is_not_known() -> None:

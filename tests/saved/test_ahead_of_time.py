@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch._C._dynamo.guards import RootGuardManager
 from torch._dynamo.aot_compile import AOTCompiledFunction, ModelInput
 
 import unified_guards
+from unified_guards.dynamo import compat, tap
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 
 from ..harness import assert_same, ones
@@ -67,6 +69,33 @@ def test_decides_as_torch_does(change: str) -> None:
         with entered:
             assert decisions(made, *args) == (fits, fits)
     assert called == [0]
+
+
+STATES = {"plain": contextlib.nullcontext, "autocast": lambda: torch.autocast("cpu"), "inference": torch.inference_mode}
+
+
+@pytest.mark.parametrize("loaded_in", STATES)
+@pytest.mark.parametrize("saved_in", STATES)
+def test_the_dispatch_state_that_guards_were_saved_in_counts_as_with_torch(saved_in: str, loaded_in: str) -> None:
+    with torch.inference_mode():
+        x = ones(8, 4)  # has no keys that say whether it is used in inference mode: only the state has
+    with STATES[saved_in]():
+        data = saved(compiled(programs.branching, x, x.clone(), 3))
+    torch._dynamo.reset()
+    with unified_guards.installed(), STATES[loaded_in]():
+        made = loaded(data, programs.branching)
+    for asked_in in (*STATES.values(), torch.no_grad):
+        with asked_in():
+            native, torchs = decisions(made, x, x.clone(), 3)
+            assert native == torchs
+
+
+@pytest.mark.skipif(not hasattr(RootGuardManager, compat.SETS_STATE), reason="torch before 2.14 saves no state")
+def test_a_state_in_another_form_than_is_known_leaves_the_guards_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "dispatch_state", lambda state: None)
+    made = loaded_again(programs.branching, ones(8, 4), ones(8, 4), 3)
+    assert not isinstance(manager_of(made), UnifiedGuardManagerWrapper)
+    assert_same(made(ones(8, 4), ones(8, 4), 3), ones(8, 4) * 6)
 
 
 def test_an_entry_compiled_ahead_of_time_is_checked_natively_before_it_is_saved() -> None:

@@ -29,7 +29,7 @@ def version_of(text: str) -> tuple[int, int]:
 TORCH = version_of(torch.__version__)
 
 
-#: The methods of a VariableTracker with which Dynamo looks an attribute up; the second from torch 2.15 on.
+#: The methods of a VariableTracker with which Dynamo looks an attribute up; the second from torch 2.14 on.
 ATTRIBUTE_LOOKUPS = ("var_getattr", "tp_getattro_impl")
 
 
@@ -73,6 +73,34 @@ def tensor_guard(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any
     given = dict(zip(names, args, strict=False))
     given.update(kwargs)
     return given
+
+
+#: The keys that a dispatch state includes and excludes, and whether guards made in it see those of Python.
+DispatchState = tuple[int, int, bool]
+
+#: How a guard manager is given the state in which its guards were made, when they are loaded; torch before 2.14 makes
+#: them in the state of the thread that loads.
+SETS_STATE = "set_local_state"
+
+
+def dispatch_state(saved: Any) -> DispatchState | None:
+    """What is in a state that torch saved with guards; None where torch keeps it in another form than is known."""
+    if not _knows_dispatch_states():
+        return None
+    included, excluded, overriding, _, hides_python = saved.__getstate__()
+    return None if overriding else (included, excluded, not hides_python)
+
+
+@functools.cache
+def _knows_dispatch_states() -> bool:
+    """Whether that of this thread, as torch would save it, says what this thread includes and excludes."""
+    from torch.utils import _python_dispatch as modes
+
+    included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+    hides_python = not modes.is_in_any_mode_without_ignore_compile_internals()
+    expected = (included.raw_repr(), excluded.raw_repr(), 0, torch.is_grad_enabled(), hides_python)
+    state: Any = vars(torch._C._dynamo.guards)["LocalState"]()
+    return bool(state.__getstate__() == expected)
 
 
 class _LyingSet(set):  # type: ignore[type-arg]
@@ -157,13 +185,13 @@ def code_with_extra_state() -> types.CodeType:
 
 #: What torch does around compiled code, by digests of its source. Whatever is not in these sets runs as torch wrote it:
 #: dynamo/dispatch.py and graphs.py leave out what was read here, and nothing else.
-_KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.15:6445571b53abc0d5"})
+_KNOWN_WRAPPERS = frozenset({"2.13:366d1bcf9e17272c", "2.14:6445571b53abc0d5", "2.15:6445571b53abc0d5"})
 
-_KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.15:dcde85211d46d3d7"})
-_KNOWN_AOT_FORWARDS = frozenset({"2.13:8511280d270389d8", "2.15:8511280d270389d8"})
-_KNOWN_RUNTIME_WRAPPERS = frozenset({"2.13:c8245e89c0186892", "2.15:c8245e89c0186892"})
-_KNOWN_CALLBACKS = frozenset({"2.13:20392b45983115b0", "2.15:a135bd66e864fe06"})
-_KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
+_KNOWN_GRAPH_CALLS = frozenset({"2.13:f6f583a9898d14ed", "2.14:dcde85211d46d3d7", "2.15:dcde85211d46d3d7"})
+_KNOWN_AOT_FORWARDS = frozenset({"2.13:8511280d270389d8", "2.14:8511280d270389d8", "2.15:8511280d270389d8"})
+_KNOWN_RUNTIME_WRAPPERS = frozenset({"2.13:c8245e89c0186892", "2.14:c8245e89c0186892", "2.15:c8245e89c0186892"})
+_KNOWN_CALLBACKS = frozenset({"2.13:20392b45983115b0", "2.14:a135bd66e864fe06", "2.15:a135bd66e864fe06"})
+_KNOWN_MODULE_CALLS = frozenset({"2.13:0e07958b95465f0b", "2.14:0e07958b95465f0b", "2.15:0e07958b95465f0b"})
 
 
 def is_known_wrapper(code: types.CodeType) -> bool:
@@ -209,7 +237,11 @@ def digest_of(code: types.CodeType) -> str:
 def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
     """What the wrapper looks at: (why the way is long, where it stands, its name, its value when nothing goes on).
 
-    It stands in the dict of a module or in a ``threading.local``.
+    It stands in the dict of a module or in a ``threading.local``. A name that is not there would be a flag that never
+    says anything, so torch is asked which it has, and not for its version.
+
+    Raises:
+        KeyError: torch keeps one of them elsewhere.
     """
     from torch._dynamo import eval_frame, utils
     from torch._guards import _TLS
@@ -221,13 +253,13 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
         ("kBreaks", vars(utils), "_error_on_graph_break", False),
         ("kStance", vars(eval_frame), "_stance", eval_frame.DynamoStance()),
     ]
-    if TORCH < (2, 15):
-        return [*flags, ("kFxTracing", vars(fx), "_is_fx_tracing_flag", False)]
-    return [
-        *flags,
-        ("kFxTracing", vars(fx)["_is_fx_tracing_tls"], "flag", False),
-        ("kTracing", vars(eval_frame)["_force_eager_nested_compile"], "depth", 0),
-    ]
+    names = vars(fx)
+    if "_is_fx_tracing_flag" in names:  # before 2.14
+        flags.append(("kFxTracing", names, "_is_fx_tracing_flag", False))
+    else:
+        flags.append(("kFxTracing", names["_is_fx_tracing_tls"], "flag", False))
+    nested = vars(eval_frame).get("_force_eager_nested_compile")  # from 2.14
+    return flags if nested is None else [*flags, ("kTracing", nested, "depth", 0)]
 
 
 def has_new_contents(variable: Any, effects: Any) -> bool:
@@ -250,6 +282,19 @@ def slot_queries() -> list[tuple[Any, str]]:
     for module, name in (("object_protocol", "_get_cached_slots"), ("base", "_tp_type"), ("base", "_compute_slotdefs")):
         with contextlib.suppress(ImportError):
             found.append((importlib.import_module(f"torch._dynamo.variables.{module}"), name))
+    return found
+
+
+def attribute_queries() -> list[tuple[Any, str]]:
+    """The function that Dynamo asks for an attribute, in each module that has it by name (from 2.14): module and name.
+
+    It finds what is a slot of the object's type, such as the annotations of a function, before a tracker is asked.
+    """
+    modules = ("symbolic_convert", "variables.builtin", "variables.object_protocol")
+    found = []
+    for module in modules:
+        with contextlib.suppress(ImportError):
+            found.append((importlib.import_module(f"torch._dynamo.{module}"), "generic_getattr"))
     return found
 
 

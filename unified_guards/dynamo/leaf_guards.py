@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 from torch._C._dynamo import guards as native
 
-from unified_guards import _C
 from unified_guards.dynamo import compat
 from unified_guards.dynamo.tap import TENSOR_FACTS
 from unified_guards.guards.ir import Guard, Source, Test, guard
@@ -78,7 +77,7 @@ def _dict_version(_: Names, source: Source, args: tuple[Any, ...]) -> Guard:
 
 
 def _dispatch_keys(_: Names, source: Source, args: tuple[Any, ...]) -> Guard:
-    return guard(Test.DISPATCH_KEYS, (source,), (_C.apply_dispatch_state(args[0].raw_repr()),))
+    return guard(Test.DISPATCH_KEYS, (source,), (args[0],))
 
 
 def _marking(_: Names, source: Source, args: tuple[Any, ...]) -> Guard:

@@ -31,7 +31,7 @@ from unified_guards.dynamo import compat, distributed
 from unified_guards.dynamo.identities import same_object
 from unified_guards.dynamo.leaf_guards import IMPLIED_BY_DICT_MANAGER, LEAF_GUARDS, ONCE
 from unified_guards.dynamo.provenance import Origins
-from unified_guards.dynamo.tap import LAMBDA_PARTS, TENSOR_FACTS
+from unified_guards.dynamo.tap import LAMBDA_PARTS, STATE_NOT_KNOWN, TENSOR_FACTS
 from unified_guards.guards.expressions import NotAnExpression, expression, parse, parts_of
 from unified_guards.guards.ir import (
     TENSOR_NUMBERS,
@@ -277,6 +277,8 @@ class _Lift:
         if method == LAMBDA_PARTS:
             self.parts = args
             return
+        if method == STATE_NOT_KNOWN:
+            raise CannotLift("the dispatch state that torch has saved with guards has another form than is known")
         nodes = [self.nodes.get(id(manager)) for manager in _managers(args)]
         if None in nodes:
             return  # belongs to a tree that was thrown away

@@ -16,7 +16,7 @@ import torch._dynamo.guards as torch_guards
 from torch._C._dynamo import guards as native
 
 from unified_guards import _C
-from unified_guards.dynamo.compat import tensor_guard
+from unified_guards.dynamo.compat import SETS_STATE, DispatchState, dispatch_state, tensor_guard
 
 
 class Record(NamedTuple):
@@ -31,6 +31,7 @@ class Record(NamedTuple):
 
 class _Active(threading.local):
     records: list[Any] | None = None
+    state: DispatchState | None = None  # in which torch makes the guards; None: in that of this thread
 
 
 _active = _Active()
@@ -48,6 +49,7 @@ _NOT_A_CHILD = frozenset({"clone_manager"})
 #: The names of records that hold more than the arguments of a call. Each kind has a recorder of its own.
 TENSOR_FACTS = "tensor_facts"
 LAMBDA_PARTS = "lambda_parts"
+STATE_NOT_KNOWN = "state_not_known"
 
 
 def recorded_methods(cls: type) -> list[str]:
@@ -80,16 +82,47 @@ def _recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _tensor_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     """Also reads what the guard will expect, now: it depends on the dispatch state in which torch makes the guard."""
+    active = _active
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = original(self, *args, **kwargs)
-        records = _active.records
+        records = active.records
         if records is not None:
             given = tensor_guard(args, kwargs)
             keys = given.get("dispatch_keys")
-            facts = _C.tensor_facts(given["value"], None if keys is None else keys.raw_repr())
+            facts = _C.tensor_facts(given["value"], None if keys is None else keys.raw_repr(), active.state)
             records.append((TENSOR_FACTS, self, facts, given, result))
         return result
+
+    return _named(call, name, original)
+
+
+def _keys_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a guard on a set of keys."""
+    active = _active
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        records = active.records
+        if records is not None:
+            expected = _C.apply_dispatch_state(args[0].raw_repr(), active.state)
+            records.append((name, self, (expected, *args[1:]), kwargs, result))
+        return result
+
+    return _named(call, name, original)
+
+
+def _state_recorder(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Notes the state that torch has saved with guards, and in which it makes them anew."""
+    active = _active
+
+    def call(self: Any, state: Any) -> None:
+        original(self, state)
+        records = active.records
+        if records is not None:
+            active.state = dispatch_state(state)
+            if active.state is None:
+                records.append((STATE_NOT_KNOWN, None, (), {}, None))
 
     return _named(call, name, original)
 
@@ -126,14 +159,20 @@ def _lambda_recorder(name: str, original: Callable[..., Any]) -> Callable[..., A
     return _named(call, name, original)
 
 
+_SPECIAL = {"add_tensor_match_guard": _tensor_recorder, "add_dispatch_key_set_guard": _keys_recorder}
+
+
 class Tap:
     """Wraps and unwraps torch's guard-building calls. ``put`` is ``setattr`` that remembers what was there."""
 
     def __init__(self, put: Callable[[Any, str, Any], None]) -> None:
         for cls in _CLASSES:
             for name in recorded_methods(cls):
-                make = _tensor_recorder if name == "add_tensor_match_guard" else _recorder
+                make = _SPECIAL.get(name, _recorder)
                 put(cls, name, make(name, vars(cls)[name]))
+        if hasattr(native.RootGuardManager, SETS_STATE):
+            original = vars(native.RootGuardManager)[SETS_STATE]
+            put(native.RootGuardManager, SETS_STATE, _state_recorder(SETS_STATE, original))
         for name in _FUNCTIONS:
             put(torch_guards, name, _function_recorder(name, getattr(torch_guards, name)))
         builder = torch_guards.GuardBuilder
@@ -147,10 +186,10 @@ def recording() -> Iterator[list[Any]]:
 
     Compilation can nest (a guard's user code may compile): the inner recording hides the outer one.
     """
-    outer = _active.records
+    outer = _active.records, _active.state
     records: list[Any] = []
-    _active.records = records
+    _active.records, _active.state = records, None
     try:
         yield records
     finally:
-        _active.records = outer
+        _active.records, _active.state = outer

@@ -191,6 +191,21 @@ def _attribute(original: Callable[..., Any], wanted: Callable[[], bool], only_wh
     return read
 
 
+def _slot_read(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Of what is no slot of a type the tracker is asked, and notes it."""
+
+    @functools.wraps(original)
+    def generic_getattr(tx: Any, tracker: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
+        if wanted() and type(name) is str:
+            asked = tracker.realize()  # as torch does first
+            written = tx.output.side_effects.has_pending_mutation_of_attr(asked, name)
+            if not written and asked.lookup_tp_getset_member(name) is not None:
+                _note_attribute(asked, tx, name, False)
+        return original(tx, tracker, name, *args, **kwargs)
+
+    return generic_getattr
+
+
 def _builtin(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
     @functools.wraps(original)
     def load(self: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
@@ -441,6 +456,7 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
             put(cls, "call_method", _special_call(vars(cls)["call_method"], wanted))
     makers: list[tuple[Any, str, Callable[..., Any]]] = [
         *((module, name, _slots) for module, name in compat.slot_queries()),
+        *((module, name, _slot_read) for module, name in compat.attribute_queries()),
         (SideEffects, "store_attr", _stored),
         (UserDefinedClassVariable, "call_function", _made),
         (InstructionTranslatorBase, "import_source", _imported),
