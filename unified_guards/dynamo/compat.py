@@ -125,6 +125,14 @@ def is_compile_wrapper(code: types.CodeType) -> bool:
     return code.co_name == "compile_wrapper" and code.co_filename == eval_frame.__file__
 
 
+def maker_of_wrappers() -> type:
+    """The class whose ``__call__`` makes what ``torch.compile`` returns (from 2.13 its context has one of its own)."""
+    from torch._dynamo.eval_frame import OptimizeContext
+
+    kinds: tuple[type, ...] = OptimizeContext.__mro__
+    return next(kind for kind in kinds if "__call__" in vars(kind))
+
+
 def recompile_limits(wrapper: Any) -> tuple[int, int]:
     """How many entries torch makes of one code at most: as this wrapper compiles it, and in all."""
     from torch._dynamo import config

@@ -162,16 +162,18 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
     """
     if not _learn():
         return
-    original = vars(torch_frames.OptimizeContext)["__call__"]
+    maker = compat.maker_of_wrappers()
+    original = vars(maker)["__call__"]
 
     @functools.wraps(original)
     def __call__(self: Any, fn: Any) -> Any:
         wrapper = original(self, fn)
-        if config.dispatch and isinstance(wrapper, types.FunctionType):
+        compiles = isinstance(self, torch_frames.OptimizeContext)
+        if compiles and config.dispatch and isinstance(wrapper, types.FunctionType):
             _attach(self, wrapper)
         return wrapper
 
-    put(torch_frames.OptimizeContext, "__call__", __call__)
+    put(maker, "__call__", __call__)
     _watch_hooks(put)
     if compat.is_known_module_call(torch_frames.OptimizedModule.__call__.__code__):
         call = torch_frames.OptimizedModule.__call__
