@@ -345,7 +345,7 @@ def _is_put_back(variable: Any, effects: SideEffects, output_graph: Any) -> bool
 
 def _has_old_items(variable: ConstDictVariable, output_graph: Any) -> bool:
     try:
-        before = output_graph.resolve_source_value(variable.source)
+        before = compat.value_of_source(output_graph, variable.source)
         now = {key.vt.as_python_constant(): value.realize() for key, value in variable.items.items()}
     except Exception:  # a key that is no constant, or a source whose object cannot be told
         return False

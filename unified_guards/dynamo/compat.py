@@ -238,6 +238,16 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
     ]
 
 
+def value_of_source(output_graph: Any, source: Any) -> Any:
+    """What a source leads to in the frame that is being traced (from 2.13 ``OutputGraph.resolve_source_value``).
+
+    Raises:
+        Exception: whatever reading it raises.
+    """
+    root = output_graph.root_tx
+    return source.get_value({"G": root.f_globals, "L": root.f_locals}, {}, {})
+
+
 def has_new_contents(variable: Any, effects: Any) -> bool:
     """Whether Dynamo has noted that what an object holds has changed, beside its attributes."""
     asks = getattr(variable, "is_base_vt_modified", None)  # before 2.15
