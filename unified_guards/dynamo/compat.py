@@ -133,6 +133,11 @@ def maker_of_wrappers() -> type:
     return next(kind for kind in kinds if "__call__" in vars(kind))
 
 
+def region_of(context: Any) -> int:
+    """The region of recompilation in which this context compiles; -1, as always before 2.13, where it has none."""
+    return int(getattr(context, "_isolate_recompiles_id", -1))
+
+
 def recompile_limits(wrapper: Any) -> tuple[int, int]:
     """How many entries torch makes of one code at most: as this wrapper compiles it, and in all."""
     from torch._dynamo import config
@@ -246,6 +251,14 @@ def value_of_source(output_graph: Any, source: Any) -> Any:
     """
     root = output_graph.root_tx
     return source.get_value({"G": root.f_globals, "L": root.f_locals}, {}, {})
+
+
+def keeps_grad_mode() -> bool:
+    """Whether what AOTAutograd makes leaves the grad mode behind that the function does.
+
+    Seen of 2.11 that it does not where an input needs gradients, and of 2.13 that it does.
+    """
+    return TORCH >= (2, 13)
 
 
 def has_new_contents(variable: Any, effects: Any) -> bool:
