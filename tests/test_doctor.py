@@ -282,7 +282,8 @@ class TestSwitches:
         assert found.remedy is not None
 
     def test_layout_that_is_not_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(unified_guards._C, "DICT_TABLES", False)
+        for name in ("DICT_SLOTS", "TYPE_VERSIONS", "DICT_TABLES", "MONITORS"):
+            monkeypatch.setattr(unified_guards._C, name, name != "DICT_TABLES")
         found = doctor._layouts()
         assert (found.state, found.facts["tables"]) == ("note", False)
         assert "is not known: tables" in found.found
@@ -302,7 +303,9 @@ class TestSwitches:
 class TestSelfTest:
     def test_runs_where_the_program_has_switched_unified_guards_on(self) -> None:
         done = run("--json", environ={"UNIFIED_GUARDS": "1"})
-        assert checks_of(done)["self-test cpu"]["state"] == "ok", done.stderr
+        test = checks_of(done)["self-test cpu"]
+        assert test["state"] != "wrong", done.stderr  # it is a note where torch's guards were faster
+        assert (test["facts"]["decisions"], test["facts"]["wrong"]) == (6, [])
 
     def test_guards_that_are_not_faster_are_no_fit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from unified_guards.cli import selftest

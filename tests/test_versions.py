@@ -457,6 +457,7 @@ def test_a_flag_of_markings_that_comes(way: str) -> None:
 
 
 @pytest.mark.skipif(not _C.DICT_SLOTS, reason="nothing is known of this version of Python")
+@pytest.mark.skipif(not _C.TYPE_VERSIONS, reason="no version of a type is believed there")
 @pytest.mark.parametrize("has_dict", [False, True], ids=["inline", "dict"])
 def test_attributes_of_an_instance_are_remembered(has_dict: bool) -> None:
     if has_dict and not _C.dicts_are_versioned():

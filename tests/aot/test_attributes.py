@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensor
 from torch.utils import _pytree as pytree
 
 import unified_guards
+from unified_guards.dynamo import compat
 
 from .helpers import assert_like_eager, check, ones
 
@@ -91,6 +92,8 @@ def by_flag(value: Any) -> Any:
 
 @pytest.mark.parametrize("kind", CONTAINERS)
 def test_a_container_that_has_an_attribute_is_not_one_without(kind: str) -> None:
+    if kind == "named tuple" and compat.TORCH < (2, 13):
+        pytest.skip("Dynamo of torch 2.11 takes a named tuple to have no attributes, on its first call too")
     make = CONTAINERS[kind]
     calls = (lambda: make(), lambda: flagged(make(), 5), lambda: flagged(make(), 6))
     for order in (calls, calls[::-1]):

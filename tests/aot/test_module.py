@@ -161,8 +161,9 @@ def test_parameters_in_lists_and_dicts_of_torch() -> None:
             self.layers = nn.ModuleList([nn.Linear(2, 2) for _ in range(2)])
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            for parameter in (*self.many, self.named["a"]):
+            for parameter in self.many:
                 x = x * parameter
+            x = x * self.named["a"]
             for layer in self.layers:
                 x = layer(x)
             return x

@@ -501,6 +501,8 @@ call(torch.ones(2))
 def each(request: pytest.FixtureRequest) -> Iterator[Case]:
     if request.param == "builtin_that_is_replaced" and not torch_survives_a_replaced_builtin():
         pytest.skip("plain torch crashes where a builtin was replaced")
+    if request.param == "metaclass_that_gets_a_data_descriptor" and TORCH < (2, 13):
+        pytest.skip("Dynamo of torch 2.11 takes the attribute of the class, on a first call too")
     made = CASES[request.param]()
     changed, done = made.change, []
 

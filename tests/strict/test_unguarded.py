@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import unified_guards
+from unified_guards.dynamo import compat
 
 from . import unguarded_of  # noqa: F401 - fills UNGUARDED
 from .running import entries_of
@@ -18,6 +19,10 @@ from .unguarded import UNGUARDED, Unguarded
 #: Each holds on 2.13; other versions of torch may capture more, or less.
 GUARDED = [name for name, make in UNGUARDED.items() if make().ends is None]
 ENDED = [name for name in UNGUARDED if name not in GUARDED]
+#: What Dynamo of torch 2.11 gives another result for when it has just traced it, or cannot trace.
+MISTRACED = ("reversed", "radd_first", "index", "constant_among_symbols")
+NOT_BEFORE_2_13 = pytest.mark.skipif(compat.TORCH < (2, 13), reason="Dynamo of torch 2.11 traces it wrongly")
+TRACED = [pytest.param(name, marks=NOT_BEFORE_2_13) if name in MISTRACED else name for name in GUARDED]
 
 
 @pytest.fixture
@@ -37,7 +42,7 @@ def _is_right(made: Unguarded, call: Any) -> bool:
 
 @pytest.mark.parametrize("verify", ["", "1"], ids=["", "verified"])
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("each", GUARDED, indirect=True)
+@pytest.mark.parametrize("each", TRACED, indirect=True)
 def test_a_guard_notices(each: Unguarded, backend: str, verify: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIFIED_GUARDS_VERIFY", verify)
     with unified_guards.installed(strict=True):

@@ -25,7 +25,8 @@ def test_a_change_moves_the_verdict(name: str) -> None:
     assert first is not None
     shown, guards = first
     made = recorded(checker(*guards), shown)
-    if VERSIONED and _C.DICT_SLOTS:
+    # Where no version of a type is believed, attributes are read on every check.
+    if VERSIONED and _C.DICT_SLOTS and (_C.TYPE_VERSIONS or "__dict__" in str(guards[0])):
         live = [str(program_of(*guards).row_origins[row]) for row in told(made, "live_rows")]
         assert str(guards[0]) not in live, "the guard is evaluated on every check"
     assert held_by(made, shown)

@@ -381,11 +381,11 @@ def test_another_instance_dict_at_the_same_address_is_noticed() -> None:
     made = moving(checker(equals(attr("flag"), True)), {"x": one}, vars(one))
     again = 0
     for _ in range(20):
+        where = id(vars(one))
+        one.__dict__ = {}
         others = [shared() for _ in range(3)]
         for other in others:
             other.flag = False
-        where = id(vars(one))
-        one.__dict__ = {}
         dicts = [vars(other) for other in others]
         same = [found for found in dicts if id(found) == where]
         again += len(same)

@@ -129,12 +129,15 @@ class _Capture:
         self.refused: str | None = None
         self._static = [leaf for leaf in leaves[:static] if isinstance(leaf, torch.Tensor)]
         self._real = [each for each in order if isinstance(each, torch.Tensor) and not isinstance(each, FakeTensor)]
+        self._grad_mode = torch.is_grad_enabled()
 
     def check(self, output_graph: Any, results: Sequence[Any]) -> None:
         """Refuses a function that writes to what it finds: it would be captured anew for each call. And one that
         returns an iterator: Dynamo gives one of another class, over what it has computed."""
         if any(isinstance(each, IteratorVariable | ListIteratorVariable) for each in results):
             self._refuse("the function returns an iterator")
+        if torch.is_grad_enabled() is not self._grad_mode and not compat.keeps_grad_mode():
+            self._refuse("the function leaves another grad mode behind, which AOTAutograd of this torch does not")
         effects: SideEffects = output_graph.side_effects
         for variable in effects.id_to_variable.values():
             new = isinstance(variable.mutation_type, AttributeMutationNew | ValueMutationNew)
@@ -345,7 +348,7 @@ def _is_put_back(variable: Any, effects: SideEffects, output_graph: Any) -> bool
 
 def _has_old_items(variable: ConstDictVariable, output_graph: Any) -> bool:
     try:
-        before = output_graph.resolve_source_value(variable.source)
+        before = compat.value_of_source(output_graph, variable.source)
         now = {key.vt.as_python_constant(): value.realize() for key, value in variable.items.items()}
     except Exception:  # a key that is no constant, or a source whose object cannot be told
         return False

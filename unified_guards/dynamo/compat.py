@@ -153,6 +153,19 @@ def is_compile_wrapper(code: types.CodeType) -> bool:
     return code.co_name == "compile_wrapper" and code.co_filename == eval_frame.__file__
 
 
+def maker_of_wrappers() -> type:
+    """The class whose ``__call__`` makes what ``torch.compile`` returns (from 2.13 its context has one of its own)."""
+    from torch._dynamo.eval_frame import OptimizeContext
+
+    kinds: tuple[type, ...] = OptimizeContext.__mro__
+    return next(kind for kind in kinds if "__call__" in vars(kind))
+
+
+def region_of(context: Any) -> int:
+    """The region of recompilation in which this context compiles; -1, as always before 2.13, where it has none."""
+    return int(getattr(context, "_isolate_recompiles_id", -1))
+
+
 def recompile_limits(wrapper: Any) -> tuple[int, int]:
     """How many entries torch makes of one code at most: as this wrapper compiles it, and in all."""
     from torch._dynamo import config
@@ -260,6 +273,24 @@ def flags_of_calls() -> list[tuple[str, Any, str, Any]]:
         flags.append(("kFxTracing", names["_is_fx_tracing_tls"], "flag", False))
     nested = vars(eval_frame).get("_force_eager_nested_compile")  # from 2.14
     return flags if nested is None else [*flags, ("kTracing", nested, "depth", 0)]
+
+
+def value_of_source(output_graph: Any, source: Any) -> Any:
+    """What a source leads to in the frame that is being traced (from 2.13 ``OutputGraph.resolve_source_value``).
+
+    Raises:
+        Exception: whatever reading it raises.
+    """
+    root = output_graph.root_tx
+    return source.get_value({"G": root.f_globals, "L": root.f_locals}, {}, {})
+
+
+def keeps_grad_mode() -> bool:
+    """Whether what AOTAutograd makes leaves the grad mode behind that the function does.
+
+    Seen of 2.11 that it does not where an input needs gradients, and of 2.13 that it does.
+    """
+    return TORCH >= (2, 13)
 
 
 def has_new_contents(variable: Any, effects: Any) -> bool:

@@ -51,7 +51,7 @@ class Dispatcher(_C.Dispatcher):
     @property
     def _is_in_region(self) -> bool:
         """Whether what this code goes on to is compiled in a region of recompilation that has to be entered."""
-        return bool(self.context._isolate_recompiles_id != -1)
+        return compat.region_of(self.context) != -1
 
     def _prepare(self) -> bool:
         """Called where an entry of torch's is not known yet: reads all of them anew. True where that is done."""
@@ -162,16 +162,18 @@ def watch_wrappers(put: Callable[[Any, str, Any], None]) -> None:
     """
     if not _learn():
         return
-    original = vars(torch_frames.OptimizeContext)["__call__"]
+    maker = compat.maker_of_wrappers()
+    original = vars(maker)["__call__"]
 
     @functools.wraps(original)
     def __call__(self: Any, fn: Any) -> Any:
         wrapper = original(self, fn)
-        if config.dispatch and isinstance(wrapper, types.FunctionType):
+        compiles = isinstance(self, torch_frames.OptimizeContext)
+        if compiles and config.dispatch and isinstance(wrapper, types.FunctionType):
             _attach(self, wrapper)
         return wrapper
 
-    put(torch_frames.OptimizeContext, "__call__", __call__)
+    put(maker, "__call__", __call__)
     _watch_hooks(put)
     if compat.is_known_module_call(torch_frames.OptimizedModule.__call__.__code__):
         call = torch_frames.OptimizedModule.__call__
@@ -285,7 +287,7 @@ def _attach(context: Any, wrapper: types.FunctionType) -> None:
     if not isinstance(function, types.FunctionType) or function.__code__.co_flags & _GENERATORS:
         return
     whole = getattr(callee, "__func__", None) is modules.Module._wrapped_call_impl
-    region, callback = context._isolate_recompiles_id, context.callback
+    region, callback = compat.region_of(context), context.callback
     made = Dispatcher(callee, forward, whole, region, context.fullgraph, callback, _patches_of(context))
     made.context, made.backend = context, torch_frames.innermost_backend(context.callback)
     vars(wrapper)[_ATTRIBUTE] = made

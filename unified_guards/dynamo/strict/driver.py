@@ -7,11 +7,13 @@ the path to that object is walked once. Entry point: :func:`with_extras`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
+from unified_guards.dynamo import compat
 from unified_guards.dynamo.lift import Lifted
 from unified_guards.dynamo.strict.backend_call import call_of, mutated
 from unified_guards.dynamo.strict.hooks import hooks
@@ -77,7 +79,7 @@ def with_extras(lifted: Lifted, output_graph: Any) -> Lifted:
         call=call,
         mutated=mutated(context, call),
         reads=taken(context),
-        resolve=output_graph.resolve_source_value,
+        resolve=functools.partial(compat.value_of_source, output_graph),
         done=set(),
     )
     with torch._C.DisableTorchFunction():
