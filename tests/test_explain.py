@@ -453,3 +453,44 @@ def test_install_says_nothing_of_what_it_had_compiled_itself() -> None:
     assert warned() == []
     unified_guards.uninstall()
     assert warned() == []
+
+
+# ---- which entry is which --------------------------------------------------------------------------------------------
+
+
+def test_entries_are_the_newest_first_whichever_was_used_last() -> None:
+    run = compiled(times, dynamic=False)
+    for factor in (1, 2, 3, 1):
+        run(X, factor)
+    report = unified_guards.explain(run)
+    ids = [str(frame.compile_id) for frame in report.frames]
+    assert len(ids) == 3 and ids == sorted(ids, reverse=True)
+    assert [frame.number for frame in report.frames] == [3, 2, 1]
+
+
+def test_the_text_says_the_order_and_has_torchs_compile_ids() -> None:
+    run = compiled(times, dynamic=False)
+    for factor in (1, 2):
+        run(X, factor)
+    report = unified_guards.explain(run)
+    for text in (report.summary(), str(report)):
+        assert text.startswith("2 cache entries: of each function the newest first; [0/1] is torch's id")
+        assert all(f"{__file__}:" in title and title in text for title in (frame.title for frame in report.frames))
+    assert report.frames[0].title.endswith(f"[{report.frames[0].compile_id}]")
+
+
+def test_an_entry_that_was_compiled_before_install_has_torchs_compile_id() -> None:
+    unified_guards.uninstall()
+    run = compiled(times, dynamic=False)
+    run(X, 1)
+    unified_guards.install()
+    run(X, 2)
+    newest, oldest = unified_guards.explain(run).frames
+    assert oldest.left_because == made.BEFORE_INSTALL
+    assert [str(each.compile_id).partition("/")[2] for each in (newest, oldest)] == ["1", "0"]
+
+
+def test_an_entry_without_a_compile_id_has_a_number() -> None:
+    frame = unified_guards.FrameReport("times (program.py:3)", None, left_because="it was loaded", number=2)
+    assert frame.title == "times (program.py:3) [entry 2]"
+    assert "[entry 1] is the first one" in unified_guards.Report("times", (frame,)).summary()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch._dynamo import convert_frame
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from torch._guards import CompileContext
 
 from unified_guards.dynamo import compat, measure
 
@@ -66,12 +67,14 @@ class Made(NamedTuple):
         left: why its guards are torch's; None where they are checked natively.
         graph_break: where its graph ended; None where the function did.
         callers: what torch's wrappers had called when it was made, the innermost first.
+        compile_id: torch's name for the compilation, as in its logs: "0/1"; None outside of one.
     """
 
     name: str
     left: str | None
     graph_break: GraphBreak | None
     callers: tuple[_Held, ...]
+    compile_id: str | None = None
 
 
 class Uncompiled(NamedTuple):
@@ -201,7 +204,9 @@ def note(manager: Any, code: types.CodeType, output_graph: Any, left: str | None
         entry: ours.
     """
     callers = _callers()
-    made = Made(name_of(code, callers), left, graph_break_of(output_graph), _held(callers))
+    compile_id = CompileContext.current_compile_id()
+    told = None if compile_id is None else str(compile_id)
+    made = Made(name_of(code, callers), left, graph_break_of(output_graph), _held(callers), told)
     _made[manager] = made
     measure.note(code, entry, made)
 
@@ -209,6 +214,12 @@ def note(manager: Any, code: types.CodeType, output_graph: Any, left: str | None
 def of(manager: Any) -> Made | None:
     """What is known of the entry with this guard manager; None of one that was made without unified guards."""
     return _made.get(manager)
+
+
+def compile_id_of(manager: Any) -> str | None:
+    """Torch's name for the compilation that made an entry, whoever was installed then; None of one that was loaded."""
+    compile_id = getattr(getattr(manager, "cache_entry", None), "compile_id", None)
+    return None if compile_id is None else str(compile_id)
 
 
 def watch(put: Callable[[Any, str, Any], None]) -> None:
@@ -284,6 +295,7 @@ __all__ = [
     "Made",
     "Uncompiled",
     "callee_of",
+    "compile_id_of",
     "compiled_without",
     "entry_count",
     "graph_break_of",
