@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import warnings
@@ -494,3 +495,26 @@ def test_an_entry_without_a_compile_id_has_a_number() -> None:
     frame = unified_guards.FrameReport("times (program.py:3)", None, left_because="it was loaded", number=2)
     assert frame.title == "times (program.py:3) [entry 2]"
     assert "[entry 1] is the first one" in unified_guards.Report("times", (frame,)).summary()
+
+
+# ---- how many guards -------------------------------------------------------------------------------------------------
+
+
+def test_guards_and_checks_are_told_apart_once() -> None:
+    run = compiled(Net())
+    run(X)
+    (frame,) = unified_guards.explain(run).frames
+    lines = frame.summary().splitlines()
+    assert lines[1] == f"  {frame.lifted} guards, {frame.guards_checked} checks after simplifying"
+    assert "lifted" not in frame.summary() and "merged" not in frame.summary()
+
+
+def test_numbers_of_thousands_have_one_format() -> None:
+    counts = (12345, 12344, 1, 0)
+    run = compiled(times)
+    run(X)
+    (frame,) = unified_guards.explain(run).frames
+    frame = dataclasses.replace(frame, counts=counts, program_nbytes=54321, guards_checked=1234)
+    for number in ("12,345 times", "12,344 hits", "54,321 bytes", "1,234 checks"):
+        assert number in frame.summary()
+    assert "entries were asked 12,345 times: 12,344 hits" in str(unified_guards.Stats(1, {}, *counts, ()))

@@ -128,25 +128,31 @@ class FrameReport:
         """Counts, without the guards themselves."""
         if self.guard_set is None:
             return "\n".join([self.title, f"  torch's own guards: {self.left_because}", *self._of_graph_break()])
-        makers = ", ".join(f"{count} {maker}" for maker, count in self.guard_set.counts_by_provenance().items())
+        makers = ", ".join(f"{maker} {count:,}" for maker, count in self.guard_set.counts_by_provenance().items())
         lines = [
             self.title,
             *([] if self.saved is None else [f"  {self.saved}"]),
-            f"  lifted {self.lifted} guards ({makers}) over {len(self.guard_set.sources())} sources",
-            f"  merged {self.merged} that said the same",
+            f"  {self._relation()}",
+            f"  guards are of {makers}, over {counted(len(self.guard_set.sources()), 'source', 'sources')}",
+            *([f"  {self.merged:,} said the same as another"] if self.merged else []),
             *self._simplification(),
-            f"  checks {self.guards_checked} in {self.instructions} instructions, {self.program_nbytes} bytes, "
-            f"{self.python_callbacks} Python callbacks",
+            f"  checks take {counted(self.instructions, 'instruction', 'instructions')}, "
+            f"{self.program_nbytes:,} bytes, {counted(self.python_callbacks, 'Python callback', 'Python callbacks')}",
             *self._of_witness(),
             *self._of_siblings(),
             *self._of_graph_break(),
-            f"  asked {self.counts[0]} times: {counted(self.counts[1], 'hit', 'hits')}, "
+            f"  asked {counted(self.counts[0], 'time', 'times')}: {counted(self.counts[1], 'hit', 'hits')}, "
             f"{counted(self.counts[2], 'miss', 'misses')}",
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
         lines += [f"  {line}" for line in self._recompiles()]
         return "\n".join(lines)
+
+    def _relation(self) -> str:
+        """How many guards there are, and what is left of them to check."""
+        checks = counted(self.guards_checked, "check", "checks")
+        return f"{counted(self.lifted, 'guard', 'guards')}, {checks} after simplifying"
 
     def _recompiles(self) -> list[str]:
         """Why it was compiled again, and what to do. What is to be done is told once."""
@@ -163,23 +169,24 @@ class FrameReport:
         steps = collections.Counter(
             ("removed" if item.becomes is None else "rewrote", item.rule) for item in self.removed
         )
-        lines = [f"  {what} {count}: {rule}" for (what, rule), count in steps.items()]
+        lines = [f"  {what} {count:,}: {rule}" for (what, rule), count in steps.items()]
         return lines if self.stopped is None else [*lines, f"  simplification stopped {self.stopped}"]
 
     def _of_witness(self) -> Iterator[str]:
         if self.roots:
-            of = f"{self.roots} objects" if self.roots > 1 else "one object"
+            of = f"{self.roots:,} objects" if self.roots > 1 else "one object"
             yield (
                 f"  remembers of {of}: {counted(self.facts, 'fact', 'facts')} and "
                 f"{counted(self.tensors, 'tensor', 'tensors')} to compare, in "
-                f"{self.witness_nbytes} bytes; evaluates {len(self.live)} instructions on every check"
+                f"{self.witness_nbytes:,} bytes; evaluates {counted(len(self.live), 'instruction', 'instructions')} "
+                "each time"
             )
 
     def _of_siblings(self) -> Iterator[str]:
         if self.siblings:
-            others = f"{self.siblings} other entries" if self.siblings > 1 else "another entry"
+            others = f"{self.siblings:,} other entries" if self.siblings > 1 else "another entry"
             first = "; ".join(map(str, self.discriminators)) or "nothing, for no one guard tells them apart"
-            yield f"  shares {self.shared} of them with {others}; asks first: {first}"
+            yield f"  shares {counted(self.shared, 'check', 'checks')} with {others}; asks first: {first}"
 
     def _of_graph_break(self) -> list[str]:
         return [] if self.graph_break is None else [f"  graph break {self.graph_break}".replace("\n", "\n  ")]
@@ -272,8 +279,8 @@ class Report:
         if self.calls is None:
             return []
         short, long = self.calls
-        lines = [f"calls of {self.name}: {short} went the short way, {sum(long.values())} torch's way"]
-        return [*lines, *(f"  {count} because: {reason}" for reason, count in long.items())]
+        lines = [f"calls of {self.name}: {short:,} went the short way, {sum(long.values()):,} torch's way"]
+        return [*lines, *(f"  {count:,} because: {reason}" for reason, count in long.items())]
 
     def _empty(self) -> list[str]:
         if self.frames or self.codes:
