@@ -518,3 +518,26 @@ def test_numbers_of_thousands_have_one_format() -> None:
     for number in ("12,345 times", "12,344 hits", "54,321 bytes", "1,234 checks"):
         assert number in frame.summary()
     assert "entries were asked 12,345 times: 12,344 hits" in str(unified_guards.Stats(1, {}, *counts, ()))
+
+
+def test_stats_count_what_was_compiled_before_install_with_the_reason_of_explain() -> None:
+    before = unified_guards.stats().frames_left_to_torch.get(made.BEFORE_INSTALL, 0)
+    unified_guards.uninstall()
+    run = compiled(times, dynamic=False)
+    run(X, 1)
+    unified_guards.install()
+    run(X, 2)
+    assert [frame.left_because for frame in unified_guards.explain(run).frames] == [None, made.BEFORE_INSTALL]
+    for _ in range(2):
+        stats = unified_guards.stats()
+        assert stats.frames_left_to_torch[made.BEFORE_INSTALL] == before + 1
+    assert f"  {before + 1} because: {made.BEFORE_INSTALL}" in str(stats)
+
+
+def test_stats_only_grow_when_torch_forgets_what_was_compiled_before_install() -> None:
+    unified_guards.uninstall()
+    compiled(times)(X)
+    unified_guards.install()
+    before = unified_guards.stats().frames_left_to_torch[made.BEFORE_INSTALL]
+    torch._dynamo.reset()
+    assert unified_guards.stats().frames_left_to_torch[made.BEFORE_INSTALL] == before

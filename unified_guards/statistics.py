@@ -15,7 +15,8 @@ class Stats:
 
     Attributes:
         frames_lifted: cache entries whose guards are checked natively.
-        frames_left_to_torch: why the guards of other entries stayed torch's, and how many times each.
+        frames_left_to_torch: why the guards of other entries stayed torch's, and how many times each. One that was
+            compiled before ``install()`` counts from the first ``stats()`` after it.
         checks: how often a native checker ran. A call of a function with several entries may take several checks.
         hits: checks that said that the compiled code may be reused.
         misses: checks that said no.
@@ -163,11 +164,18 @@ def stats() -> Stats:
 
     Counts only grow; take the difference of two snapshots to measure a part of a program.
     """
+    # Imported here: they import this module.
+    from unified_guards.dynamo import install, made
+
+    left = dict(tally.reasons)
+    before = made.left_before_install(is_installed=install.is_installed())
+    if before:
+        left[made.BEFORE_INSTALL] = before
     checks, hits, misses, callbacks = _C.counts()
     (short_ways, long_ways), short_frames = _C.Dispatcher._totals()
     return Stats(
         tally.lifted,
-        dict(tally.reasons),
+        left,
         checks,
         hits,
         misses,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -284,6 +285,32 @@ def uncompiled(code: types.CodeType) -> Uncompiled | None:
     return found if reference() is code and code in convert_frame.input_codes else None
 
 
+class _Left:
+    """Counts entries that torch has made while unified guards were not installed. The count only grows.
+
+    An entry that torch dropped before anybody asked is not known.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._counted: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def count(self, *, is_installed: bool) -> int:
+        """How many there have been, whenever somebody asked while unified guards were installed."""
+        with self._lock:
+            for code in compiled_without() if is_installed else ():
+                for entry in _debug_get_cache_entry_list(code):
+                    manager = entry.guard_manager
+                    if manager not in _made and manager not in self._counted:
+                        self._counted.add(manager)
+                        self._count += 1
+            return self._count
+
+
+left_before_install = _Left().count
+
+
 def compiled_without() -> list[types.CodeType]:
     """For each entry that torch has made while unified guards were not installed, its code."""
     return [code for code in seen() for entry in _debug_get_cache_entry_list(code) if entry.guard_manager not in _made]
@@ -300,6 +327,7 @@ __all__ = [
     "entry_count",
     "graph_break_of",
     "is_of",
+    "left_before_install",
     "name_of",
     "note",
     "of",
