@@ -185,7 +185,7 @@ class TestScript:
 def sample(backend: str, *frames: tuple[str, int, float], **facts: Any) -> dict[str, Any]:
     """A run of 100 calls, 10 of them measured. Frames: (id, lookups in those ten, µs of each)."""
     found = [
-        {"id": at, "name": f"f{at}", "guards": 5, "build_s": 0.5, "lookups": lookups, "lookup_us": micros}
+        {"id": at, "name": f"f{at}", "guards": 5, "checks": 4, "build_s": 0.5, "lookups": lookups, "lookup_us": micros}
         for at, lookups, micros in frames
     ]
     good = {"backend": backend, "calls": 100, "measured_calls": 10, "frames": found, "graph_breaks": 0}
@@ -205,6 +205,11 @@ class TestComparison:
         assert (found.torch.lookups_per_call, found.torch.us_per_call, found.saved_us) == (3, 20, 15)
         assert "Lookups take 15.0 µs less per call, 0.0015 s less in 100 calls." in str(found)
         assert "UNIFIED_GUARDS=1 python train.py --fast" in str(found)
+
+    def test_guards_and_checks_are_those_that_explain_counts(self) -> None:
+        torchs, ours = sample("torch", ("0/0", 10, 2.0)), sample("unified", ("0/0", 10, 1.0))
+        torchs["frames"][0] |= {"guards": 7, "checks": None}
+        assert compared(torchs, ours).frame_rows()[0][:3] == ["f0/0 [0/0]", "5", "4"]
 
     def test_rounds_give_medians(self) -> None:
         runs = [sample("torch", ("0/0", 10, micros)) for micros in (1.0, 2.0, 90.0)]
@@ -378,7 +383,7 @@ class TestWorkloads:
         good = {"workload": "mlp", "backend": "torch", "memory": False, "leaf_guards": 9, "lookups_per_step": 1}
         table = bench._table(runner.summarise([good | {"lookup_us": 4.0, "step_us": 9.0, "guard_build_s": 1.0}]))
         cells = [cell.strip() for cell in table.splitlines()[-1].split("|")[1:-1]]
-        assert cells == ["mlp", "9", "1", "4", "-", "-", "9", "-", "44 % / -", "-"]
+        assert cells == ["mlp", "-", "-", "1", "4", "-", "-", "9", "-", "44 % / -", "-"]
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------

@@ -208,3 +208,21 @@ def test_variables_that_are_read_are_known(monkeypatch: pytest.MonkeyPatch) -> N
     for name in config.variables():
         monkeypatch.setenv(name, "0")
     assert _environment.unknown_variables(config.variables()) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "variables"),
+    [
+        ("import unified_guards", {}),
+        ("from unified_guards import config", {}),
+        ("import unified_guards.report.explain", {}),
+        ("torch.compile(lambda x: x + 1, backend='eager')(torch.ones(3))", {"UNIFIED_GUARDS": "1"}),
+    ],
+)
+def test_warning_of_an_unknown_variable_points_to_the_users_line(
+    statement: str, variables: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(f"import torch\n\n{statement}\n")
+    done = harness.run_python(str(tmp_path / "program.py"), environ={**MISSPELT, **variables})
+    (line,) = (line for line in done.stderr.splitlines() if TOLD in line)
+    assert line.startswith(f"{tmp_path / 'program.py'}:3: UserWarning: "), done.stderr

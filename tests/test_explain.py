@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import warnings
@@ -453,3 +454,90 @@ def test_install_says_nothing_of_what_it_had_compiled_itself() -> None:
     assert warned() == []
     unified_guards.uninstall()
     assert warned() == []
+
+
+# ---- which entry is which --------------------------------------------------------------------------------------------
+
+
+def test_entries_are_the_newest_first_whichever_was_used_last() -> None:
+    run = compiled(times, dynamic=False)
+    for factor in (1, 2, 3, 1):
+        run(X, factor)
+    report = unified_guards.explain(run)
+    ids = [str(frame.compile_id) for frame in report.frames]
+    assert len(ids) == 3 and ids == sorted(ids, reverse=True)
+    assert [frame.number for frame in report.frames] == [3, 2, 1]
+
+
+def test_the_text_says_the_order_and_has_torchs_compile_ids() -> None:
+    run = compiled(times, dynamic=False)
+    for factor in (1, 2):
+        run(X, factor)
+    report = unified_guards.explain(run)
+    for text in (report.summary(), str(report)):
+        assert text.startswith("2 cache entries: of each function the newest first; [0/1] is torch's id")
+        assert all(f"{__file__}:" in title and title in text for title in (frame.title for frame in report.frames))
+    assert report.frames[0].title.endswith(f"[{report.frames[0].compile_id}]")
+
+
+def test_an_entry_that_was_compiled_before_install_has_torchs_compile_id() -> None:
+    unified_guards.uninstall()
+    run = compiled(times, dynamic=False)
+    run(X, 1)
+    unified_guards.install()
+    run(X, 2)
+    newest, oldest = unified_guards.explain(run).frames
+    assert oldest.left_because == made.BEFORE_INSTALL
+    assert [str(each.compile_id).partition("/")[2] for each in (newest, oldest)] == ["1", "0"]
+
+
+def test_an_entry_without_a_compile_id_has_a_number() -> None:
+    frame = unified_guards.FrameReport("times (program.py:3)", None, left_because="it was loaded", number=2)
+    assert frame.title == "times (program.py:3) [entry 2]"
+    assert "[entry 1] is the first one" in unified_guards.Report("times", (frame,)).summary()
+
+
+# ---- how many guards -------------------------------------------------------------------------------------------------
+
+
+def test_guards_and_checks_are_told_apart_once() -> None:
+    run = compiled(Net())
+    run(X)
+    (frame,) = unified_guards.explain(run).frames
+    lines = frame.summary().splitlines()
+    assert lines[1] == f"  {frame.lifted} guards, {frame.guards_checked} checks after simplifying"
+    assert "lifted" not in frame.summary() and "merged" not in frame.summary()
+
+
+def test_numbers_of_thousands_have_one_format() -> None:
+    counts = (12345, 12344, 1, 0)
+    run = compiled(times)
+    run(X)
+    (frame,) = unified_guards.explain(run).frames
+    frame = dataclasses.replace(frame, counts=counts, program_nbytes=54321, guards_checked=1234)
+    for number in ("12,345 times", "12,344 hits", "54,321 bytes", "1,234 checks"):
+        assert number in frame.summary()
+    assert "entries were asked 12,345 times: 12,344 hits" in str(unified_guards.Stats(1, {}, *counts, ()))
+
+
+def test_stats_count_what_was_compiled_before_install_with_the_reason_of_explain() -> None:
+    before = unified_guards.stats().frames_left_to_torch.get(made.BEFORE_INSTALL, 0)
+    unified_guards.uninstall()
+    run = compiled(times, dynamic=False)
+    run(X, 1)
+    unified_guards.install()
+    run(X, 2)
+    assert [frame.left_because for frame in unified_guards.explain(run).frames] == [None, made.BEFORE_INSTALL]
+    for _ in range(2):
+        stats = unified_guards.stats()
+        assert stats.frames_left_to_torch[made.BEFORE_INSTALL] == before + 1
+    assert f"  {before + 1} because: {made.BEFORE_INSTALL}" in str(stats)
+
+
+def test_stats_only_grow_when_torch_forgets_what_was_compiled_before_install() -> None:
+    unified_guards.uninstall()
+    compiled(times)(X)
+    unified_guards.install()
+    before = unified_guards.stats().frames_left_to_torch[made.BEFORE_INSTALL]
+    torch._dynamo.reset()
+    assert unified_guards.stats().frames_left_to_torch[made.BEFORE_INSTALL] == before

@@ -286,8 +286,8 @@ class TestStats:
         fresh = dataclasses.replace(
             unified_guards.stats(), checks=13, hits=12, misses=1, witness_held=7, witness_repaired=2
         )
-        assert "checks: 13 (12 hits, 1 miss)" in str(fresh)
-        assert "hits: 7 by memory alone, 2 after repairing it, 3 by evaluating every guard" in str(fresh)
+        assert "entries were asked 13 times: 12 hits, 1 miss" in str(fresh)
+        assert "hits: 7 by memory alone, 2 after repairing it, 3 by evaluating all checks" in str(fresh)
 
     def test_hits_are_by_memory_alone_or_repaired_or_evaluated(self) -> None:
         unified_guards.install()

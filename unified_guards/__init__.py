@@ -17,7 +17,7 @@ from unified_guards import _environment
 # `python -m unified_guards` comes here first. Its commands import the rest, so that `doctor` can say why it cannot be.
 if not _environment.is_command_line():
     _environment.check()
-    _environment.tell_of_unknown_variables(lambda message: _environment.warn(message, 5))
+    _environment.tell_of_unknown_variables(_environment.warn)
 
     from unified_guards import config
     from unified_guards.dynamo.backend import backend

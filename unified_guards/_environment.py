@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -136,17 +137,36 @@ def tell_of_unknown_variables(tell: Callable[[str], None]) -> None:
 _told: set[Problem] = set()
 
 
-def warn(message: str, stacklevel: int) -> None:
-    """Warns, and never raises: where warnings are errors, neither an import nor a check may fail by one.
+def warn(message: str) -> None:
+    """Warns at the line of the user's program that led here: neither in this package nor in torch.
 
-    Args:
-        message: what to say.
-        stacklevel: of ``warnings.warn``; this function is 1.
+    It never raises: where warnings are errors, neither an import nor a check may fail by one.
     """
+    frame = _users_frame()
     try:
-        warnings.warn(message, stacklevel=stacklevel)
+        if frame is None:
+            warnings.warn(message, stacklevel=2)
+            return
+        names = frame.f_globals
+        registry = names.setdefault("__warningregistry__", {})
+        line = frame.f_code.co_filename, frame.f_lineno
+        warnings.warn_explicit(message, UserWarning, *line, names.get("__name__"), registry)
     except Warning:
         print(message, file=sys.stderr)
+
+
+def _users_frame() -> types.FrameType | None:
+    """The innermost frame that is neither of this package, of torch, nor of an import."""
+    files = [__file__, getattr(sys.modules.get("torch"), "__file__", None)]
+    inside = tuple(os.path.dirname(file) + os.sep for file in files if file)
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        is_ours = file.startswith(inside) or os.path.basename(file) == "_unified_guards_autoload.py"
+        if not is_ours and not file.startswith("<frozen "):
+            return frame
+        frame = frame.f_back
+    return None
 
 
 def _wrong_torch() -> Problem | None:

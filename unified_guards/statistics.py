@@ -15,7 +15,8 @@ class Stats:
 
     Attributes:
         frames_lifted: cache entries whose guards are checked natively.
-        frames_left_to_torch: why the guards of other entries stayed torch's, and how many times each.
+        frames_left_to_torch: why the guards of other entries stayed torch's, and how many times each. One that was
+            compiled before ``install()`` counts from the first ``stats()`` after it.
         checks: how often a native checker ran. A call of a function with several entries may take several checks.
         hits: checks that said that the compiled code may be reused.
         misses: checks that said no.
@@ -61,16 +62,20 @@ class Stats:
         left = sum(self.frames_left_to_torch.values())
         return "\n".join(
             [
-                f"cache entries: {self.frames_lifted} checked natively, {left} left to torch",
+                f"cache entries: {self.frames_lifted:,} checked natively, {left:,} left to torch",
                 *_because(self.frames_left_to_torch),
                 *(
-                    f"  shape guards stayed Python {count} times: {why}"
+                    f"  shape guards stayed Python {count:,} times: {why}"
                     for why, count in self.shapes_left_to_torch.items()
                 ),
                 *self._of_checks(),
                 *self._of_calls(),
                 *([] if self.witness_off is None else [f"dicts are evaluated on every check: {self.witness_off}"]),
-                *([f"verify: {self.compared} checks compared, {self.overruled} overruled"] if self.compared else []),
+                *(
+                    [f"verify: {self.compared:,} answers compared, {self.overruled:,} overruled"]
+                    if self.compared
+                    else []
+                ),
                 *(f"disagreement: {text}" for text in self.disagreements),
                 *self._of_aot(),
             ]
@@ -79,36 +84,36 @@ class Stats:
     def _of_checks(self) -> Iterator[str]:
         if self.checks:
             verdicts = f"{counted(self.hits, 'hit', 'hits')}, {counted(self.misses, 'miss', 'misses')}"
-            yield f"checks: {self.checks} ({verdicts})"
+            yield f"entries were asked {counted(self.checks, 'time', 'times')}: {verdicts}"
         if self.hits:
             evaluated = self.hits - self.witness_held - self.witness_repaired
             yield (
-                f"hits: {self.witness_held} by memory alone, {self.witness_repaired} after repairing it, "
-                f"{evaluated} by evaluating every guard"
+                f"hits: {self.witness_held:,} by memory alone, {self.witness_repaired:,} after repairing it, "
+                f"{evaluated:,} by evaluating all checks"
             )
         if self.python_callbacks:
-            yield f"calls of Python while checking: {self.python_callbacks}"
+            yield f"calls of Python while checking: {self.python_callbacks:,}"
 
     def _of_calls(self) -> Iterator[str]:
         if self.short_ways or self.long_ways:
-            yield f"calls: {self.short_ways} went the short way, {sum(self.long_ways.values())} torch's way"
+            yield f"calls: {self.short_ways:,} went the short way, {sum(self.long_ways.values()):,} torch's way"
         yield from _because(self.long_ways)
         if self.short_frames:
-            yield f"frames found by torch's hook: {self.short_frames} went the short way"
+            yield f"frames found by torch's hook: {self.short_frames:,} went the short way"
 
     def _of_aot(self) -> Iterator[str]:
         if self.aot_entries or self.aot_run_eagerly:
-            eager = sum(self.aot_run_eagerly.values())
-            yield f"aot: {counted(self.aot_entries, 'version', 'versions')} compiled, {eager} calls run eagerly"
+            eager = counted(sum(self.aot_run_eagerly.values()), "call", "calls")
+            yield f"aot: {counted(self.aot_entries, 'version', 'versions')} compiled, {eager} run eagerly"
         yield from _because(self.aot_run_eagerly)
 
 
 def _because(reasons: dict[str, int]) -> list[str]:
-    return [f"  {count} because: {reason}" for reason, count in reasons.items()]
+    return [f"  {count:,} because: {reason}" for reason, count in reasons.items()]
 
 
 def counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
+    return f"{count:,} {one if count == 1 else many}"
 
 
 _NO_WATCHER = (
@@ -159,11 +164,18 @@ def stats() -> Stats:
 
     Counts only grow; take the difference of two snapshots to measure a part of a program.
     """
+    # Imported here: they import this module.
+    from unified_guards.dynamo import install, made
+
+    left = dict(tally.reasons)
+    before = made.left_before_install(is_installed=install.is_installed())
+    if before:
+        left[made.BEFORE_INSTALL] = before
     checks, hits, misses, callbacks = _C.counts()
     (short_ways, long_ways), short_frames = _C.Dispatcher._totals()
     return Stats(
         tally.lifted,
-        dict(tally.reasons),
+        left,
         checks,
         hits,
         misses,

@@ -26,7 +26,7 @@ def warn_once(problem: Problem) -> None:
     """Warns of what is wrong in the environment, the first time."""
     if str(problem) not in _warned_of:
         _warned_of.add(str(problem))
-        warn(str(problem), 4)
+        warn(str(problem))
 
 
 _BUG = "This is a bug in unified_guards: please report it with the program"
@@ -78,4 +78,4 @@ class Judge:
         if not self.warned:
             self.warned = True
             tally.disagreements.append(message)
-            warn(f"{message} {consequence}", 3)
+            warn(f"{message} {consequence}")

@@ -503,6 +503,65 @@ _state(
 )
 
 
+@again("inference mode", "torch.inference_mode() was entered or left", "every call inside of it, or every call outside")
+def inference_mode(compiling: Any) -> Any:
+    """With gradients off in both calls: else the grad mode is told."""
+    run, x = compiling(double), ones()
+    with torch.no_grad():
+        run(x)
+    with torch.inference_mode():
+        run(x)
+    return run
+
+
+@follows(inference_mode)
+def inference_mode_same(compiling: Any) -> None:
+    run, x = compiling(double), ones()
+    for _ in range(2):
+        with torch.inference_mode():
+            run(x)
+
+
+@again("default device", "the default device was another when this was compiled", "set_default_device() once")
+def default_device(compiling: Any) -> Any:
+    run, x = compiling(double), ones()
+    for device in ("cpu", "meta"):
+        torch.set_default_device(device)
+        run(x)
+    return run
+
+
+@follows(default_device)
+def default_device_set_once(compiling: Any) -> None:
+    torch.set_default_device("cpu")
+    run, x = compiling(double), ones()
+    run(x)
+    run(x)
+
+
+def _packing() -> Any:
+    """Hooks that torch guards on: those that it can compile."""
+    to, back = (torch.fx.symbolic_trace(lambda x, dtype=dtype: x.to(dtype)) for dtype in (torch.float64, torch.float32))
+    return to, back
+
+
+@again("saved tensor hooks", "other hooks on saved tensors were on", "saved_tensors_hooks")
+def saved_hooks(compiling: Any) -> Any:
+    run, hooks = compiling(torch.sin), _packing()
+    run(ones(requires_grad=True))
+    with torch.autograd.graph.saved_tensors_hooks(*hooks):
+        run(ones(requires_grad=True))
+    return run
+
+
+@follows(saved_hooks)
+def saved_hooks_same(compiling: Any) -> None:
+    run, hooks = compiling(torch.sin), _packing()
+    for _ in range(2):
+        with torch.autograd.graph.saved_tensors_hooks(*hooks):
+            run(ones(requires_grad=True))
+
+
 @again("function mode", "(found DeviceContext)", "`with torch.device(...)` block is one")
 def function_mode(compiling: Any) -> Any:
     run = compiling(double)
@@ -937,6 +996,35 @@ def tuple_padded(compiling: Any) -> None:
 
 def total_of_values(items: dict[str, torch.Tensor]) -> torch.Tensor:
     return sum(item.sum() for item in items.values())  # type: ignore[return-value]
+
+
+def _stepping(compiling: Any, steps: int, before: Callable[[torch.optim.Optimizer], Any]) -> Any:
+    """A compiled step of an optimizer that makes its state in the first one."""
+    parameter = torch.nn.Parameter(ones())
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    parameter.grad = ones()
+    before(optimizer)
+    run = compiling(optimizer.step)
+    for _ in range(steps):
+        run()
+    return run
+
+
+@again(
+    "optimizer state", "the optimizer made its state in its first step: list(self.state", "nothing, for it happens once"
+)
+def first_step(compiling: Any) -> Any:
+    return _stepping(compiling, 2, lambda _: None)
+
+
+@follows(first_step, versions=2)
+def first_step_left_alone(compiling: Any) -> None:
+    _stepping(compiling, 5, lambda _: None)
+
+
+@follows(first_step)
+def first_step_uncompiled(compiling: Any) -> None:
+    _stepping(compiling, 5, lambda optimizer: optimizer.step())
 
 
 @again("keys", "items had 1 keys when this was compiled and has 2 keys: 'a', 'b'", "all its keys before the first call")

@@ -39,8 +39,8 @@ def test_explain_says_what_is_remembered() -> None:
     assert 0 < frame.witness_nbytes < frame.program_nbytes
     assert any(str(live).startswith("L['x']") for live in frame.live)
     assert (
-        f"  remembers of one object: {frame.facts} facts and 2 tensors to compare, in {frame.witness_nbytes} bytes; "
-        f"evaluates {len(frame.live)} instructions on every check" in frame.summary().splitlines()
+        f"  remembers of one object: {frame.facts} facts and 2 tensors to compare, in {frame.witness_nbytes:,} bytes; "
+        f"evaluates {len(frame.live)} instructions each time" in frame.summary().splitlines()
     )
 
 

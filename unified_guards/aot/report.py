@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from unified_guards.report.explain import Report, frame_report
 
@@ -19,6 +19,8 @@ class AotReport(Report):
         info: counts of the cache.
         recompiles: why each version after the first was compiled, oldest first.
     """
+
+    _SORTED: ClassVar[str] = "that which was used last first"
 
     info: CacheInfo
     recompiles: tuple[Recompile, ...]
@@ -36,10 +38,10 @@ class AotReport(Report):
 
     def summary(self) -> str:
         """Counts and reasons, without the guards themselves."""
-        return "\n".join([self._head(), *(frame.summary() for frame in self.frames)])
+        return "\n".join([self._head(), *self._order(), *(frame.summary() for frame in self.frames)])
 
     def __str__(self) -> str:
-        return "\n\n".join([self._head(), *map(str, self.frames)])
+        return "\n\n".join([self._head(), *self._order(), *map(str, self.frames)])
 
 
 def report(cache: UnifiedCache) -> AotReport:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from unified_guards.bench import plots
 from unified_guards.bench.runner import format_number, markdown
@@ -22,6 +22,8 @@ from unified_guards.bench.verdict import Cost, Judgement, judge, percent
 
 _BACKENDS = ("torch", "unified")
 _WORDS = {"torch": "torch's guards", "unified": "unified guards"}
+#: The head of a column.
+_CHECKS = "checks after simplifying"
 _MOST_FRAMES, _MOST_CAUSES = 10, 5
 #: A program is run in this many rounds if the first round, one run with each kind of guards, took these seconds.
 _MORE_ROUNDS = ((15.0, 3), (45.0, 2))
@@ -110,13 +112,29 @@ def _run(program: Program, backend: str) -> dict[str, Any]:
 # ---- what was saved --------------------------------------------------------------------------------------------------
 
 
+class Measured(NamedTuple):
+    """A frame in the runs with one backend.
+
+    Attributes:
+        guards: how many there are.
+        checks: how many are left of them after simplifying; None with torch's guards.
+        lookups: per call of compiled code.
+        micros: what one of them takes.
+    """
+
+    guards: int
+    checks: int | None
+    lookups: float
+    micros: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Side:
     """One backend, as medians over its runs.
 
     Attributes:
         calls: how often compiled code was called in a whole run.
-        frames: (compile id, name) -> guards, lookups per call, time of a lookup in µs.
+        frames: (compile id, name) -> guards, checks, lookups per call, time of a lookup in µs.
         build_s: what building all guards took.
         begins_with: what the call that begins a step calls; None where no steps were found.
         step_us: how long a step takes.
@@ -126,7 +144,7 @@ class Side:
     """
 
     calls: int
-    frames: dict[tuple[str, str], tuple[int, float, float]]
+    frames: dict[tuple[str, str], Measured]
     build_s: float
     begins_with: str | None = None
     step_us: float = 0.0
@@ -137,12 +155,12 @@ class Side:
     @property
     def lookups_per_call(self) -> float:
         """How many lookups end in compiled code while compiled code is called once."""
-        return sum(lookups for _, lookups, _ in self.frames.values())
+        return sum(frame.lookups for frame in self.frames.values())
 
     @property
     def us_per_call(self) -> float:
         """What these lookups take, in µs."""
-        return sum(lookups * micros for _, lookups, micros in self.frames.values())
+        return sum(frame.lookups * frame.micros for frame in self.frames.values())
 
     @property
     def cost(self) -> Cost:
@@ -154,14 +172,15 @@ class Side:
 
 def side(samples: Sequence[dict[str, Any]]) -> Side:
     """The runs with one backend."""
-    found: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
+    found: dict[tuple[str, str], list[Measured]] = {}
     for sample in samples:
         for frame in sample["frames"]:
             if frame["lookups"]:
-                measured = (frame["guards"], frame["lookups"] / sample["measured_calls"], frame["lookup_us"])
-                found.setdefault((frame["id"], frame["name"]), []).append(measured)
+                counts = (frame["guards"], frame["checks"], frame["lookups"] / sample["measured_calls"])
+                found.setdefault((frame["id"], frame["name"]), []).append(Measured(*counts, frame["lookup_us"]))
     frames = {
-        key: (runs[0][0], median(run[1] for run in runs), median(run[2] for run in runs)) for key, runs in found.items()
+        key: runs[0]._replace(lookups=median(run.lookups for run in runs), micros=median(run.micros for run in runs))
+        for key, runs in found.items()
     }
     builds = [sum(frame["build_s"] for frame in sample["frames"]) for sample in samples]
     calls = int(median(sample["calls"] for sample in samples))
@@ -257,21 +276,23 @@ class Comparison:
             yield _row("rest of its calls (µs)", rests[0], rests[1])
             yield ["  share of the step", *(percent((cost.rest or 0) / cost.step) for cost in costs), ""]
 
-    def frames(self) -> list[tuple[str, int, float, float, float]]:
-        """The frames that spend the most on lookups.
-
-        Each has its name, guards, lookups per call, and what a lookup takes in µs, with torch's guards and with ours.
-        """
+    def frames(self) -> list[tuple[str, Measured, Measured]]:
+        """The frames that spend the most on lookups: name, with torch's guards, with ours."""
         both = [key for key in self.torch.frames if key in self.unified.frames]
-        both.sort(key=lambda key: -self.torch.frames[key][1] * self.torch.frames[key][2])
-        both = both[:_MOST_FRAMES]
-        return [(f"{key[1]} [{key[0]}]", *self.torch.frames[key], self.unified.frames[key][2]) for key in both]
+        both.sort(key=lambda key: -self.torch.frames[key].lookups * self.torch.frames[key].micros)
+        return [
+            (f"{key[1]} [{key[0]}]", self.torch.frames[key], self.unified.frames[key]) for key in both[:_MOST_FRAMES]
+        ]
 
     def frame_rows(self) -> list[list[str]]:
         """The rows of the table of :meth:`frames`."""
         return [
-            [name, format_number(guards), format_number(lookups), *_row("", theirs, ours)[1:]]
-            for name, guards, lookups, theirs, ours in self.frames()
+            [
+                name,
+                *map(format_number, (ours.guards, ours.checks, theirs.lookups)),
+                *_row("", theirs.micros, ours.micros)[1:],
+            ]
+            for name, theirs, ours in self.frames()
         ]
 
     def lines(self) -> Iterator[str]:
@@ -342,7 +363,8 @@ class Comparison:
         if problem is not None:
             return "\n".join([problem, *self.recompiles()])
         frames = markdown(
-            ["frame", "guards", "lookups per call", "torch (µs)", "unified (µs)", "torch / unified"], self.frame_rows()
+            ["frame", "guards", _CHECKS, "lookups per call", "torch (µs)", "unified (µs)", "torch / unified"],
+            self.frame_rows(),
         )
         table = markdown(["", "torch", "unified", "torch / unified"], self.rows())
         return "\n".join([table, "", frames, "", *self.lines(), *self.recompiles()])
@@ -350,7 +372,9 @@ class Comparison:
     def panels(self) -> list[plots.Pairs]:
         """The panels of the plot."""
         rows = {"all lookups of a call": (self.torch.us_per_call, self.unified.us_per_call)}
-        rows |= {name: (lookups * theirs, lookups * ours) for name, _, lookups, theirs, ours in self.frames()}
+        rows |= {
+            name: (theirs.lookups * theirs.micros, theirs.lookups * ours.micros) for name, theirs, ours in self.frames()
+        }
         return [plots.Pairs(f"{self.program}: guard lookups, in place", "µs in a call of compiled code", rows)]
 
     def as_dict(self) -> dict[str, Any]:

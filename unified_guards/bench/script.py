@@ -29,6 +29,8 @@ from unified_guards.bench.probe import LOOKUP_EVENT, leaf_guards, torch_root
 from unified_guards.bench.steps import Clock, Steps
 from unified_guards.cli.run import run_program
 from unified_guards.dynamo import recompiles
+from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
+from unified_guards.report.explain import frame_report
 
 _REGION_EVENT = "Torch-Compiled Region: "
 #: How many calls: without a compilation before a window may begin, at least and at most in one, at most between two.
@@ -42,13 +44,15 @@ class Frame:
     """One cache entry.
 
     Attributes:
-        guards: leaf guards of torch's own tree, which is built in either case.
+        guards: how many were lifted; where the guards are torch's, the leaf guards of its tree.
+        checks: how many of them are left to check after simplifying; None where the guards are torch's.
         build_s: what building its guards took.
         lookups_us: each measured lookup that ended in this entry, in µs.
     """
 
     name: str
     guards: int
+    checks: int | None
     build_s: float
     lookups_us: list[float] = dataclasses.field(default_factory=list)
 
@@ -133,7 +137,7 @@ class Recorder(Clock):
         self._last_build = self.calls
         self.disturb()
         name = f"{code.co_name} ({Path(code.co_filename).name}:{code.co_firstlineno})"
-        self.frames[str(CompileContext.current_compile_id())] = Frame(name, leaf_guards(torch_root(wrapper)), seconds)
+        self.frames[str(CompileContext.current_compile_id())] = Frame(name, *_counts(wrapper), seconds)
 
     def begins(self, key: Hashable) -> None:
         """Opens a window, or closes the one that is open where a step ends."""
@@ -203,6 +207,14 @@ class Recorder(Clock):
         self.measured_calls += window.calls
 
 
+def _counts(wrapper: Any) -> tuple[int, int | None]:
+    """How many guards an entry has, and how many checks."""
+    if not isinstance(wrapper, UnifiedGuardManagerWrapper):
+        return leaf_guards(torch_root(wrapper)), None
+    found = frame_report("", wrapper.entry, [])
+    return found.lifted, found.guards_checked
+
+
 def _step(recorder: Recorder, steps: Steps) -> dict[str, Any]:
     return {
         "begins_with": recorder.names[steps.key],
@@ -221,6 +233,7 @@ def report(recorder: Recorder, backend: str, seconds: float) -> dict[str, Any]:
             "id": compile_id,
             "name": frame.name,
             "guards": frame.guards,
+            "checks": frame.checks,
             "build_s": frame.build_s,
             "lookups": len(frame.lookups_us),
             "lookup_us": median(frame.lookups_us) if frame.lookups_us else None,

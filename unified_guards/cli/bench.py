@@ -162,12 +162,22 @@ def _words(summary: dict[str, dict[str, Summary]]) -> Iterator[str]:
 def _table(summary: dict[str, dict[str, Summary]]) -> str:
     from unified_guards.bench.runner import format_number, markdown, ratio
 
-    head = ["workload", "guards", "lookups a step", "lookup in place, torch (µs)", "unified (µs)", "torch / unified"]
+    head = [
+        "workload",
+        "guards",
+        "checks after simplifying",
+        "lookups a step",
+        "lookup in place, torch (µs)",
+        "unified (µs)",
+        "torch / unified",
+    ]
     head += ["whole step, torch (µs)", "unified (µs)", "guards of the step", "guard building"]
     rows = []
     for name, sides in summary.items():
         any_side = next(iter(sides.values()))
-        counts = [format_number(any_side.median(key)) for key in ("leaf_guards", "lookups_per_step")]
+        ours = sides.get("unified")
+        guards = [format_number(None if ours is None else ours.median(key)) for key in ("lifted", "checks")]
+        counts = [*guards, format_number(any_side.median("lookups_per_step"))]
         times = [[format_number(value) for value in _pair(sides, key)] for key in ("lookup_us", "step_us")]
         saving, building = ratio(sides, "lookup_us"), ratio(sides, "guard_build_s")
         row = [name, *counts, *times[0], "-" if saving is None else f"{saving:.2f}x", *times[1], _shares(sides)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch._dynamo import convert_frame
 from torch._dynamo.eval_frame import _debug_get_cache_entry_list
+from torch._guards import CompileContext
 
 from unified_guards.dynamo import compat, measure
 
@@ -66,12 +68,14 @@ class Made(NamedTuple):
         left: why its guards are torch's; None where they are checked natively.
         graph_break: where its graph ended; None where the function did.
         callers: what torch's wrappers had called when it was made, the innermost first.
+        compile_id: torch's name for the compilation, as in its logs: "0/1"; None outside of one.
     """
 
     name: str
     left: str | None
     graph_break: GraphBreak | None
     callers: tuple[_Held, ...]
+    compile_id: str | None = None
 
 
 class Uncompiled(NamedTuple):
@@ -201,7 +205,9 @@ def note(manager: Any, code: types.CodeType, output_graph: Any, left: str | None
         entry: ours.
     """
     callers = _callers()
-    made = Made(name_of(code, callers), left, graph_break_of(output_graph), _held(callers))
+    compile_id = CompileContext.current_compile_id()
+    told = None if compile_id is None else str(compile_id)
+    made = Made(name_of(code, callers), left, graph_break_of(output_graph), _held(callers), told)
     _made[manager] = made
     measure.note(code, entry, made)
 
@@ -209,6 +215,12 @@ def note(manager: Any, code: types.CodeType, output_graph: Any, left: str | None
 def of(manager: Any) -> Made | None:
     """What is known of the entry with this guard manager; None of one that was made without unified guards."""
     return _made.get(manager)
+
+
+def compile_id_of(manager: Any) -> str | None:
+    """Torch's name for the compilation that made an entry, whoever was installed then; None of one that was loaded."""
+    compile_id = getattr(getattr(manager, "cache_entry", None), "compile_id", None)
+    return None if compile_id is None else str(compile_id)
 
 
 def watch(put: Callable[[Any, str, Any], None]) -> None:
@@ -273,6 +285,32 @@ def uncompiled(code: types.CodeType) -> Uncompiled | None:
     return found if reference() is code and code in convert_frame.input_codes else None
 
 
+class _Left:
+    """Counts entries that torch has made while unified guards were not installed. The count only grows.
+
+    An entry that torch dropped before anybody asked is not known.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._counted: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def count(self, *, is_installed: bool) -> int:
+        """How many there have been, whenever somebody asked while unified guards were installed."""
+        with self._lock:
+            for code in compiled_without() if is_installed else ():
+                for entry in _debug_get_cache_entry_list(code):
+                    manager = entry.guard_manager
+                    if manager not in _made and manager not in self._counted:
+                        self._counted.add(manager)
+                        self._count += 1
+            return self._count
+
+
+left_before_install = _Left().count
+
+
 def compiled_without() -> list[types.CodeType]:
     """For each entry that torch has made while unified guards were not installed, its code."""
     return [code for code in seen() for entry in _debug_get_cache_entry_list(code) if entry.guard_manager not in _made]
@@ -284,10 +322,12 @@ __all__ = [
     "Made",
     "Uncompiled",
     "callee_of",
+    "compile_id_of",
     "compiled_without",
     "entry_count",
     "graph_break_of",
     "is_of",
+    "left_before_install",
     "name_of",
     "note",
     "of",

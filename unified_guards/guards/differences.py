@@ -91,11 +91,13 @@ def _of_each(kind: str, what: str, expected: Sequence[Any], found: Sequence[Any]
 
 
 def _of_keys(facts: TensorFacts, value: torch.Tensor) -> Iterator[Difference]:
-    """Dispatch keys, where nothing else tells the tensors apart."""
+    """Dispatch keys, where nothing else tells the tensors apart. In inference mode no tensor has those of autograd."""
     expected, found = _keys(facts.keys), _keys(after_dispatch_state(torch._C._dispatch_keys(value)))
     made = {True: "a tensor made in inference mode", False: "an ordinary tensor"}
-    was_made_there = not any(key.startswith("Autograd") for key in expected)
-    if expected != found and value.is_inference() != was_made_there:
+    was_made_there, is_there = (not any(key.startswith("Autograd") for key in keys) for keys in (expected, found))
+    if is_there and not was_made_there and not value.is_inference():
+        yield Difference("inference_mode", "torch.inference_mode()", _SWITCHED[False], _SWITCHED[True])
+    elif expected != found and value.is_inference() != was_made_there:
         yield Difference("inference", "it", made[was_made_there], made[value.is_inference()])
     elif expected != found:
         gone, new = (", ".join(sorted(keys)) for keys in (expected - found, found - expected))

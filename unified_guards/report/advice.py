@@ -123,7 +123,7 @@ TABLE = (
     Row(
         "inference mode",
         "INFERENCE_MODE",
-        causes.about(Test.INFERENCE_MODE, "torch.inference_mode() was entered or left since this was compiled"),
+        causes.inference_mode,
         f"make every call inside of it, or every call outside; {_SAME_EACH_TIME}",
     ),
     Row(
@@ -306,6 +306,13 @@ TABLE = (
         causes.length,
         "pass one length (pad with zeros), or one tensor instead of a list: torch.stack(items), whose sizes can be "
         "dynamic",
+    ),
+    Row(
+        "optimizer state",
+        "DICT_KEYS_MATCH on the optimizer's state",
+        causes.optimizer_state,
+        "nothing, for it happens once: later steps find the state; or have it made before the first compiled step, by "
+        "one uncompiled step or by load_state_dict()",
     ),
     Row(
         "keys",

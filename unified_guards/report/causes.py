@@ -46,6 +46,14 @@ def about(test: Test, text: str) -> Callable[[Case], str | None]:
     return lambda case: f"{text} (found {found_by(case.seen)})" if case.test is test else None
 
 
+def inference_mode(case: Case) -> str | None:
+    """The mode itself: torch has a guard on it in some versions, in others the keys of a tensor tell."""
+    is_told = case.test is Test.TENSOR and "inference_mode" in case.differences
+    if case.test is not Test.INFERENCE_MODE and not is_told:
+        return None
+    return f"torch.inference_mode() was entered or left since this was compiled (found {found_by(case.seen)})"
+
+
 # -- tensors -----------------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +218,16 @@ def keys(case: Case) -> str | None:
         return None
     of = case.source.base if is_key or is_gone else case.source
     return f"{path(of or case.source)} has other keys or members than when this was compiled: {case.change()}"
+
+
+def optimizer_state(case: Case) -> str | None:
+    """What an optimizer keeps of each parameter, which its first step makes."""
+    if case.test is not Test.DICT_LENGTH or "state" not in case.keys or not issubclass(type(case.value), dict):
+        return None
+    has_grown = dict.__len__(case.value) > case.expected
+    if not has_grown or not issubclass(type(case.owner), torch.optim.Optimizer):
+        return None
+    return f"the optimizer made its state in its first step: {case.change()}"
 
 
 def attribute(case: Case) -> str | None:

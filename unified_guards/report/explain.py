@@ -5,11 +5,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import re
 import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from unified_guards.dynamo import compat, dispatch, made
 from unified_guards.dynamo.entry import DynamoEntry, Recompilation
@@ -69,6 +70,7 @@ class FrameReport:
         saved: what is known of the guards' having been saved or loaded; None where they were neither.
         ahead_of_time: whether a call that does not fit is refused, and nothing compiled again.
         graph_break: where the graph ended before the function did, and why; None where it did not.
+        number: which entry of its function it is in the report, counted from 1, the oldest.
     """
 
     name: str
@@ -99,12 +101,18 @@ class FrameReport:
     saved: Saved | None = None
     ahead_of_time: bool = False
     graph_break: GraphBreak | None = None
+    number: int = 1
 
     # The names in 0.1 before its release: "checks" and "misses" mean something else in Stats.
     checks = _renamed("checks", "guards_checked")
     misses = _renamed("misses", "recompile_reasons")
     missed = _renamed("missed", "recompilations")
     telling = _renamed("telling", "discriminators")
+
+    @property
+    def title(self) -> str:
+        """The name, with torch's id of the compilation as its logs have it; where there is none, the number."""
+        return f"{self.name} [{self.compile_id or f'entry {self.number}'}]"
 
     @property
     def lifted(self) -> int:
@@ -119,26 +127,32 @@ class FrameReport:
     def summary(self) -> str:
         """Counts, without the guards themselves."""
         if self.guard_set is None:
-            return "\n".join([self.name, f"  torch's own guards: {self.left_because}", *self._of_graph_break()])
-        makers = ", ".join(f"{count} {maker}" for maker, count in self.guard_set.counts_by_provenance().items())
+            return "\n".join([self.title, f"  torch's own guards: {self.left_because}", *self._of_graph_break()])
+        makers = ", ".join(f"{maker} {count:,}" for maker, count in self.guard_set.counts_by_provenance().items())
         lines = [
-            self.name,
+            self.title,
             *([] if self.saved is None else [f"  {self.saved}"]),
-            f"  lifted {self.lifted} guards ({makers}) over {len(self.guard_set.sources())} sources",
-            f"  merged {self.merged} that said the same",
+            f"  {self._relation()}",
+            f"  guards are of {makers}, over {counted(len(self.guard_set.sources()), 'source', 'sources')}",
+            *([f"  {self.merged:,} said the same as another"] if self.merged else []),
             *self._simplification(),
-            f"  checks {self.guards_checked} in {self.instructions} instructions, {self.program_nbytes} bytes, "
-            f"{self.python_callbacks} Python callbacks",
+            f"  checks take {counted(self.instructions, 'instruction', 'instructions')}, "
+            f"{self.program_nbytes:,} bytes, {counted(self.python_callbacks, 'Python callback', 'Python callbacks')}",
             *self._of_witness(),
             *self._of_siblings(),
             *self._of_graph_break(),
-            f"  asked {self.counts[0]} times: {counted(self.counts[1], 'hit', 'hits')}, "
+            f"  asked {counted(self.counts[0], 'time', 'times')}: {counted(self.counts[1], 'hit', 'hits')}, "
             f"{counted(self.counts[2], 'miss', 'misses')}",
         ]
         if self.last_failure is not None:
             lines.append(f"  the last miss stopped at: {self.last_failure}")
         lines += [f"  {line}" for line in self._recompiles()]
         return "\n".join(lines)
+
+    def _relation(self) -> str:
+        """How many guards there are, and what is left of them to check."""
+        checks = counted(self.guards_checked, "check", "checks")
+        return f"{counted(self.lifted, 'guard', 'guards')}, {checks} after simplifying"
 
     def _recompiles(self) -> list[str]:
         """Why it was compiled again, and what to do. What is to be done is told once."""
@@ -155,23 +169,24 @@ class FrameReport:
         steps = collections.Counter(
             ("removed" if item.becomes is None else "rewrote", item.rule) for item in self.removed
         )
-        lines = [f"  {what} {count}: {rule}" for (what, rule), count in steps.items()]
+        lines = [f"  {what} {count:,}: {rule}" for (what, rule), count in steps.items()]
         return lines if self.stopped is None else [*lines, f"  simplification stopped {self.stopped}"]
 
     def _of_witness(self) -> Iterator[str]:
         if self.roots:
-            of = f"{self.roots} objects" if self.roots > 1 else "one object"
+            of = f"{self.roots:,} objects" if self.roots > 1 else "one object"
             yield (
                 f"  remembers of {of}: {counted(self.facts, 'fact', 'facts')} and "
                 f"{counted(self.tensors, 'tensor', 'tensors')} to compare, in "
-                f"{self.witness_nbytes} bytes; evaluates {len(self.live)} instructions on every check"
+                f"{self.witness_nbytes:,} bytes; evaluates {counted(len(self.live), 'instruction', 'instructions')} "
+                "each time"
             )
 
     def _of_siblings(self) -> Iterator[str]:
         if self.siblings:
-            others = f"{self.siblings} other entries" if self.siblings > 1 else "another entry"
+            others = f"{self.siblings:,} other entries" if self.siblings > 1 else "another entry"
             first = "; ".join(map(str, self.discriminators)) or "nothing, for no one guard tells them apart"
-            yield f"  shares {self.shared} of them with {others}; asks first: {first}"
+            yield f"  shares {counted(self.shared, 'check', 'checks')} with {others}; asks first: {first}"
 
     def _of_graph_break(self) -> list[str]:
         return [] if self.graph_break is None else [f"  graph break {self.graph_break}".replace("\n", "\n  ")]
@@ -225,19 +240,34 @@ class CodeReport:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What was made of the guards of a function: one :class:`FrameReport` for each of its cache entries."""
+    """What was made of the guards of a function: one :class:`FrameReport` for each of its cache entries.
+
+    Of each function the newest entry is the first.
+    """
 
     name: str
     frames: tuple[FrameReport, ...]
     calls: tuple[int, dict[str, int]] | None = dataclasses.field(default=None, kw_only=True)
     """How many calls of the target went straight to a graph, and why others did not; None where that is not known."""
+    _SORTED: ClassVar[str] = "of each function the newest first"
     codes: tuple[CodeReport, ...] = dataclasses.field(default=(), kw_only=True)
     """For each code object how many entries it has of how many, and whether torch compiles it again."""
 
     def summary(self) -> str:
         """Counts of every frame, without the guards themselves."""
         parts = [*(frame.summary() for frame in self.frames), *self._of_codes(), *self._ways()]
-        return "\n".join([*self._empty(), *parts])
+        return "\n".join([*self._empty(), *self._order(), *parts])
+
+    def _order(self) -> list[str]:
+        """How the entries are listed and marked."""
+        if not self.frames:
+            return []
+        listed = f"{self._SORTED}; " if len(self.frames) > 1 else ""
+        ids = "[0/1] is torch's id of a compilation, as in TORCH_LOGS"
+        numbers = "[entry 1] is the first one, where torch's id is not known"
+        known = [frame.compile_id is not None for frame in self.frames]
+        marked = [text for text, is_needed in ((ids, any(known)), (numbers, not all(known))) if is_needed]
+        return [f"{counted(len(self.frames), 'cache entry', 'cache entries')}: {listed}{'; '.join(marked)}"]
 
     def _of_codes(self) -> list[str]:
         counts = [f"{each.name.partition(' (')[0]} {each.entries}" for each in self.codes if each.entries]
@@ -249,8 +279,8 @@ class Report:
         if self.calls is None:
             return []
         short, long = self.calls
-        lines = [f"calls of {self.name}: {short} went the short way, {sum(long.values())} torch's way"]
-        return [*lines, *(f"  {count} because: {reason}" for reason, count in long.items())]
+        lines = [f"calls of {self.name}: {short:,} went the short way, {sum(long.values()):,} torch's way"]
+        return [*lines, *(f"  {count:,} because: {reason}" for reason, count in long.items())]
 
     def _empty(self) -> list[str]:
         if self.frames or self.codes:
@@ -264,7 +294,7 @@ class Report:
 
     def __str__(self) -> str:
         parts = [*map(str, self.frames), "\n".join(self._of_codes()), "\n".join(self._ways())]
-        return "\n\n".join([*self._empty(), *filter(None, parts)])
+        return "\n\n".join([*self._empty(), *self._order(), *filter(None, parts)])
 
     def to_html(self, path: str | os.PathLike[str]) -> Path:
         """Writes the report as one page that needs nothing else, for any browser.
@@ -326,11 +356,12 @@ def report_of(name: str, compiled: Sequence[Compiled], others: Sequence[CodeRepo
         compiled: the entries.
         others: code that has none.
     """
-    frames = []
+    made_of: dict[int, list[FrameReport]] = {}
     for code, entry, known in compiled:
         of_code = [each.entry for each in compiled if each.code is code and each.entry is not None]
-        frames.append(_left_report(known.name, known) if entry is None else frame_report(known.name, entry, of_code))
-        frames[-1] = dataclasses.replace(frames[-1], graph_break=known.graph_break)
+        frame = _left_report(known.name, known) if entry is None else frame_report(known.name, entry, of_code)
+        made_of.setdefault(id(code), []).append(dataclasses.replace(frame, graph_break=known.graph_break))
+    frames = [frame for of_one in made_of.values() for frame in _newest_first(of_one[::-1])]
     names = {id(each.code): each.made.name for each in reversed(compiled)}
     counts = collections.Counter(id(each.code) for each in compiled)
     codes = {id(each.code): each.code for each in compiled}
@@ -342,8 +373,23 @@ def report_of(name: str, compiled: Sequence[Compiled], others: Sequence[CodeRepo
     )
 
 
-def _left_report(name: str, known: Made | None) -> FrameReport:
-    return FrameReport(name, None, left_because=made.BEFORE_INSTALL if known is None else known.left)
+def _newest_first(frames: Sequence[FrameReport]) -> list[FrameReport]:
+    """The entries of one function. Torch lists that first which was used last; those without an id stay behind.
+
+    The number of each is put in.
+    """
+
+    def id_of(frame: FrameReport) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", frame.compile_id or "")]
+
+    ordered = sorted(frames, key=id_of, reverse=True)
+    return [dataclasses.replace(frame, number=len(ordered) - at) for at, frame in enumerate(ordered)]
+
+
+def _left_report(name: str, known: Made | None, wrapper: Any = None) -> FrameReport:
+    if known is None:
+        return FrameReport(name, None, left_because=made.BEFORE_INSTALL, compile_id=made.compile_id_of(wrapper))
+    return FrameReport(name, None, left_because=known.left, compile_id=known.compile_id)
 
 
 def _entry_report(code: types.CodeType, wrapper: Any, entries: list[DynamoEntry]) -> FrameReport:
@@ -352,7 +398,7 @@ def _entry_report(code: types.CodeType, wrapper: Any, entries: list[DynamoEntry]
     if isinstance(wrapper, UnifiedGuardManagerWrapper):
         report = frame_report(name, wrapper.entry, entries)
     else:
-        report = _left_report(name, known)
+        report = _left_report(name, known, wrapper)
     return dataclasses.replace(report, graph_break=None if known is None else known.graph_break)
 
 
@@ -403,7 +449,7 @@ def explain(target: Callable[..., Any] | types.CodeType) -> Report:
     for code in found.compiled():
         ours = entries_of(code)
         its = [manager for manager in managers_on(code) if found.has(code, manager)]
-        reports = [_entry_report(code, manager, ours) for manager in its]
+        reports = _newest_first([_entry_report(code, manager, ours) for manager in its])
         frames += reports
         if reports or made.uncompiled(code) is not None:
             name = reports[0].name if reports else made.name_of(code)
