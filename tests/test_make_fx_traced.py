@@ -17,8 +17,8 @@ import torch
 from functorch.compile import nop
 
 import unified_guards
-from unified_guards.dynamo import compat
 from unified_guards import GuardError
+from unified_guards.dynamo import compat
 
 MODES = ("real", "fake", "symbolic")
 
