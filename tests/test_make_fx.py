@@ -92,7 +92,8 @@ def test_guards_are_text_and_travel_as_json(mode: str) -> None:
     assert "L['args'][0]" in str(gm.guards)
     again = GuardSet.from_json(gm.guards.to_json())
     assert len(again) == len(gm.guards)  # what is known by address travels as its text
-    by_address = (" is that ", " is the code of ", "global_state")
+    # Torch 2.11 wraps pow() in a function that has the name of what it wraps, and is not found by it.
+    by_address = (" is that ", " is the code of ", "global_state", " is torch._tensor.TensorBase.pow")
     here = {line for line in str(gm.guards).splitlines() if not any(text in line for text in by_address)}
     assert here <= set(str(again).splitlines())
     assert again.to_json() == gm.guards.to_json()

@@ -18,6 +18,7 @@ from functorch.compile import nop
 
 import unified_guards
 from unified_guards import GuardError
+from unified_guards.dynamo import compat
 
 MODES = ("real", "fake", "symbolic")
 
@@ -93,7 +94,10 @@ def test_random_numbers_of_pythons_are_refused_and_not_drawn() -> None:
     [
         lambda x: x * 2 if type(x) is torch.Tensor else x * 3,
         lambda x: x * 2 if isinstance(x.shape[0], int) else x * 3,
-        lambda x: x * 2 if x.shape[0].__class__ is int else x * 3,
+        pytest.param(
+            lambda x: x * 2 if x.shape[0].__class__ is int else x * 3,
+            marks=pytest.mark.skipif(compat.TORCH < (2, 13), reason="Dynamo of torch 2.11 takes the class for another"),
+        ),
     ],
 )
 def test_types_are_those_of_eager(function: Callable[..., Any], mode: str) -> None:

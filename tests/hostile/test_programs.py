@@ -18,6 +18,7 @@ OF_TORCH_2_11 = {
     **dict.fromkeys((f"one_mode_then_all_others[{mode}]" for mode in ("visible", "vmap_level")), _STALE),
     **dict.fromkeys((f"tables_of_a_module[{name}]" for name in ("_parameters", "_buffers", "_modules")), _STALE),
     "dict_of_a_module": _STALE,
+    "in_a_guard[cfg_changes]": "torch does not survive a reset inside a guard, and here it is asked for a reason",
     "guard_changes_another_fact[metaclass]": _NO_METACLASS,
     "the_call_itself[metaclass]": _NO_METACLASS,
 }

@@ -16,8 +16,8 @@ import unified_guards
 
 def compiled(function: Callable[..., Any], *args: Any, dynamic: bool = False, **kwargs: Any) -> Any:
     """What ``aot_compile`` returns for these arguments."""
-    made = torch.compile(function, fullgraph=True, backend="eager", dynamic=dynamic)
     with torch._dynamo.config.patch(enable_aot_compile=True):
+        made = torch.compile(function, fullgraph=True, backend="eager", dynamic=dynamic)
         return made.aot_compile((args, kwargs))
 
 

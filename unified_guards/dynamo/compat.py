@@ -285,6 +285,10 @@ def value_of_source(output_graph: Any, source: Any) -> Any:
     return source.get_value({"G": root.f_globals, "L": root.f_locals}, {}, {})
 
 
+#: The variable of torch's comparison of DTensor specs that holds what it compares with.
+EXPECTED_SPEC = "expected" if TORCH >= (2, 13) else "value"
+
+
 def keeps_grad_mode() -> bool:
     """Whether what AOTAutograd makes leaves the grad mode behind that the function does.
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from unified_guards.dynamo import compat
 from unified_guards.guards.ir import Access, Guard, Source, Test, guard
 
 #: Gives a name to the object at an address.
@@ -177,7 +178,7 @@ def _is_list_of(function: types.FunctionType, names: list[str]) -> bool:
 
 #: Torch's functions that are known here, by the ends of their names: the variable that holds what they compare with.
 _KNOWN: dict[str, tuple[str, Callable[[_Parts, Source, Any], Iterator[Guard]]]] = {
-    "DTENSOR_SPEC_MATCH.<locals>.guard_fn": ("expected", _Parts.spec),
+    "DTENSOR_SPEC_MATCH.<locals>.guard_fn": (compat.EXPECTED_SPEC, _Parts.spec),
     "OPAQUE_OBJ_GUARD_FN_MATCH.<locals>.opaque_guard_checker": ("original_values", _Parts.opaque),
 }
 
