@@ -164,6 +164,12 @@ class TestScript:
         assert "runpy" not in done.stderr and "unified_guards/" not in done.stderr
         assert "ended with exit status 1, with torch's guards" in done.stderr
 
+    def test_profiler_that_measures_says_nothing_above_a_users_traceback(self, tmp_path: Path) -> None:
+        (tmp_path / "program.py").write_text(f"{PROGRAM}\nraise ValueError('from the program')\n")
+        done = run("--script", str(tmp_path / "program.py"), "20")
+        assert "ValueError: from the program" in done.stderr
+        assert "USDT" not in done.stderr
+
     @pytest.mark.parametrize(
         ("ends", "status"), [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)]
     )

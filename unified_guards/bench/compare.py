@@ -98,7 +98,7 @@ def _run(program: Program, backend: str) -> dict[str, Any]:
         command += [*(["-m"] if program.is_module else []), program.name, *program.arguments]
         # UNIFIED_GUARDS would install unified guards in the run that is to have torch's.
         environment = {name: value for name, value in os.environ.items() if name != "UNIFIED_GUARDS"}
-        environment.setdefault("KINETO_LOG_LEVEL", "5")
+        environment.setdefault("KINETO_LOG_LEVEL", "6")  # each profiler tells of its start at level 5 (USDT)
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
