@@ -139,19 +139,20 @@ class TestScript:
         (tmp_path / "as_module.py").write_text("import sys\nassert sys.argv[1:] == ['--own', 'flag']\n")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
         done = run("--script", "-m", "as_module", "--own", "flag")
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == bench.NOT_MEASURED, done.stderr
         assert "-m as_module --own flag compiles nothing" in done.stdout
 
     def test_program_that_calls_compiled_code_too_rarely(self, tmp_path: Path) -> None:
         (tmp_path / "program.py").write_text(PROGRAM)
         done = run("--script", str(tmp_path / "program.py"), "4")
-        assert done.returncode == 0
-        assert "calls compiled code 4 times: too few to measure" in done.stdout
+        assert done.returncode == bench.NOT_MEASURED
+        assert "was not measured: found were 4 calls of compiled code, 3 of them after the last" in done.stdout
+        assert "Needed are 6 after it, and 30 are good. Have it take 27 more steps;" in done.stdout
 
     def test_program_that_switches_itself_on(self, tmp_path: Path) -> None:
         (tmp_path / "program.py").write_text("import unified_guards; unified_guards.install()\n" + PROGRAM)
         done = run("--script", str(tmp_path / "program.py"), "10")
-        assert done.returncode == 0
+        assert done.returncode == bench.NOT_MEASURED
         assert "installs unified guards itself" in done.stdout
 
     def test_program_that_raises(self, tmp_path: Path) -> None:
@@ -162,6 +163,12 @@ class TestScript:
         assert "line 2, in fail" in done.stderr
         assert "runpy" not in done.stderr and "unified_guards/" not in done.stderr
         assert "ended with exit status 1, with torch's guards" in done.stderr
+
+    def test_profiler_that_measures_says_nothing_above_a_users_traceback(self, tmp_path: Path) -> None:
+        (tmp_path / "program.py").write_text(f"{PROGRAM}\nraise ValueError('from the program')\n")
+        done = run("--script", str(tmp_path / "program.py"), "20")
+        assert "ValueError: from the program" in done.stderr
+        assert "USDT" not in done.stderr
 
     @pytest.mark.parametrize(
         ("ends", "status"), [("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)]
@@ -189,7 +196,7 @@ def sample(backend: str, *frames: tuple[str, int, float], **facts: Any) -> dict[
         for at, lookups, micros in frames
     ]
     good = {"backend": backend, "calls": 100, "measured_calls": 10, "frames": found, "graph_breaks": 0}
-    good |= {"step": None, "short_ways": 0}
+    good |= {"step": None, "short_ways": 0, "quiet_calls": 4}
     return good | {"frames_left": {}, "lifted": len(found) if backend == "unified" else 0, "gave_up": None} | facts
 
 
@@ -234,7 +241,7 @@ class TestComparison:
         ("theirs", "said"),
         [
             (sample("torch"), "compiles nothing"),
-            (sample("torch", ("0/0", 0, 0.0), measured_calls=0), "calls compiled code 100 times: too few"),
+            (sample("torch", ("0/0", 0, 0.0), measured_calls=0), "found were 100 calls of compiled code, 4 of them"),
             (sample("torch", ("0/0", 0, 0.0)), "looks up no guards"),
             (sample("torch", ("0/0", 0, 0.0), gave_up="Profiler is already enabled"), "has a profiler of its own"),
             (sample("torch", ("0/0", 10, 1.0), lifted=1), "installs unified guards itself"),

@@ -7,6 +7,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from torch import nn
 
 import unified_guards
 from unified_guards.dynamo import install, made
+from unified_guards.guards.names import place
 
 from . import harness
 
@@ -306,11 +308,11 @@ def test_a_graph_break_is_told_with_its_line_and_torchs_reason() -> None:
     first, last = unified_guards.explain(run).frames
     line = breaks.__code__.co_firstlineno + 2
     assert first.graph_break is not None
-    assert first.graph_break.where == f"{__file__}:{line} in breaks"
+    assert first.graph_break.where == f"{place(__file__, line)} in breaks"
     assert "print" in first.graph_break.reason and "\n" not in first.graph_break.reason
     assert any("reorderable_logging_functions" in hint for hint in first.graph_break.hints)
     assert last.graph_break is None
-    assert f"graph break at {__file__}:{line} in breaks: " in unified_guards.explain(run).summary()
+    assert f"graph break at {place(__file__, line)} in breaks: " in unified_guards.explain(run).summary()
 
 
 def test_a_function_that_torch_gave_up_on_says_why() -> None:
@@ -324,7 +326,7 @@ def test_a_function_that_torch_gave_up_on_says_why() -> None:
     run(X)
     (code,) = unified_guards.explain(run).codes
     assert code.entries == 0 and "graph break in a for/while loop" in (code.uncompiled or "")
-    assert f"breaks_in_a_loop ({__file__}:" in str(unified_guards.explain(run))
+    assert f"breaks_in_a_loop ({place(__file__, None)[:-4]}" in str(unified_guards.explain(run))
     assert "has no compiled code yet" not in str(unified_guards.explain(run))
 
 
@@ -433,7 +435,7 @@ def test_install_after_something_was_compiled_says_so_once() -> None:
     unified_guards.uninstall()
     compiled(times)(X)
     (text,) = warned()
-    assert f"times ({__file__}:" in text and "one cache entry" in text
+    assert f"times ({place(__file__, None)[:-4]}" in text and "one cache entry" in text
     assert "Call install() before anything is compiled, or torch._dynamo.reset() after it" in text
     unified_guards.uninstall()
     assert warned() == []
@@ -478,7 +480,7 @@ def test_the_text_says_the_order_and_has_torchs_compile_ids() -> None:
     report = unified_guards.explain(run)
     for text in (report.summary(), str(report)):
         assert text.startswith("2 cache entries: of each function the newest first; [0/1] is torch's id")
-        assert all(f"{__file__}:" in title and title in text for title in (frame.title for frame in report.frames))
+        assert all("test_explain.py:" in title and title in text for title in (frame.title for frame in report.frames))
     assert report.frames[0].title.endswith(f"[{report.frames[0].compile_id}]")
 
 
@@ -543,3 +545,25 @@ def test_stats_only_grow_when_torch_forgets_what_was_compiled_before_install() -
     before = unified_guards.stats().frames_left_to_torch[made.BEFORE_INSTALL]
     torch._dynamo.reset()
     assert unified_guards.stats().frames_left_to_torch[made.BEFORE_INSTALL] == before
+
+
+# ---- where a line is -------------------------------------------------------------------------------------------------
+
+
+def test_a_file_below_the_working_directory_is_named_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "part").mkdir()
+    monkeypatch.chdir(tmp_path / "part")
+    assert place(str(tmp_path / "part" / "program.py"), 3) == "program.py:3"
+    assert place(str(tmp_path / "program.py"), 3) == f"{tmp_path / 'program.py'}:3"
+    (tmp_path / "part").rmdir()
+    assert place("program.py", 3) == "program.py:3"
+
+
+def test_a_guard_names_the_line_from_the_working_directory() -> None:
+    run = compiled(times)
+    run(X)
+    text = str(unified_guards.explain(run))
+    assert f"# dynamo, {place(__file__, times.__code__.co_firstlineno + 1)}" in text
+    assert f" {__file__}:" not in text

@@ -19,6 +19,7 @@ import torch._dynamo
 
 import unified_guards
 from unified_guards.dynamo import measure
+from unified_guards.guards.names import place
 from unified_guards.report.html import model
 from unified_guards.report.html.page import render
 
@@ -656,7 +657,7 @@ def test_graph_breaks_and_the_limit_are_on_the_page(browser, tmp_path):
     limit, broken = page.locator(".breaks > li").all_inner_texts()
     assert "is compiled no more, and runs uncompiled where no entry fits" in limit
     line = breaks.__code__.co_firstlineno + 2
-    assert f"breaks 2 entries: the graph ends at {__file__}:{line} in breaks" in broken
+    assert f"breaks 2 entries: the graph ends at {place(__file__, line)} in breaks" in broken
     page.locator(".breaks summary").click()
     assert "Remove the `torch._dynamo.graph_break()` call" in page.inner_text(".breaks")
     page.close()

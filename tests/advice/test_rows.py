@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from unified_guards.guards.accesses import MISSING
 from unified_guards.guards.failures import describe, look, shown
 from unified_guards.guards.ir import Access, Guard, Provenance, Source, Test, guard
+from unified_guards.guards.names import place
 from unified_guards.report.advice import Advice, advise
 from unified_guards.report.case import path
 
@@ -174,7 +175,7 @@ def test_a_value_in_words(value: Any, text: str) -> None:
 
 def test_a_function_has_its_line() -> None:
     line = test_a_function_has_its_line.__code__.co_firstlineno
-    assert shown(test_a_function_has_its_line).endswith(f"test_a_function_has_its_line, {__file__}:{line}")
+    assert shown(test_a_function_has_its_line).endswith(f"test_a_function_has_its_line, {place(__file__, line)}")
 
 
 def test_a_tensor_without_strides_is_compared_as_far_as_it_goes() -> None:

@@ -67,9 +67,8 @@ def test_the_log_has_one_line_a_recompile_on_stderr(tmp_path: Path) -> None:
     done = run_with_log(tmp_path, "recompiles")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line]
-    assert line.startswith(
-        f"double ({tmp_path}/program.py:6) [0/1] compiled again, version 2 of at most 8, because of: "
-    )
+    where = f"{tmp_path.name}/program.py:6) [0/1] compiled again, version 2 of at most 8, because of: "
+    assert line.startswith("double (") and where in line
     assert (
         " | cause: dimension 0 of x was 3 when this was compiled and is 4 | to do: torch._dynamo.mark_dynamic" in line
     )
@@ -191,7 +190,7 @@ def test_bench_tells_what_was_compiled_again(tmp_path: Path) -> None:
     done = harness.run_python("-m", "unified_guards", "bench", "--script", str(script))
     assert done.returncode == 0, done.stderr
     told = done.stdout[done.stdout.index("Recompiles: 1.") :]
-    assert f"  double ({script}:4) was compiled again, because of: L['x'] is torch.Tensor float32[3]" in told
+    assert f"{tmp_path.name}/program.py:4) was compiled again, because of: L['x'] is torch.Tensor float32[3]" in told
     assert "    cause: dimension 0 of x was 3 when this was compiled and is 4\n    to do: torch._dynamo.mark" in told
 
 
@@ -199,7 +198,7 @@ def test_bench_tells_it_of_a_program_that_compiles_again_and_again(tmp_path: Pat
     script = tmp_path / "program.py"
     script.write_text(PROGRAM.replace("(3, 4, *[5] * 30)", "range(2, 7)").replace('eager"', 'eager", dynamic=False'))
     done = harness.run_python("-m", "unified_guards", "bench", "--script", str(script))
-    assert "too few to measure" in done.stdout
+    assert "was not measured: found were 5 calls of compiled code, 0 of them after" in done.stdout
     assert "Recompiles: 4." in done.stdout
     assert "was compiled again, 4 times, because of: " in done.stdout
 

@@ -153,3 +153,16 @@ def test_stats_count_versions_and_eager_calls() -> None:
     assert after.aot_entries == before.aot_entries + 1
     assert sum(after.aot_run_eagerly.values()) == sum(before.aot_run_eagerly.values()) + 1
     assert "run eagerly" in str(after)
+
+
+def test_a_recompile_has_the_advice_of_the_table_in_the_words_of_an_entry_point() -> None:
+    compiled = unified_guards.aot_function(lambda x: x * 2, lambda graph, _: graph)
+    compiled(torch.ones(3))
+    compiled(torch.ones(3, dtype=torch.float64))
+    compiled(torch.ones(4))
+    dtype, size = compiled.recompiles()
+    assert dtype.advice[0] is not None and dtype.advice[0].name == "dtype"
+    assert "\n  cause: dtype of args[0] was float32 when this was compiled and is float64\n  to do: " in str(dtype)
+    assert [each.name for each in size.advice if each is not None] == ["dtype", "size"]
+    summary = compiled.explain().summary()
+    assert "aot_function(f, …, dynamic=True)" in summary and "torch.compile(dynamic=True)" not in summary

@@ -12,6 +12,7 @@ from torch._dynamo.backends.common import aot_autograd
 
 import unified_guards
 from unified_guards.guards.ir import Test
+from unified_guards.guards.names import place
 
 
 def shapes_of(compiled: Any, at: int = 0) -> list[str]:
@@ -121,7 +122,7 @@ class TestDynamo:
             "2 * L['x'].size()[0] > L['y'].size()[0] (found L['x'].size()[0] = 8, L['y'].size()[0] = 24)  # shape_env, "
         )
         line = pick.__code__.co_firstlineno + 1
-        assert miss.endswith(f"{__file__}:{line}")
+        assert miss.endswith(place(__file__, line))
         assert f"compiled again because of: {miss}" in first.summary()
 
     def test_a_recompile_of_a_backends_making_names_the_backend(self) -> None:

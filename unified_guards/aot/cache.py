@@ -6,12 +6,14 @@ A call goes straight to a dispatcher (csrc/call); Python runs only on a miss. En
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import itertools
 import logging
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch._dynamo.config
@@ -31,6 +33,9 @@ from unified_guards.dynamo.entry import DynamoEntry
 from unified_guards.entry import text_of
 from unified_guards.errors import RecompileLimitError
 from unified_guards.statistics import tally
+
+if TYPE_CHECKING:
+    from unified_guards.report.advice import Advice
 
 _log = logging.getLogger(__name__)
 _recompiles = getArtifactLogger(__name__, "recompiles")
@@ -59,12 +64,26 @@ class CacheInfo(NamedTuple):
 
 
 class Recompile(NamedTuple):
-    """Why a version was compiled: the guard at which each version that was kept failed, with who asked for it."""
+    """Why a version was compiled.
+
+    Attributes:
+        reasons: the guard at which each version that was kept failed, with who asked for it.
+        advice: the cause of each and what to do, as in ``unified_guards.explain()``; None where that is not known.
+    """
 
     reasons: tuple[str, ...]
+    advice: tuple[Advice | None, ...] = ()
 
     def __str__(self) -> str:
-        return "\n".join(f"- {reason}" for reason in self.reasons)
+        """The reasons with their causes; what is to be done, once for each cause."""
+        lines: list[str] = []
+        told: set[str] = set()
+        for reason, advice in itertools.zip_longest(self.reasons, self.advice):
+            lines.append(f"- {reason}")
+            if advice is not None:
+                lines += [f"  {line}" for line in (advice.lines()[:1] if advice.remedy in told else advice.lines())]
+                told.add(advice.remedy)
+        return "\n".join(lines)
 
 
 class Policy(NamedTuple):
@@ -159,6 +178,26 @@ def _why_eager() -> str | None:
 def _why(entry: DynamoEntry, frame: dict[str, Any]) -> str:
     """What to say of an entry that did not fit."""
     return text_of(entry.failure(entry.checker.last_failure, frame))
+
+
+def _advice(entry: DynamoEntry, frame: dict[str, Any]) -> Advice | None:
+    # Imported here: only a miss is explained.
+    from unified_guards.report.advice import advise
+
+    with contextlib.suppress(Exception):  # a value that is stranger than the table knows: the reason remains
+        seen = entry.look(entry.checker.last_failure, frame)
+        return None if seen is None else suited(advise(seen))
+    return None
+
+
+def suited(advice: Advice | None) -> Advice | None:
+    """Advice in the words of an AOT entry point, where those of ``torch.compile`` do not fit."""
+    if advice is None or advice.name != "size":
+        return advice
+    return advice._replace(
+        remedy="pass dynamic=True to the entry point (aot_function(f, …, dynamic=True)), or keep to one size "
+        "(padding); otherwise there may be a version for each size"
+    )
 
 
 class UnifiedCache(_C.Entrance):
@@ -325,7 +364,9 @@ class UnifiedCache(_C.Entrance):
         entries = self._entries()
         if not entries:
             return None
-        reason = Recompile(tuple(_why(entry, frame) for entry in entries))
+        reason = Recompile(
+            tuple(_why(entry, frame) for entry in entries), tuple(_advice(entry, frame) for entry in entries)
+        )
         _recompiles.debug("Recompiling %s\n    triggered by the following guard failure(s):\n%s", self.name, reason)
         return reason
 

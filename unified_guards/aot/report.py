@@ -46,5 +46,12 @@ class AotReport(Report):
 
 def report(cache: UnifiedCache) -> AotReport:
     """The report of a cache."""
-    frames = tuple(frame_report(cache.name, entry, cache._entries()) for entry in cache._entries())
-    return AotReport(cache.name, frames, cache.cache_info(), cache.recompiles())
+    # Imported here: cache.py imports this module's caller.
+    from unified_guards.aot.cache import suited
+
+    frames = []
+    for entry in cache._entries():
+        frame = frame_report(cache.name, entry, cache._entries())
+        again = tuple(each._replace(advice=suited(each.advice)) for each in frame.recompilations)
+        frames.append(dataclasses.replace(frame, recompilations=again))
+    return AotReport(cache.name, tuple(frames), cache.cache_info(), cache.recompiles())

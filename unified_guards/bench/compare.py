@@ -19,9 +19,12 @@ from unified_guards.bench import plots
 from unified_guards.bench.runner import format_number, markdown
 from unified_guards.bench.script import QUIET_CALLS
 from unified_guards.bench.verdict import Cost, Judgement, judge, percent
+from unified_guards.statistics import counted
 
 _BACKENDS = ("torch", "unified")
 _WORDS = {"torch": "torch's guards", "unified": "unified guards"}
+#: How many calls are good.
+_GOOD = 30
 #: The head of a column.
 _CHECKS = "checks after simplifying"
 _MOST_FRAMES, _MOST_CAUSES = 10, 5
@@ -95,7 +98,7 @@ def _run(program: Program, backend: str) -> dict[str, Any]:
         command += [*(["-m"] if program.is_module else []), program.name, *program.arguments]
         # UNIFIED_GUARDS would install unified guards in the run that is to have torch's.
         environment = {name: value for name, value in os.environ.items() if name != "UNIFIED_GUARDS"}
-        environment.setdefault("KINETO_LOG_LEVEL", "5")
+        environment.setdefault("KINETO_LOG_LEVEL", "6")  # each profiler tells of its start at level 5 (USDT)
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
@@ -236,10 +239,14 @@ class Comparison:
             return f"{self.program} could not be measured, because it has a profiler of its own: {gave_up}"
         if any(sample["measured_calls"] for sample in self.samples):
             return f"{self.program} looks up no guards when it calls compiled code: there is nothing to save."
+        return self._too_few_calls()
+
+    def _too_few_calls(self) -> str:
+        quiet, needed = min(sample["quiet_calls"] for sample in self.samples), QUIET_CALLS + 1
         return (
-            f"{self.program} calls compiled code {self.torch.calls} times: too few to measure. "
-            f"{QUIET_CALLS + 1} calls after the last compilation are needed, and 30 are good. Have it take more steps; "
-            "if it compiles again and again, UNIFIED_GUARDS_LOG=recompiles says why."
+            f"{self.program} was not measured: found were {counted(self.torch.calls, 'call', 'calls')} of compiled "
+            f"code, {quiet:,} of them after the last compilation. Needed are {needed} after it, and {_GOOD} are good. "
+            f"Have it take {max(_GOOD - quiet, 1):,} more steps; where it compiles again and again, mend that first."
         )
 
     @property

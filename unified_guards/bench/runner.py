@@ -28,7 +28,7 @@ class Job:
 def child_environment(*, memory: bool = False) -> dict[str, str]:
     # What is set for the user's programs must not install guards in the plain-torch children.
     env = {key: value for key, value in os.environ.items() if not key.startswith("UNIFIED_GUARDS")}
-    env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "KINETO_LOG_LEVEL": "5"}
+    env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "KINETO_LOG_LEVEL": "6"}
     if memory:
         # Everything through malloc, Python's objects too, and nothing hidden in per-thread caches or second arenas.
         env |= {"PYTHONMALLOC": "malloc", "MALLOC_ARENA_MAX": "1", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}

@@ -139,6 +139,11 @@ class Recorder(Clock):
         name = f"{code.co_name} ({Path(code.co_filename).name}:{code.co_firstlineno})"
         self.frames[str(CompileContext.current_compile_id())] = Frame(name, *_counts(wrapper), seconds)
 
+    @property
+    def quiet_calls(self) -> int:
+        """How many calls there were after the one in which something was compiled last."""
+        return self.calls - self._last_build
+
     def begins(self, key: Hashable) -> None:
         """Opens a window, or closes the one that is open where a step ends."""
         window = self._window
@@ -245,6 +250,7 @@ def report(recorder: Recorder, backend: str, seconds: float) -> dict[str, Any]:
         "backend": backend,
         "seconds": seconds,
         "calls": recorder.calls,
+        "quiet_calls": recorder.quiet_calls,
         "measured_calls": recorder.measured_calls,
         "frames": frames,
         "step": None if steps is None else _step(recorder, steps),

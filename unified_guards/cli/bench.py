@@ -14,6 +14,9 @@ from unified_guards.cli.run import missing
 if TYPE_CHECKING:
     from unified_guards.bench.runner import Summary
 
+#: The exit status where a program ran well and there was nothing to measure in it.
+NOT_MEASURED = 3
+
 _ABOUT = """\
 Without --script, small models with random weights are compiled with torch's guards and with unified ones, each in a
 process of its own, on one thread. With it, your own program is run so, once in each round:
@@ -29,6 +32,10 @@ up to six times.
 "In place" is what a program pays: the guards' memory is cold because the model has just run. Both figures include the
 same part of a microsecond of the profiler's. A program has to call compiled code at least six times after the last
 compilation, and 30 times is good; what it prints is not shown. Other processes that it starts are not measured.
+
+Exit status: 0 if something was measured, whatever the verdict; 3 if your program ran well and there was nothing to
+measure (nothing compiled, too few calls, a profiler of its own); 2 for wrong options; 1 if a result of a workload is
+wrong or a process of it failed. If your program fails, its own exit status.
 
 workloads:
 """
@@ -197,7 +204,8 @@ def _script(arguments: argparse.Namespace) -> tuple[int, str, dict[str, Any], li
     except compare.ProgramFailed as error:
         return error.status, str(error), {}, []
     has_figures = comparison.nothing_to_compare() is None
-    return 0, str(comparison), comparison.as_dict(), comparison.panels() if has_figures else []
+    panels = comparison.panels() if has_figures else []
+    return (0 if has_figures else NOT_MEASURED), str(comparison), comparison.as_dict(), panels
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -206,7 +214,8 @@ def main(arguments: argparse.Namespace) -> int:
     if problem is not None:
         arguments.error(problem)
     status, said, content, panels = (_workloads if arguments.script is None else _script)(arguments)
-    print(f"\n{said}" if status == 0 else said, file=sys.stdout if status == 0 else sys.stderr)
+    is_report = status in (0, NOT_MEASURED)
+    print(f"\n{said}" if is_report else said, file=sys.stdout if is_report else sys.stderr)
     if arguments.json is not None and content:
         from unified_guards.bench.runner import environment
 

@@ -20,6 +20,7 @@ from torch._dynamo.eval_frame import _debug_get_cache_entry_list
 from torch._guards import CompileContext
 
 from unified_guards.dynamo import compat, measure
+from unified_guards.guards.names import place
 
 if TYPE_CHECKING:
     from unified_guards.dynamo.entry import DynamoEntry
@@ -163,7 +164,7 @@ def name_of(code: types.CodeType, callers: list[Callee] | None = None) -> str:
     name = code.co_name
     if code is compat.inliner():
         name = short_name_of(callers[0].owner) if callers else "what torch wraps"
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})"
+    return f"{name} ({place(code.co_filename, code.co_firstlineno)})"
 
 
 # -- why and where -----------------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ def name_of(code: types.CodeType, callers: list[Callee] | None = None) -> str:
 def _place(stack: Any) -> str | None:
     """The innermost line of the user's."""
     lines = [line for line in stack or () if line.filename != compat.inliner().co_filename]
-    return f"{lines[-1].filename}:{lines[-1].lineno} in {lines[-1].name}" if lines else None
+    return f"{place(lines[-1].filename, lines[-1].lineno)} in {lines[-1].name}" if lines else None
 
 
 def _said(text: str) -> tuple[str, tuple[str, ...]]:

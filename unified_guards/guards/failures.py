@@ -20,7 +20,7 @@ from unified_guards.guards import differences
 from unified_guards.guards.accesses import MISSING, resolve
 from unified_guards.guards.differences import Difference
 from unified_guards.guards.ir import Guard, GuardSet, Provenance, Source, Test
-from unified_guards.guards.names import name_of, type_name
+from unified_guards.guards.names import name_of, place, type_name
 from unified_guards.guards.semantics import explain_failure, holds, strides_of
 
 #: Types whose repr() runs no code of the user's.
@@ -83,7 +83,7 @@ def _named(value: Any) -> str:
     if name is None:
         return f"a {type_name(kind)}"
     code = value.__code__ if kind is types.FunctionType else value if kind is types.CodeType else None
-    return name if code is None else f"{name}, {code.co_filename}:{code.co_firstlineno}"
+    return name if code is None else f"{name}, {place(code.co_filename, code.co_firstlineno)}"
 
 
 def _nothing(_: Any) -> Sequence[Any]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import ref
 
+from unified_guards.guards.names import place
+
 
 class _Texts(enum.Enum):
     """An enum whose members carry a text; two members may have the same one."""
@@ -432,7 +434,7 @@ class Provenance(NamedTuple):
         return self.stack[-1].lineno if self.stack else None
 
     def __str__(self) -> str:
-        return f"{self.maker}, {self.file}:{self.line}" if self.stack else self.maker
+        return f"{self.maker}, {place(self.file, self.line)}" if self.stack else self.maker
 
 
 class GuardSet:

@@ -1,8 +1,10 @@
-"""Names of objects, for the texts of guards and of what they found. Entry points: :func:`name_at`, :func:`name_of`."""
+"""Names of objects, for the texts of guards and of what they found. Entry points: :func:`name_at`,
+:func:`name_of`, :func:`place`."""
 
 from __future__ import annotations
 
 import enum
+import os
 import types
 from typing import Any
 
@@ -30,9 +32,19 @@ def is_torchs(kind: type) -> bool:
     return type(module) is str and module.partition(".")[0] == "torch"
 
 
+def place(file: str | None, line: int | None) -> str:
+    """A line of a program, for reading: the file as it is called from the working directory, if it is below that."""
+    try:
+        below = f"{os.getcwd()}{os.sep}"
+    except OSError:  # the working directory was removed
+        below = ""
+    name = str(file)
+    return f"{name.removeprefix(below) if len(below) > 1 else name}:{line}"
+
+
 def name_of_code(code: types.CodeType) -> str:
     """A function's name, with the file and line where it starts."""
-    return f"{code.co_name} ({code.co_filename}:{code.co_firstlineno})"
+    return f"{code.co_name} ({place(code.co_filename, code.co_firstlineno)})"
 
 
 def name_of(value: Any) -> str | None:
