@@ -283,7 +283,7 @@ class TestExplained:
 
     def test_says_why_a_call_was_refused(self) -> None:
         made = loaded_again(programs.branching, ones(8, 4), ones(8, 4), 3)
-        with pytest.raises(RuntimeError, match="GuardManager check failed|No AOT compiled graph matched"):
+        with pytest.raises(RuntimeError, match=r"GuardManager check failed|No AOT compiled graph matched"):
             made(ones(8, 4), ones(8, 4), 4)
         assert "refused a call because of: L['number'] == 3 (found 4)" in unified_guards.explain(made).summary()
 
@@ -316,7 +316,7 @@ def test_a_module_that_was_compiled_ahead_of_time_asks_its_entries() -> None:
         assert_same(made(ones(8, 4)), net(ones(8, 4)))
         with torch.no_grad():
             assert_same(made(ones(9, 4)), net(ones(9, 4)))
-        with pytest.raises(RuntimeError, match="GuardManager check failed|No AOT compiled graph matched"):
+        with pytest.raises(RuntimeError, match=r"GuardManager check failed|No AOT compiled graph matched"):
             made(ones(7, 4))
     first, second = unified_guards.explain(made).frames
     assert first.counts[1] > 0
