@@ -65,6 +65,11 @@ def _set(kind: Any) -> Any:
     return made.value
 
 
+def _entered(manager: Any) -> Any:
+    with manager as value:
+        return value
+
+
 def _both() -> Any:
     base = type("Base", (), {"__add__": lambda self, other: 1})
     return base(), type("Derived", (base,), {})()
@@ -89,6 +94,12 @@ reads(
 )
 reads("contains", instance_of(set), lambda held: 5 in held, gets("__contains__", lambda *a: True))
 reads("add", instance_of(int, given=(3,)), lambda held: held + 1, gets("__add__", lambda a, b: 9))
+reads(
+    "enter",
+    instance_of(__enter__=lambda self: 1, __exit__=lambda *a: None),
+    _entered,
+    gets("__enter__", lambda self: 5),
+)
 reads("abs", instance_of(int, given=(-1,)), abs, gets("__abs__", lambda self: 7))
 reads("iadd", instance_of(_Sum), _added_in_place, gets("__iadd__", lambda a, b: 7))
 reads("radd_first", _both, lambda held: held[0] + held[1], lambda held: gets("__radd__", lambda a, b: 7)(held[1]))

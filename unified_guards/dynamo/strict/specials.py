@@ -53,6 +53,7 @@ _INSTRUCTIONS: dict[str, tuple[str, ...]] = {
     "CONVERT": _TEXT,
     "BEFORE_WITH": ("__enter__", "__exit__"),
     "SETUP_WITH": ("__enter__", "__exit__"),
+    "LOAD_SPECIAL": ("__enter__", "__exit__"),  # from Python 3.14 on
     "UNARY_NEGATIVE": ("__neg__",),
     "UNARY_POSITIVE": ("__pos__",),
     "UNARY_INVERT": ("__invert__",),
@@ -103,6 +104,8 @@ def _of_arithmetic(name: str) -> tuple[str, ...]:
 
 def _of_instruction(instruction: dis.Instruction) -> tuple[str, ...]:
     name = instruction.opname
+    if name == "BINARY_OP" and instruction.argrepr == "[]":  # from Python 3.14 on
+        return _INSTRUCTIONS["BINARY_SUBSCR"]
     if name == "BINARY_OP":
         return _of_arithmetic(_BY_SYMBOL.get(instruction.argrepr.rstrip("="), "add"))
     if name.startswith(("BINARY_", "INPLACE_")) and name not in ("BINARY_SUBSCR", "BINARY_SLICE"):
