@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-import torch._dynamo
 
 from unified_guards.dynamo import compat
 from unified_guards.guards.ir import Test
 from unified_guards.simplify import driver
 
+from ..harness import guards_without_shortcuts
 from . import rows_of  # noqa: F401 - fills both tables
 from .rows import PYTHON, TENSORS, compare
 
@@ -22,7 +22,7 @@ REMEMBERED_BY_TORCH_2_11 = "module_class_of_one"
 def test_a_change_is_what_it_is_to_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.ExitStack() as stack:
         if name == REMEMBERED_BY_TORCH_2_11 and compat.TORCH < (2, 13):
-            stack.enter_context(torch._dynamo.config.patch(use_recursive_dict_tags_for_guards=False))
+            stack.enter_context(guards_without_shortcuts())
         compare(PYTHON.get(name) or TENSORS[name], monkeypatch)
 
 
