@@ -172,6 +172,7 @@ def test_code_that_nobody_has_seen_is_refused() -> None:
     assert len(cached.cache_info().eager) == 1
 
 
+@pytest.mark.skipif(compat.TORCH < (2, 13), reason="torch 2.11 looks into the dict of a class and guards nothing of it")
 def test_guards_that_never_hold_are_refused() -> None:
     kind = type("Kind", (), {})
     with pytest.raises(TypeError, match="it is another each time"):

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+from unified_guards.dynamo import compat
 from unified_guards.guards.ir import Test
 from unified_guards.simplify import driver
 
+from ..harness import guards_without_shortcuts
 from . import rows_of  # noqa: F401 - fills both tables
 from .rows import PYTHON, TENSORS, compare
+
+#: Torch 2.11 misses a new class of a module only where its guards do not go by what they remember of dicts.
+REMEMBERED_BY_TORCH_2_11 = "module_class_of_one"
 
 
 @pytest.mark.parametrize("name", [*PYTHON, *TENSORS])
 def test_a_change_is_what_it_is_to_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compare(PYTHON.get(name) or TENSORS[name], monkeypatch)
+    with contextlib.ExitStack() as stack:
+        if name == REMEMBERED_BY_TORCH_2_11 and compat.TORCH < (2, 13):
+            stack.enter_context(guards_without_shortcuts())
+        compare(PYTHON.get(name) or TENSORS[name], monkeypatch)
 
 
 def test_the_matrix_is_as_wide_as_was_agreed() -> None:

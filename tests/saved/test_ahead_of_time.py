@@ -16,7 +16,7 @@ import unified_guards
 from unified_guards.dynamo import compat, tap
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
 
-from ..harness import assert_same, ones
+from ..harness import assert_same, guards_without_shortcuts, ones
 from . import programs
 from .saving import callbacks, compiled, decisions, loaded, loaded_again, manager_of, saved
 
@@ -132,7 +132,10 @@ class TestModule:
             return net(x)
 
         forward.__module__, forward.__qualname__ = programs.__name__, "forward"
-        return loaded_again(forward, programs.Net(), ones(8, 4))
+        # Torch 2.11 hits by what it remembers of dicts after a parameter was changed in place, where its guards fail.
+        shortcuts = guards_without_shortcuts() if compat.TORCH < (2, 13) else contextlib.nullcontext()
+        with shortcuts:
+            return loaded_again(forward, programs.Net(), ones(8, 4))
 
     @pytest.mark.parametrize(
         ("change", "fits"),
@@ -311,8 +314,9 @@ def test_a_module_that_was_compiled_ahead_of_time_asks_its_entries() -> None:
     net = programs.Net()
     calls = [ModelInput(args=(ones(8, 4),), kwargs={}, contexts=[]), ModelInput((ones(9, 4),), {}, [torch.no_grad()])]
     with unified_guards.installed():
-        made = torch.compile(net, fullgraph=True, backend="eager", dynamic=False)
-        made._aot_compile(calls)
+        with torch._dynamo.config.patch(enable_aot_compile=True):
+            made = torch.compile(net, fullgraph=True, backend="eager", dynamic=False)
+            made._aot_compile(calls)
         assert_same(made(ones(8, 4)), net(ones(8, 4)))
         with torch.no_grad():
             assert_same(made(ones(9, 4)), net(ones(9, 4)))

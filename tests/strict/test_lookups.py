@@ -466,6 +466,12 @@ def name_in_the_dict_of_an_object() -> Case:
 
 
 @case
+def name_that_the_dict_of_a_class_does_not_have() -> Case:
+    kind = chain()[2]
+    return times(lambda: 2 if "other" in kind.__dict__ else 5, putting(kind, "other", 1), "('other' in")
+
+
+@case
 def name_that_vars_does_not_have() -> Case:
     value = chain()[2]()
     return times(lambda: vars(value).get("other", 2.0), putting(value, "other", 3.0), "list(")
@@ -503,6 +509,8 @@ def each(request: pytest.FixtureRequest) -> Iterator[Case]:
         pytest.skip("plain torch crashes where a builtin was replaced")
     if request.param == "metaclass_that_gets_a_data_descriptor" and TORCH < (2, 13):
         pytest.skip("Dynamo of torch 2.11 takes the attribute of the class, on a first call too")
+    if request.param == "name_that_the_dict_of_a_class_does_not_have" and TORCH >= (2, 13):
+        pytest.skip("torch guards the dict of a class by identity, and it is another each time")
     made = CASES[request.param]()
     changed, done = made.change, []
 

@@ -7,7 +7,6 @@ import builtins
 import contextlib
 import functools
 import inspect
-import re
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -74,9 +73,9 @@ _RANDOM_NUMBERS = "gen_rand_values"
 def _raise_functions_own(error: BaseException | None) -> None:
     """Raises what the function raises while Dynamo runs it, if that is an exception of Python's and can be made."""
     while error is not None:
-        found = re.match(r"raised exception (\w+)\((.*)\)$", str(error))
-        kind = getattr(builtins, found[1], None) if found else None
-        given = _literals(found[2]) if found else None
+        name, arguments = compat.raised_by_function(error) or ("", "")
+        kind = getattr(builtins, name, None)
+        given = _literals(arguments)
         if isinstance(kind, type) and issubclass(kind, Exception) and given is not None:
             raise kind(*given) from error
         error = error.__cause__

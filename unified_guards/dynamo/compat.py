@@ -341,6 +341,22 @@ def autograd_is_captured() -> contextlib.AbstractContextManager[Any]:
     return config.patch(trace_autograd_ops=True) if known else contextlib.nullcontext()
 
 
+#: A constant in the text of torch 2.11: ``ConstantVariable(str: 'text')``.
+_CONSTANT = re.compile(r"""ConstantVariable\(\w+: ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^'"()]+)\)""")
+
+
+def raised_by_function(error: BaseException) -> tuple[str, str] | None:
+    """The name and the arguments, as text, of an exception that the function raises while Dynamo runs it.
+
+    Torch 2.11 says the arguments only where the whole function cannot be captured, and as trackers.
+    """
+    if TORCH >= (2, 13):
+        found = re.match(r"raised exception (\w+)\((.*)\)$", str(error))
+    else:
+        found = re.search(r"^ *Developer debug context: raised exception (\w+)\(\[(.*)\]\)$", str(error), re.MULTILINE)
+    return (found[1], _CONSTANT.sub(r"\1", found[2])) if found else None
+
+
 def end_graph(what: str, where: str) -> NoReturn:
     """Has Dynamo end the graph here, or raise where the whole function must be one graph."""
     from torch._dynamo.exc import unimplemented

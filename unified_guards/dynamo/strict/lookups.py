@@ -89,6 +89,13 @@ class Lookups:
             if (source := self.known_sources.of(kind)) is not None:
                 yield from self._in_classes(kind, source, name, source, mro_of(kind).index(after) + 1)
 
+    def names(self) -> Iterator[Extra]:
+        """That the own dicts of classes have the names that they had, and no others of those that were asked for."""
+        for kind, name in self.known.reads.names.values():
+            if (source := self.known_sources.of(kind)) is not None:
+                made = guard(Test.DICT_CONTAINS, (source.child(Access.TYPE_DICT),), (name, name in own_of(kind)))
+                yield Extra(made, source, "a name in the dict of a class")
+
     def special(self, kind: type, names: list[str]) -> Iterator[Extra]:
         """Lookups in a class that pass by the object."""
         if (source := self.known_sources.of(kind)) is not None:
@@ -356,6 +363,7 @@ def attributes(known: Known) -> Iterator[Extra]:
     """That lookups of attributes and of builtins find what they found, and that ``isinstance`` answers as it did."""
     lookups = Lookups(known)
     yield from lookups.attributes()
+    yield from lookups.names()
     yield from lookups.builtins()
     yield from lookups.kinds()
     yield from lookups.unbound()

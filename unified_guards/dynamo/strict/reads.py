@@ -73,6 +73,7 @@ class Reads:
     Attributes:
         attributes: an object, the name of an attribute, and whether it was only asked whether there is one.
         supers: a class, the class after which its order is searched, and the name of an attribute.
+        names: a class, and a name that its own dict was asked for.
         builtins: a dict of globals that has no such name, and the name.
         kinds: an object and a class that it was compared with; then whether it was a class itself (``issubclass``).
         specials: classes of objects that took part in an operation of Python's.
@@ -88,6 +89,7 @@ class Reads:
     def __init__(self) -> None:
         self.attributes: dict[object, tuple[Asked, str, bool]] = {}
         self.supers: dict[object, tuple[type, type, str]] = {}
+        self.names: dict[object, tuple[type, str]] = {}
         self.builtins: dict[object, tuple[dict[str, Any], str]] = {}
         self.kinds: dict[object, tuple[Asked, Any, bool]] = {}
         self.specials: dict[int, type] = {}
@@ -204,6 +206,18 @@ def _slot_read(original: Callable[..., Any], wanted: Callable[[], bool]) -> Call
         return original(tx, tracker, name, *args, **kwargs)
 
     return generic_getattr
+
+
+def _own_name(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
+    """Torch 2.11 looks into the own dict of a class (``name in kind.__dict__``), and guards nothing of it."""
+
+    @functools.wraps(original)
+    def has_key_in_generic_dict(self: Any, tx: Any, name: Any) -> Any:
+        if wanted() and type(name) is str and not tx.output.side_effects.has_pending_mutation_of_attr(self, name):
+            _of(tx).names.setdefault((id(self.value), name), (self.value, name))
+        return original(self, tx, name)
+
+    return has_key_in_generic_dict
 
 
 def _builtin(original: Callable[..., Any], wanted: Callable[[], bool]) -> Callable[..., Any]:
@@ -459,6 +473,7 @@ def watch(put: Callable[[Any, str, Any], None], wanted: Callable[[], bool]) -> N
         *((module, name, _slot_read) for module, name in compat.attribute_queries()),
         (SideEffects, "store_attr", _stored),
         (UserDefinedClassVariable, "call_function", _made),
+        (UserDefinedClassVariable, "has_key_in_generic_dict", _own_name),
         (InstructionTranslatorBase, "import_source", _imported),
         (TorchInGraphFunctionVariable, "call_function", _folded),
         (PolyfilledFunctionVariable, "call_function", _folded),
