@@ -633,7 +633,7 @@ def test_a_report_says_what_is_shared_and_what_is_asked_first() -> None:
         assert frame.siblings == 7
         assert frame.shared == frame.guards_checked - 2  # x and y
         assert len(frame.discriminators) == 1
-        assert f"shares {frame.shared} of them with 7 other entries; asks first: L['x'] is" in frame.summary()
+        assert f"shares {frame.shared} checks with 7 other entries; asks first: L['x'] is" in frame.summary()
         assert frame.instructions > 0
 
 
