@@ -537,7 +537,7 @@ def test_stats_count_what_was_compiled_before_install_with_the_reason_of_explain
     for _ in range(2):
         stats = unified_guards.stats()
         assert stats.frames_left_to_torch[made.BEFORE_INSTALL] == before + 1
-    assert f"  {before + 1} because: {made.BEFORE_INSTALL}" in str(stats)
+    assert f"  {before + 1:,} because: {made.BEFORE_INSTALL}" in str(stats)
 
 
 def test_stats_only_grow_when_torch_forgets_what_was_compiled_before_install() -> None:

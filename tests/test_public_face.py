@@ -280,7 +280,7 @@ class TestStats:
         for name in ("frames_lifted", "checks", "hits", "misses", "python_callbacks"):
             assert type(getattr(stats, name)) is int
         assert isinstance(stats.frames_left_to_torch, dict)
-        assert str(stats.checks) in str(stats)
+        assert f"{stats.checks:,}" in str(stats)
 
     def test_hits_add_up_in_words(self) -> None:
         fresh = dataclasses.replace(

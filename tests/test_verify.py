@@ -144,7 +144,7 @@ def test_a_canary_takes_torchs_verdict_and_warns_once(tmp_path: Path) -> None:
     (warning,) = caught
     assert "the native checker says True; torch's guard tree says False" in str(warning.message)
     assert len(stats.disagreements) == 1
-    assert f"verify: {stats.compared} answers compared, {stats.overruled} overruled" in str(stats)
+    assert f"verify: {stats.compared:,} answers compared, {stats.overruled:,} overruled" in str(stats)
     print("overruled")
     """
     assert "overruled" in output_of(tmp_path, "0.5", WRONG, script)

@@ -341,8 +341,9 @@ def test_another_number_at_the_same_address_is_noticed(subject: Subject) -> None
 def test_another_object_at_the_same_address_is_noticed(subject: Subject) -> None:
     shown, entries, read, _ = subject
     made = moving(checker(equals(item("deep", read("part")), True)), shown, entries)
-    where, again = id(entries["part"]), 0
+    again = 0
     for _ in range(50):
+        where = id(entries["part"])
         entries["part"] = None
         entries["part"] = Thing(deep=False)
         again += id(entries["part"]) == where
@@ -355,9 +356,10 @@ def test_another_dict_at_the_same_address_is_noticed(subject: Subject) -> None:
     shown, entries, read, _ = subject
     entries["part"] = {"deep": True}
     made = moving(checker(equals(entry("deep", read("part")), True)), shown, entries)
-    where, again = id(entries["part"]), 0
+    again = 0
     makers: list[Callable[[], Any]] = [lambda: {"deep": False}, list, lambda: {"deep": 1}, dict]
     for step in range(80):
+        where = id(entries["part"])
         entries["part"] = None
         entries["part"] = makers[step % 4]()
         again += id(entries["part"]) == where

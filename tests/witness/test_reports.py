@@ -25,7 +25,7 @@ def test_stats_count_what_was_held_repaired_and_recorded() -> None:
     assert after.witness_held - before.witness_held == told(made, "held")
     assert after.witness_repaired - before.witness_repaired == told(made, "repaired")
     assert told(made, "held") + told(made, "repaired") == 1
-    assert f"hits: {after.witness_held} by memory alone, {after.witness_repaired} after repairing it" in str(after)
+    assert f"hits: {after.witness_held:,} by memory alone, {after.witness_repaired:,} after repairing it" in str(after)
     assert (after.witness_off is None) is VERSIONED
 
 
