@@ -33,6 +33,7 @@ mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmpfs "$root/tmp"
 if [ -d /etc/ssl ]; then mount --bind /etc/ssl "$root/etc/ssl"; fi
+if [ ! -e "$root/usr/bin/ccache" ]; then unset CMAKE_CXX_COMPILER_LAUNCHER; fi
 exec chroot "$root" /bin/sh -c 'cd "$1"; shift; exec "$@"' sh "$here" "$@"
 """
 
@@ -66,6 +67,11 @@ class Interpreter:
         """What a command prints."""
         done = subprocess.run([*self.prefix, *command], cwd=CHECKOUT, capture_output=True, text=True, check=True)
         return done.stdout.strip()
+
+
+def is_here(version: str) -> bool:
+    """Whether a Python of a minor version is on this machine."""
+    return _on_this_machine(version) is not None
 
 
 def find(version: str) -> Interpreter:
@@ -129,4 +135,4 @@ def _make_root(root: Path) -> None:
     stamp.touch()
 
 
-__all__ = ["CHECKOUT", "Interpreter", "Missing", "find"]
+__all__ = ["CHECKOUT", "Interpreter", "Missing", "find", "is_here"]

@@ -18,7 +18,7 @@ import time
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from tests.interpreters import CHECKOUT, Interpreter, Missing, find
+from tests.interpreters import CHECKOUT, Interpreter, Missing, find, is_here
 
 #: The first is what CI runs whole.
 COLUMNS = (("3.11", "2.13.0"), ("3.10", "2.11.0"), ("3.12", "2.14.1"), ("3.13", "2.15.0"), ("3.14", "2.15.0"))
@@ -196,6 +196,14 @@ def _keep(column: str, given: Column) -> None:
     PAGE.write_text(page_of(list(dict(sorted(results.items())).values())))
 
 
+def _one_of_these(columns: list[tuple[str, str]], commit: str) -> list[tuple[str, str]]:
+    """One column, another for each commit; none where there are none."""
+    if not columns:
+        print("==> NOT RUN: this machine has no other Python of the matrix", flush=True)
+        return []
+    return [columns[int(commit[:7], 16) % len(columns)]]
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -203,7 +211,9 @@ def main() -> None:
     """Runs what is asked for, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", action="append", help="only the column of this Python; may be given several times")
-    parser.add_argument("--one", action="store_true", help="one column that is not the first, another for each commit")
+    parser.add_argument(
+        "--one", action="store_true", help="one of the other columns whose Python is here; another for each commit"
+    )
     parser.add_argument(
         "--where-possible",
         action="store_true",
@@ -215,7 +225,7 @@ def main() -> None:
     commit, failed = _commit(), []
     columns = [each for each in COLUMNS if asked.python is None or each[0] in asked.python]
     if asked.one:
-        columns = [COLUMNS[1:][int(commit[:7], 16) % len(COLUMNS[1:])]]
+        columns = _one_of_these([each for each in COLUMNS[1:] if is_here(each[0])], commit)
     for python, torch in columns:
         column = f"{python}-{torch}"
         if _done(_results().get(column), " ".join(asked.tests) or "all", commit):
