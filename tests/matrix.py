@@ -191,9 +191,9 @@ def _skipped(column: dict[str, Any]) -> list[str]:
 
 def _keep(column: str, given: Column) -> None:
     """Puts what a column has given in place of what it gave before, and writes the page anew."""
-    results = _results() | {column: dataclasses.asdict(given)}
-    RESULTS.write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
-    PAGE.write_text(page_of(list(dict(sorted(results.items())).values())))
+    results = dict(sorted((_results() | {column: dataclasses.asdict(given)}).items()))
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    PAGE.write_text(page_of(list(results.values())))
 
 
 def _one_of_these(columns: list[tuple[str, str]], commit: str) -> list[tuple[str, str]]:

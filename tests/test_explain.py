@@ -405,13 +405,18 @@ def test_an_entry_that_could_not_be_lifted_says_why(monkeypatch: pytest.MonkeyPa
     assert "torch's own guards: the path is not known" in frame.summary()
 
 
-def test_entries_of_one_function_have_a_reason_each() -> None:
+def one_before_install_and_one_after() -> tuple[Any, ...]:
+    """The reports of two entries of one function, the newest first."""
     unified_guards.uninstall()
     run = compiled(times, dynamic=False)
     run(X, 1)
     unified_guards.install()
     run(X, 2)
-    newest, oldest = unified_guards.explain(run).frames
+    return unified_guards.explain(run).frames
+
+
+def test_entries_of_one_function_have_a_reason_each() -> None:
+    newest, oldest = one_before_install_and_one_after()
     assert newest.left_because is None and newest.guard_set is not None
     assert oldest.left_because == made.BEFORE_INSTALL
 
@@ -487,12 +492,7 @@ def test_the_text_says_the_order_and_has_torchs_compile_ids() -> None:
 
 
 def test_an_entry_that_was_compiled_before_install_has_torchs_compile_id() -> None:
-    unified_guards.uninstall()
-    run = compiled(times, dynamic=False)
-    run(X, 1)
-    unified_guards.install()
-    run(X, 2)
-    newest, oldest = unified_guards.explain(run).frames
+    newest, oldest = one_before_install_and_one_after()
     assert oldest.left_because == made.BEFORE_INSTALL
     assert [str(each.compile_id).partition("/")[2] for each in (newest, oldest)] == ["1", "0"]
 

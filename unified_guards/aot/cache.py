@@ -6,7 +6,6 @@ A call goes straight to a dispatcher (csrc/call); Python runs only on a miss. En
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import itertools
@@ -81,7 +80,7 @@ class Recompile(NamedTuple):
         for reason, advice in itertools.zip_longest(self.reasons, self.advice):
             lines.append(f"- {reason}")
             if advice is not None:
-                lines += [f"  {line}" for line in (advice.lines()[:1] if advice.remedy in told else advice.lines())]
+                lines += [f"  {line}" for line in advice.lines(told)]
                 told.add(advice.remedy)
         return "\n".join(lines)
 
@@ -182,22 +181,10 @@ def _why(entry: DynamoEntry, frame: dict[str, Any]) -> str:
 
 def _advice(entry: DynamoEntry, frame: dict[str, Any]) -> Advice | None:
     # Imported here: only a miss is explained.
-    from unified_guards.report.advice import advise
+    from unified_guards.report.advice import advice_on, for_entry_point
 
-    with contextlib.suppress(Exception):  # a value that is stranger than the table knows: the reason remains
-        seen = entry.look(entry.checker.last_failure, frame)
-        return None if seen is None else suited(advise(seen))
-    return None
-
-
-def suited(advice: Advice | None) -> Advice | None:
-    """Advice in the words of an AOT entry point, where those of ``torch.compile`` do not fit."""
-    if advice is None or advice.name != "size":
-        return advice
-    return advice._replace(
-        remedy="pass dynamic=True to the entry point (aot_function(f, …, dynamic=True)), or keep to one size "
-        "(padding); otherwise there may be a version for each size"
-    )
+    seen = entry.look(entry.checker.last_failure, frame)
+    return None if seen is None else for_entry_point(advice_on(seen))
 
 
 class UnifiedCache(_C.Entrance):

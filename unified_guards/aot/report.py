@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
+from unified_guards.report.advice import for_entry_point
 from unified_guards.report.explain import Report, frame_report
 
 if TYPE_CHECKING:
@@ -46,12 +47,9 @@ class AotReport(Report):
 
 def report(cache: UnifiedCache) -> AotReport:
     """The report of a cache."""
-    # Imported here: cache.py imports this module's caller.
-    from unified_guards.aot.cache import suited
-
     frames = []
     for entry in cache._entries():
         frame = frame_report(cache.name, entry, cache._entries())
-        again = tuple(each._replace(advice=suited(each.advice)) for each in frame.recompilations)
+        again = tuple(each._replace(advice=for_entry_point(each.advice)) for each in frame.recompilations)
         frames.append(dataclasses.replace(frame, recompilations=again))
     return AotReport(cache.name, tuple(frames), cache.cache_info(), cache.recompiles())

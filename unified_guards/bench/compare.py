@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from unified_guards.bench import plots
-from unified_guards.bench.runner import format_number, markdown
+from unified_guards.bench.runner import CHECKS, format_number, markdown
 from unified_guards.bench.script import QUIET_CALLS
 from unified_guards.bench.verdict import Cost, Judgement, judge, percent
 from unified_guards.statistics import counted
@@ -25,8 +25,6 @@ _BACKENDS = ("torch", "unified")
 _WORDS = {"torch": "torch's guards", "unified": "unified guards"}
 #: How many calls are good.
 _GOOD = 30
-#: The head of a column.
-_CHECKS = "checks after simplifying"
 _MOST_FRAMES, _MOST_CAUSES = 10, 5
 #: A program is run in this many rounds if the first round, one run with each kind of guards, took these seconds.
 _MORE_ROUNDS = ((15.0, 3), (45.0, 2))
@@ -370,7 +368,7 @@ class Comparison:
         if problem is not None:
             return "\n".join([problem, *self.recompiles()])
         frames = markdown(
-            ["frame", "guards", _CHECKS, "lookups per call", "torch (µs)", "unified (µs)", "torch / unified"],
+            ["frame", "guards", CHECKS, "lookups per call", "torch (µs)", "unified (µs)", "torch / unified"],
             self.frame_rows(),
         )
         table = markdown(["", "torch", "unified", "torch / unified"], self.rows())

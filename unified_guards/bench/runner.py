@@ -140,6 +140,10 @@ def summarise(samples: Samples) -> dict[str, dict[str, Summary]]:
     return {name: {b: Summary(found) for b, found in sides.items()} for name, sides in grouped.items()}
 
 
+#: The head of a column: how many checks are left of the guards.
+CHECKS = "checks after simplifying"
+
+
 def format_number(value: float | None) -> str:
     if value is None:
         return "-"

@@ -30,7 +30,6 @@ from unified_guards.bench.steps import Clock, Steps
 from unified_guards.cli.run import run_program
 from unified_guards.dynamo import recompiles
 from unified_guards.dynamo.guard_manager import UnifiedGuardManagerWrapper
-from unified_guards.report.explain import frame_report
 
 _REGION_EVENT = "Torch-Compiled Region: "
 #: How many calls: without a compilation before a window may begin, at least and at most in one, at most between two.
@@ -216,8 +215,7 @@ def _counts(wrapper: Any) -> tuple[int, int | None]:
     """How many guards an entry has, and how many checks."""
     if not isinstance(wrapper, UnifiedGuardManagerWrapper):
         return leaf_guards(torch_root(wrapper)), None
-    found = frame_report("", wrapper.entry, [])
-    return found.lifted, found.guards_checked
+    return sum(1 for _ in wrapper.entry.guard_set.entries()), len(wrapper.entry.checked)
 
 
 def _step(recorder: Recorder, steps: Steps) -> dict[str, Any]:

@@ -167,12 +167,12 @@ def _words(summary: dict[str, dict[str, Summary]]) -> Iterator[str]:
 
 
 def _table(summary: dict[str, dict[str, Summary]]) -> str:
-    from unified_guards.bench.runner import format_number, markdown, ratio
+    from unified_guards.bench.runner import CHECKS, format_number, markdown, ratio
 
     head = [
         "workload",
         "guards",
-        "checks after simplifying",
+        CHECKS,
         "lookups a step",
         "lookup in place, torch (µs)",
         "unified (µs)",

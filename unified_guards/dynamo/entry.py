@@ -6,7 +6,6 @@ Entry point: :class:`DynamoEntry`.
 from __future__ import annotations
 
 import collections
-import contextlib
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,7 +58,7 @@ class Recompilation(NamedTuple):
         lines = [f"{what} because of: {self.text}"]
         for advice in (self.advice, self.limit):
             if advice is not None:
-                lines += [f"  {line}" for line in (advice.lines()[:1] if advice.remedy in told else advice.lines())]
+                lines += [f"  {line}" for line in advice.lines(told)]
         return lines
 
 
@@ -152,9 +151,7 @@ class DynamoEntry(Entry):
             seen = self.look(self.checker.last_failure, f_locals)
             if seen is None:
                 return
-            made = Recompilation(time.time(), seen.origin, describe(seen), None, led_to)
-            with contextlib.suppress(Exception):  # a value that is stranger than the table knows: the text remains
-                made = made._replace(advice=advice.advise(seen))
+            made = Recompilation(time.time(), seen.origin, describe(seen), advice.advice_on(seen), led_to)
         self.recompilations.append(made)
         recompiles.note(self, made)
 

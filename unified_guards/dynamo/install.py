@@ -207,7 +207,7 @@ def install(*, strict: bool = False) -> None:
 
 
 def _told_of(before: list[types.CodeType]) -> str:
-    """What to tell a user whose ``install()`` comes late: what was compiled before is neither checked nor counted."""
+    """What to tell a user whose ``install()`` comes late: what was compiled before is not checked natively."""
     names = list(dict.fromkeys(map(made.name_of, before)))
     more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     entries = "one cache entry" if len(before) == 1 else f"{len(before)} cache entries"

@@ -300,12 +300,10 @@ class _Left:
     def count(self, *, is_installed: bool) -> int:
         """How many there have been, whenever somebody asked while unified guards were installed."""
         with self._lock:
-            for code in compiled_without() if is_installed else ():
-                for entry in _debug_get_cache_entry_list(code):
-                    manager = entry.guard_manager
-                    if manager not in _made and manager not in self._counted:
-                        self._counted.add(manager)
-                        self._count += 1
+            for _, manager in _without() if is_installed else ():
+                if manager not in self._counted:
+                    self._counted.add(manager)
+                    self._count += 1
             return self._count
 
 
@@ -314,7 +312,14 @@ left_before_install = _Left().count
 
 def compiled_without() -> list[types.CodeType]:
     """For each entry that torch has made while unified guards were not installed, its code."""
-    return [code for code in seen() for entry in _debug_get_cache_entry_list(code) if entry.guard_manager not in _made]
+    return [code for code, _ in _without()]
+
+
+def _without() -> Iterator[tuple[types.CodeType, Any]]:
+    """The code and the guard manager of each such entry."""
+    for code in seen():
+        managers = (entry.guard_manager for entry in _debug_get_cache_entry_list(code))
+        yield from ((code, manager) for manager in managers if manager not in _made)
 
 
 __all__ = [

@@ -2,12 +2,13 @@
 
 A row says of a guard that did not hold, and of what it found, whether this is its cause. The first row that says so
 gives the advice. ``causes.py`` has what each cause looks like, ``docs/recompiles.md`` the same rows for reading. Entry
-points: :func:`advise`, :func:`on_limit`, :data:`TABLE`.
+points: :func:`advise`, :func:`advice_on`, :func:`on_limit`, :data:`TABLE`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -36,8 +37,10 @@ class Advice(NamedTuple):
     term: str
     hints: tuple[str, ...] = ()
 
-    def lines(self) -> list[str]:
-        """As it is printed below the guard."""
+    def lines(self, told: Collection[str] = ()) -> list[str]:
+        """As it is printed below the guard. Of a remedy that was told before, the cause alone."""
+        if self.remedy in told:
+            return [f"cause: {self.cause}"]
         hints = "".join(f"; its hint: {hint}" for hint in self.hints)
         return [f"cause: {self.cause}", f"to do: {self.remedy}", f"torch calls it: {self.term}{hints}"]
 
@@ -373,6 +376,23 @@ def advise(seen: Look) -> Advice:
     raise AssertionError("the last row knows every guard")
 
 
+def advice_on(seen: Look) -> Advice | None:
+    """The same; None where a value is stranger than the table knows: for whoever can do without."""
+    with contextlib.suppress(Exception):  # reading a value of the user's may raise anything
+        return advise(seen)
+    return None
+
+
+def for_entry_point(advice: Advice | None) -> Advice | None:
+    """Advice in the words of an AOT entry point, where those of ``torch.compile`` do not fit."""
+    if advice is None or advice.name != "size":
+        return advice
+    return advice._replace(
+        remedy="pass dynamic=True to the entry point (aot_function(f, …, dynamic=True)), or keep to one size "
+        "(padding); otherwise there may be a version for each size"
+    )
+
+
 def on_limit(name: str, most: int) -> Advice:
     """What to do when torch compiles a function no more.
 
@@ -390,4 +410,4 @@ def on_limit(name: str, most: int) -> Advice:
     )
 
 
-__all__ = ["NO_GUARD", "TABLE", "Advice", "Row", "advise", "on_limit"]
+__all__ = ["NO_GUARD", "TABLE", "Advice", "Row", "advice_on", "advise", "for_entry_point", "on_limit"]
